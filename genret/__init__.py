@@ -1,0 +1,1 @@
+"""genret: generative text-to-image retrieval."""

@@ -1,0 +1,53 @@
+"""What people see when something is wrong.
+
+Every error that a person can cause is a `GenretError`: one clear sentence that names the file, key or image, and what to
+do. The command line prints it without a traceback. Anything else that escapes is a bug in genret.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GenretError(Exception):
+    """The work failed for a reason outside genret's code (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(GenretError):
+    """The command, recipe or option is wrong; nothing was started (exit code 2)."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """One or more faults in a recipe, all reported at once."""
+
+    def __init__(self, faults: Iterable[str]):
+        self.faults = list(faults)
+        super().__init__("\n".join(self.faults))
+
+
+class UnknownName(UsageError):
+    """A name that no registry, recipe or command knows, with the nearest known one."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = ""):
+        known = sorted(known)
+        parts = [f"unknown {kind} '{name}'{did_you_mean(name, known)}"]
+        if known:
+            parts.append(f"known: {', '.join(known)}")
+        if hint:
+            parts.append(hint)
+        super().__init__("; ".join(parts))
+
+
+class BadImage(GenretError):
+    """A file that is no usable picture. Long runs skip and report it; they never end because of it."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`", did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f", did you mean '{near[0]}'?" if near else ""

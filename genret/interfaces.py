@@ -1,0 +1,427 @@
+"""The parts of a generative retriever and what each must do. Read this file first.
+
+A recipe names one component for each slot; `assemble.py` wires them; `train/` runs them in stages; everything that
+searches is a `Retriever`. Each component nests a frozen pydantic `Config`: the options that a recipe may set.
+
+Shape letters, used in every docstring of the project:
+
+    B queries or examples in a batch    N images            D width of the shared feature space
+    M levels of an identifier           K codes per level   S symbols that an identifier scheme adds
+    L tokens of an identifier, end symbol included          V tokens of the vocabulary
+    b beams                             R identifiers (an image may have several)
+
+Nothing here imports torch: `genret --help` must stay quick.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor
+
+SearchScore = Literal["level", "vocab", "trie"]
+
+
+class Config(BaseModel):
+    """Options of a component: frozen, typed, no unknown keys. A docstring under an option is its one-line meaning."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Component:
+    """Something that a recipe chooses by name. `Config` holds its options, `kind` is its registry."""
+
+    kind: ClassVar[str]
+    Config: ClassVar[type[Config]] = Config
+
+    def __init__(self, config: Any = None):
+        self.config = config if config is not None else self.Config()
+
+
+class FitContext(NamedTuple):
+    """What the outside world lends to a component while it is fitted."""
+
+    seed: int
+    device: torch.device
+    checkpoint_dir: Path
+    """Where an interrupted fit continues from; removed by the stage when the fit is done."""
+    progress: Callable[[str, int], Any]
+    """`progress(label, total)` is a context manager whose value has `.advance(n)`."""
+    log: Callable[[dict[str, Any]], None]
+    """Adds one line to the run's `metrics.jsonl`."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+class Record(NamedTuple):
+    """One image of a data set, without its pixels."""
+
+    image_id: str
+    """Unique within the data set and stable between runs."""
+    uri: str
+    """Where the picture lives, as shown to people: a path, or `archive.tar:member`."""
+    captions: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = {}
+    """JSON scalars, e.g. `{"emoji": "🐶"}`; `search --where` filters on them."""
+
+
+class Dataset(Component, ABC):
+    """Captioned images in named splits, streamed: a data set never holds its pictures in memory."""
+
+    kind = "dataset"
+
+    train_split: str = "train"
+    dev_split: str = "dev"
+    """Choices and early stopping look at this split and no other."""
+    test_split: str = "test"
+    """The images that a trained run searches; only reported on."""
+    concepts: Literal["seen-concepts", "unseen-concepts"] | None = None
+    """Set where images of several splits share wordings by nature; results then carry it."""
+
+    @abstractmethod
+    def records(self, split: str) -> Iterator[Record]:
+        """Yields the images of `split` in an order that never changes; `UnknownName` for an unknown split."""
+
+    @abstractmethod
+    def read(self, record: Record) -> bytes:
+        """The encoded picture (PNG, JPEG, WebP ...); `BadImage` if it cannot be read."""
+
+
+# ------------------------------------------------------------------------------------------------------------- encoders
+class Encoder(Component, ABC):
+    """Two frozen towers and, if trainable, two heads that bring their vectors into one space.
+
+    The towers' vectors are cached on disk by picture and by `tower_key`; the heads run on cached vectors.
+    """
+
+    kind = "encoder"
+
+    num_views: int = 1
+    """Augmented views taken of each *training* image; view 0 is the plain picture."""
+
+    @abstractmethod
+    def tower_key(self, modality: Literal["image", "text"]) -> str:
+        """Names everything that the tower's vectors depend on: architecture, weights, resolution, pooling."""
+
+    @abstractmethod
+    def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
+        """RGB pictures → (B, D_image) float32 on the CPU."""
+
+    @abstractmethod
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Texts → (B, D_text) float32 on the CPU."""
+
+    def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
+        """Trains the heads. Pretrained joint spaces (CLIP) have none: the default does nothing."""
+
+    def project_images(self, features: Tensor) -> Tensor:
+        """(B, D_image) → (B, D), unit rows."""
+        return features / features.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+
+    def project_texts(self, features: Tensor) -> Tensor:
+        """(B, D_text) → (B, D), unit rows."""
+        return features / features.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+
+    def save(self, folder: Path) -> None:
+        """Writes what `fit` learned (safetensors, JSON)."""
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote."""
+
+    def to(self, device: torch.device) -> None:
+        """Moves towers and heads."""
+
+
+class Pairs(NamedTuple):
+    """Captioned images as vectors. Caption t describes image `owners[t]`."""
+
+    images: Tensor
+    """(N, W, D_image): W views of each image; view 0 is the plain picture."""
+    texts: Tensor
+    """(T, D_text)"""
+    owners: Tensor
+    """(T,) rows of `images`"""
+
+
+# ----------------------------------------------------------------------------------------------------------- identifiers
+class Corpus(NamedTuple):
+    """Images as an identifier scheme sees them: vectors in the shared space and, where the protocol allows, texts."""
+
+    image_ids: Sequence[str]
+    features: Tensor
+    """(N, D) unit rows: what search will quantize."""
+    views: Tensor | None = None
+    """(N, W, D) augmented views, training images only."""
+    captions: Sequence[str] = ()
+    text_features: Tensor | None = None
+    """(T, D) unit rows; row t is `captions[t]`."""
+    owners: Tensor | None = None
+    """(T,) the image that caption t describes."""
+
+
+class Vokens(NamedTuple):
+    """The symbols that a scheme adds to the vocabulary: `sizes[m]` codes at level m.
+
+    `shared`: all levels use one codebook (the paper's Eqn. 2) and so the same rows of the vocabulary.
+    """
+
+    sizes: tuple[int, ...] = ()
+    shared: bool = False
+
+    @property
+    def num_symbols(self) -> int:
+        return max(self.sizes, default=0) if self.shared else sum(self.sizes)
+
+    def offset(self, level: int) -> int:
+        """Index of the level's code 0 among the scheme's symbols."""
+        return 0 if self.shared else sum(self.sizes[:level])
+
+    def name(self, level: int, code: int) -> str:
+        return f"c{level}_{code}"
+
+
+class Identifiers(NamedTuple):
+    """R identifiers of N images. Exactly one of `codes` and `texts` is set."""
+
+    owners: Tensor
+    """(R,) the image that identifier r names; an image may occur several times, and two images may share a name."""
+    codes: Tensor | None = None
+    """(R, M) int64 new symbols, one per level, -1 after the end of a shorter identifier."""
+    texts: Sequence[str] | None = None
+    """R strings that the backbone's own tokenizer cuts."""
+
+
+class Identifier(Component, ABC):
+    """Gives every image a sequence of symbols that a language model can learn to write."""
+
+    kind = "identifier"
+
+    identifies_new_images: bool = True
+    """Whether `identify` may meet images that `fit` never saw."""
+    vokens: Vokens = Vokens()
+
+    @abstractmethod
+    def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:
+        """Learns the scheme from the training images. `losses`: the recipe's tokenizer losses by name, weight > 0."""
+
+    @abstractmethod
+    def identify(self, corpus: Corpus) -> Identifiers:
+        """Identifiers of any images, deterministic; `GenretError` if the scheme cannot identify new ones."""
+
+    def reconstruct(self, codes: Tensor) -> Tensor | None:
+        """(R, M) → (R, D) unit rows, what the codes still say of the vector; None if they say nothing."""
+        return None
+
+    def code_vectors(self) -> Tensor | None:
+        """(S, D_code) the learned vector of each symbol, or None. Copied into the backbone's new rows."""
+        return None
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes what `fit` learned (safetensors, JSON)."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote."""
+
+
+# ------------------------------------------------------------------------------------------------------------- backbones
+class Backbone(Component, ABC):
+    """A language model whose vocabulary holds the identifiers' symbols.
+
+    `decode/` and the rank loss use `prefill`, `step` and `score` and nothing else. Tokens are ids of the model's
+    vocabulary. State is opaque: only the backbone looks inside.
+    """
+
+    kind = "backbone"
+
+    module: torch.nn.Module
+    """The trainable model."""
+    end_token: int
+    vocab_size: int
+
+    @abstractmethod
+    def build(self, vokens: Vokens, code_vectors: Tensor | None, texts: Iterable[str], seed: int) -> None:
+        """Makes or loads the model and grows its vocabulary by the scheme's symbols.
+
+        `texts`: the training captions, for backbones that train their tokenizer.
+        """
+
+    @abstractmethod
+    def tokens(self, identifiers: Identifiers) -> Tensor:
+        """R identifiers → (R, L) int64 token ids, -1 after the end; no end symbol."""
+
+    @abstractmethod
+    def level_tokens(self, level: int) -> Tensor | None:
+        """Token ids of the symbols of `level`, sorted; None where identifiers are made of ordinary tokens."""
+
+    @abstractmethod
+    def logits(self, queries: Sequence[str], targets: Tensor) -> Tensor:
+        """Teacher forcing, differentiable: targets (B, L), -1 pads → (B, L, V)."""
+
+    @abstractmethod
+    def prefill(self, queries: Sequence[str]) -> Any:
+        """Reads B queries once and returns the state that `step` continues from."""
+
+    @abstractmethod
+    def step(self, state: Any, symbols: Tensor | None, parents: Tensor | None, columns: Tensor | None) -> Tensor:
+        """One more token for every beam.
+
+        symbols (B, b): the tokens written last, None at the first step (then b = 1); parents (B, b): the beam of the
+        previous step that each continues; columns (C,): the tokens whose logits are wanted, None for all.
+        Returns (B, b, C) and advances `state` in place.
+        """
+
+    @abstractmethod
+    def score(self, queries: Sequence[str], sequences: Tensor, columns: Sequence[Tensor | None]) -> Tensor:
+        """sequences (B, b, L), -1 pads → log-probabilities (B, b, L), differentiable, 0 at pads.
+
+        Position l is normalised over the tokens `columns[l]` (None: the whole vocabulary); each query is encoded once.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes model and tokenizer in Hugging Face's `save_pretrained` layout."""
+
+    @abstractmethod
+    def load(self, folder: Path, vokens: Vokens) -> None:
+        """Reads what `save` wrote."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- losses
+class LossConfig(Config):
+    weight: float = Field(1.0, ge=0)
+    """Factor of this term; 0 means that it is not computed at all."""
+
+
+class TokenizerBatch(NamedTuple):
+    """What a loss of stage `tokenizer` sees (paper 3.1)."""
+
+    image: Tensor
+    """(B, D) v_i, unit rows"""
+    text: Tensor | None
+    """(B, D) v_t, a caption of each image"""
+    latent: Tensor
+    """(B, D_code) z(v_i), what is quantized"""
+    partial: Tensor
+    """(B, M, D_code) the partial sums ẑ^(d), d = 1..M"""
+    reconstruction: Tensor
+    """(B, D) v̂_i = MLP(ẑ^(M)), straight-through"""
+
+
+class GeneratorBatch(NamedTuple):
+    """What a loss of stage `generator` sees (paper 3.2)."""
+
+    logits: Tensor
+    """(B, L, V) teacher-forced"""
+    targets: Tensor
+    """(B, L) tokens of the right identifier, -1 pads"""
+    columns: Sequence[Tensor | None]
+    """Per position, the tokens over which probabilities are normalised (None: the whole vocabulary)."""
+    candidate_scores: Tensor | None = None
+    """(B, b) log-probability sums of beam-searched identifiers, -inf where there is none; only if a loss needs them."""
+    positive: Tensor | None = None
+    """(B,) which candidate is the right one"""
+
+
+class Loss(Component, ABC):
+    """One term of a training objective."""
+
+    kind = "loss"
+    Config: ClassVar[type[Config]] = LossConfig
+
+    stage: ClassVar[Literal["tokenizer", "generator"]]
+    needs_text: ClassVar[bool] = False
+    needs_candidates: ClassVar[bool] = False
+    """Whether `GeneratorBatch.candidate_scores` has to be there: a beam search with the current model."""
+
+    @abstractmethod
+    def __call__(self, batch: Any) -> Tensor:
+        """A `TokenizerBatch` or `GeneratorBatch` → scalar, not yet weighted."""
+
+
+# -------------------------------------------------------------------------------------------------------------- rerankers
+class Candidates(NamedTuple):
+    """What a reranker may look at: C candidate images for each of B queries."""
+
+    queries: Sequence[str]
+    query_features: Tensor
+    """(B, D) unit rows"""
+    rows: Tensor
+    """(B, C) catalog keys, -1 where there is no candidate"""
+    features: Tensor
+    """(B, C, D) the candidates' image vectors"""
+    scores: Tensor
+    """(B, C) what the first stage thought"""
+    read: Callable[[int], Image.Image]
+    """Opens the picture of a catalog key."""
+
+
+class Reranker(Component, ABC):
+    """Scores the candidates of another retriever anew."""
+
+    kind = "reranker"
+
+    @abstractmethod
+    def score(self, candidates: Candidates) -> Tensor:
+        """(B, C), higher is better."""
+
+
+# -------------------------------------------------------------------------------------------------------------- retrievers
+class Hit(NamedTuple):
+    rank: int
+    image_id: str
+    uri: str
+    score: float
+    identifier: list[str] | None = None
+    metadata: Mapping[str, Any] = {}
+
+
+class SearchResult(NamedTuple):
+    query: str
+    hits: list[Hit]
+    num_beams: int | None
+    elapsed_ms: float
+
+
+class Skipped(NamedTuple):
+    path: str
+    reason: str
+
+
+class IndexReport(NamedTuple):
+    added: int
+    removed: int
+    skipped: list[Skipped]
+
+
+class Retriever(ABC):
+    """Whatever finds images by words. Evaluation, serving and the command line know nothing else."""
+
+    @abstractmethod
+    def index(self, images: Iterable[tuple[Record, bytes]], progress: Any = None) -> IndexReport:
+        """Adds images without retraining; the next search sees them."""
+
+    @abstractmethod
+    def remove(self, image_ids: Sequence[str]) -> IndexReport:
+        """Forgets images; unknown ids are reported as skipped."""
+
+    @abstractmethod
+    def search(self, queries: Sequence[str], k: int = 10, **options: Any) -> list[SearchResult]:
+        """The k best images of each query, best first; fewer where the catalog has fewer."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes everything that `load` needs into a run directory."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, **options: Any) -> Retriever:
+        """Opens a finished run directory."""
