@@ -84,7 +84,7 @@ class FitContext(NamedTuple):
     """Adds one line to the run's `metrics.jsonl`."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- data
+# ----------------------------------------------------------------------------------------------------------------- data
 class Record(NamedTuple):
     """One image of a data set, without its pixels."""
 
@@ -175,7 +175,7 @@ class Pairs(NamedTuple):
     """(T,) rows of `images`"""
 
 
-# ----------------------------------------------------------------------------------------------------------- identifiers
+# ---------------------------------------------------------------------------------------------------------- identifiers
 class Corpus(NamedTuple):
     """Images as an identifier scheme sees them: vectors in the shared space and, where the protocol allows, texts."""
 
@@ -257,7 +257,7 @@ class Identifier(Component, ABC):
         """Reads what `save` wrote."""
 
 
-# ------------------------------------------------------------------------------------------------------------- backbones
+# ------------------------------------------------------------------------------------------------------------ backbones
 class Backbone(Component, ABC):
     """A language model whose vocabulary holds the identifiers' symbols.
 
@@ -320,7 +320,7 @@ class Backbone(Component, ABC):
         """Reads what `save` wrote."""
 
 
-# ---------------------------------------------------------------------------------------------------------------- losses
+# --------------------------------------------------------------------------------------------------------------- losses
 class LossConfig(Config):
     weight: float = Field(1.0, ge=0)
     """Factor of this term; 0 means that it is not computed at all."""
@@ -372,7 +372,7 @@ class Loss(Component, ABC):
         """A `TokenizerBatch` or `GeneratorBatch` → scalar, not yet weighted."""
 
 
-# -------------------------------------------------------------------------------------------------------------- rerankers
+# ------------------------------------------------------------------------------------------------------------ rerankers
 class Candidates(NamedTuple):
     """What a reranker may look at: C candidate images for each of B queries."""
 
@@ -399,7 +399,7 @@ class Reranker(Component, ABC):
         """(B, C), higher is better."""
 
 
-# -------------------------------------------------------------------------------------------------------------- retrievers
+# ----------------------------------------------------------------------------------------------------------- retrievers
 class Hit(NamedTuple):
     rank: int
     image_id: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -190,6 +189,9 @@ class _Checkpoint:
         self.due = time.monotonic() + CHECKPOINT_SECONDS
 
     def exists(self) -> bool:
+        old = self.folder.with_suffix(".old")
+        if old.exists() and not self.folder.exists():  # killed between the two renames of `save`
+            old.replace(self.folder)
         return (self.folder / "state.json").exists()
 
     def save_if_due(
@@ -226,8 +228,8 @@ class _Checkpoint:
         (new / "state.json").write_text(json.dumps(vars(state)))
         shutil.rmtree(old, ignore_errors=True)
         if self.folder.exists():
-            os.replace(self.folder, old)
-        os.replace(new, self.folder)
+            self.folder.replace(old)
+        new.replace(self.folder)
         shutil.rmtree(old, ignore_errors=True)
 
     def load(
