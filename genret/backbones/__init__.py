@@ -1,0 +1,1 @@
+"""Language models whose vocabulary holds the identifiers' symbols."""

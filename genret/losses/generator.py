@@ -1,0 +1,52 @@
+"""The terms of the generator's objective (paper 3.2, Eqns. 7–10)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from genret.interfaces import GeneratorBatch, Loss, LossConfig
+
+
+class TokenLoss(Loss):
+    """L_gen (Eqn. 7): cross-entropy of the identifier's tokens given the query, summed over its M positions."""
+
+    class Config(LossConfig):
+        label_smoothing: float = Field(0.0, ge=0, lt=1)
+        """Share of the probability spread evenly over the symbols of the level."""
+
+    stage = "generator"
+
+    def __call__(self, batch: GeneratorBatch) -> Tensor:
+        total = batch.logits.new_zeros((), dtype=torch.float32)
+        for position, columns in enumerate(batch.columns):
+            target = batch.targets[:, position]
+            logits = batch.logits[:, position].float()
+            if columns is not None:
+                logits = logits[:, columns]
+                target = torch.where(target < 0, target, torch.searchsorted(columns, target.clamp_min(0)))
+            total = total + F.cross_entropy(
+                logits, target, ignore_index=-1, reduction="sum", label_smoothing=self.config.label_smoothing
+            )
+        return total / len(batch.targets)
+
+
+class RankLoss(Loss):
+    """L_dis (Eqn. 9): softmax cross-entropy of the right identifier among the beam-searched ones.
+
+    Scores are log-probability sums and the softmax is taken once; the authors' code takes it twice, which bounds the
+    loss away from zero.
+    """
+
+    class Config(LossConfig):
+        temperature: float = Field(1.0, gt=0)
+        """Scores are divided by this before the softmax."""
+
+    stage = "generator"
+    needs_candidates = True
+
+    def __call__(self, batch: GeneratorBatch) -> Tensor:
+        assert batch.candidate_scores is not None and batch.positive is not None, "needs_candidates promises them"
+        return F.cross_entropy(batch.candidate_scores.float() / self.config.temperature, batch.positive)

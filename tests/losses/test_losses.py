@@ -1,0 +1,74 @@
+"""Each loss against its equation, computed by hand in loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from genret.interfaces import GeneratorBatch, TokenizerBatch
+from genret.losses.generator import RankLoss, TokenLoss
+from genret.losses.tokenizer import AlignLoss, CommitLoss, ReconLoss
+
+
+@pytest.fixture
+def batch() -> TokenizerBatch:
+    torch.manual_seed(0)
+    return TokenizerBatch(
+        image=torch.randn(3, 4),
+        text=torch.randn(3, 4),
+        latent=torch.randn(3, 5, requires_grad=True),
+        partial=torch.randn(3, 2, 5, requires_grad=True),
+        reconstruction=torch.randn(3, 4, requires_grad=True),
+    )
+
+
+def squared(a: torch.Tensor, b: torch.Tensor) -> float:
+    return sum((float(x) - float(y)) ** 2 for x, y in zip(a, b, strict=True))
+
+
+def test_tokenizer_losses_follow_equations_3_to_5(batch):
+    rows = range(3)
+    recon = sum(squared(batch.image[i], batch.reconstruction[i]) for i in rows) / 3
+    align = sum(squared(batch.text[i], batch.reconstruction[i]) for i in rows) / 3
+    commit = sum(squared(batch.latent[i], batch.partial[i, d]) for i in rows for d in range(2)) / 3
+    assert float(ReconLoss()(batch)) == pytest.approx(recon, rel=1e-5)
+    assert float(AlignLoss()(batch)) == pytest.approx(align, rel=1e-5)
+    assert float(CommitLoss()(batch)) == pytest.approx(commit, rel=1e-5)
+
+
+def test_the_commit_loss_stops_the_gradient_at_the_codes(batch):
+    CommitLoss()(batch).backward()
+    assert batch.partial.grad is None and batch.latent.grad is not None
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_token_loss_follows_equation_7(smoothing):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 10)
+    targets = torch.tensor([[3, 6, 8], [4, 5, -1]])
+    columns = [torch.tensor([3, 4]), torch.tensor([5, 6, 7]), None]
+    expected = 0.0
+    for row in range(2):
+        for position, allowed in enumerate(columns):
+            target = int(targets[row, position])
+            if target < 0:
+                continue
+            names = range(10) if allowed is None else allowed.tolist()
+            log_sum = math.log(sum(math.exp(float(logits[row, position, name])) for name in names))
+            log_probs = {name: float(logits[row, position, name]) - log_sum for name in names}
+            even = sum(log_probs.values()) / len(log_probs)
+            expected -= (1 - smoothing) * log_probs[target] + smoothing * even
+    loss = TokenLoss(TokenLoss.Config(label_smoothing=smoothing))(GeneratorBatch(logits, targets, columns))
+    assert float(loss) == pytest.approx(expected / 2, rel=1e-5)
+
+
+def test_rank_loss_follows_equation_9_and_can_reach_zero():
+    scores = torch.tensor([[-1.0, -2.0, float("-inf")], [-0.5, -40.0, -50.0]])
+    positive = torch.tensor([1, 0])
+    batch = GeneratorBatch(torch.empty(0), torch.empty(0), [], scores, positive)
+    first = -math.log(math.exp(-2) / (math.exp(-1) + math.exp(-2)))
+    assert float(RankLoss()(batch)) == pytest.approx(first / 2, rel=1e-5)
+    easy = batch._replace(candidate_scores=scores[1:], positive=positive[1:])
+    assert float(RankLoss()(easy)) < 1e-6
