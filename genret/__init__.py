@@ -1,1 +1,75 @@
-"""genret: generative text-to-image retrieval."""
+"""genret: generative text-to-image retrieval.
+
+What plugin authors import. Names are looked up when they are used, so `import genret` alone stays quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genret.errors import BadImage, GenretError, RecipeError, UnknownName, UsageError
+    from genret.hookspecs import hookimpl
+    from genret.interfaces import (
+        Backbone,
+        Component,
+        Config,
+        Dataset,
+        Encoder,
+        FitContext,
+        Identifier,
+        Loss,
+        LossConfig,
+        Record,
+        Reranker,
+        Retriever,
+    )
+
+_HOME = {
+    "hookimpl": "hookspecs",
+    **dict.fromkeys(("BadImage", "GenretError", "RecipeError", "UnknownName", "UsageError"), "errors"),
+    **dict.fromkeys(
+        (
+            *("Backbone", "Component", "Config", "Dataset", "Encoder", "FitContext", "Identifier", "Loss"),
+            *("LossConfig", "Record", "Reranker", "Retriever"),
+        ),
+        "interfaces",
+    ),
+}
+
+__all__ = [
+    "Backbone",
+    "BadImage",
+    "Component",
+    "Config",
+    "Dataset",
+    "Encoder",
+    "FitContext",
+    "GenretError",
+    "Identifier",
+    "Loss",
+    "LossConfig",
+    "RecipeError",
+    "Record",
+    "Reranker",
+    "Retriever",
+    "UnknownName",
+    "UsageError",
+    "__version__",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"genret.{_HOME[name]}"), name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("genret")
+    raise AttributeError(f"module 'genret' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,44 @@
+"""What ships with genret, registered by the same hooks as any plugin's components."""
+
+from __future__ import annotations
+
+from genret.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    register("karpathy", "genret.data.karpathy:KarpathyDataset")
+    register("folder", "genret.data.folder:FolderDataset")
+    register("webdataset", "genret.data.webdataset:WebDataset")
+    register("huggingface", "genret.data.huggingface:HuggingFaceDataset")
+
+
+@hookimpl
+def register_encoders(register: Register) -> None:
+    register("paired", "genret.encoders.paired:PairedEncoder")
+    register("open-clip", "genret.encoders.open_clip:OpenCLIPEncoder")
+    register("clip", "genret.encoders.hf_clip:CLIPEncoder")
+
+
+@hookimpl
+def register_identifiers(register: Register) -> None:
+    register("rq", "genret.identifiers.rq:RQIdentifier")
+
+
+@hookimpl
+def register_backbones(register: Register) -> None:
+    register("t5", "genret.backbones.t5:T5Backbone")
+
+
+@hookimpl
+def register_losses(register: Register) -> None:
+    register("recon", "genret.losses.tokenizer:ReconLoss")
+    register("commit", "genret.losses.tokenizer:CommitLoss")
+    register("align", "genret.losses.tokenizer:AlignLoss")
+    register("token", "genret.losses.generator:TokenLoss")
+    register("rank", "genret.losses.generator:RankLoss")
+
+
+@hookimpl
+def register_rerankers(register: Register) -> None:
+    register("dense", "genret.rerank.dense:DenseReranker")

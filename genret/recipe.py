@@ -1,0 +1,314 @@
+"""YAML files and `--set` overrides → one validated, frozen recipe. No component is built here and no weights are read.
+
+A slot takes a scalar (`identifier: rq`) or a mapping with `type`, which replaces what was there, or a mapping without
+`type`, which merges into it. Files come first, then overrides, each from left to right. All faults are reported
+at once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from genret.errors import GenretError, RecipeError, UsageError, did_you_mean
+from genret.faults import faults_of
+from genret.interfaces import Config, LoopOptions, Loss, LossConfig, SearchScore
+from genret.plain_yaml import Keys, dump, parse
+from genret.registry import Registries
+
+SLOTS = {
+    "dataset": "dataset",
+    "encoder": "encoder",
+    "identifier": "identifier",
+    "backbone": "backbone",
+    "rerank": "reranker",
+}
+"""Keys that hold one component, and its kind."""
+GENERATIVE = ("identifier", "backbone", "loss")
+"""Keys that a two-tower retriever does not need."""
+
+
+class Slot(Config):
+    """A component by name, with its validated options."""
+
+    type: str
+    options: SerializeAsAny[Config]
+
+
+class TrainOptions(LoopOptions):
+    """How the generator is trained. Heads and tokenizer have such options of their own, inside their components."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of everything random in the run."""
+    epochs: int = Field(20, ge=0)
+    """Passes over the training captions; 0 leaves the generator as it was initialised."""
+    rank_every: int = Field(1, ge=1)
+    """Steps between two steps that compute the rank loss, which needs a beam search."""
+    rank_from: int = Field(0, ge=0)
+    """Epoch, from 0, in which the rank loss begins."""
+    rank_beams: int = Field(10, ge=2)
+    """Candidates that the rank loss compares (the paper's b)."""
+    target_noise: float = Field(0.0, ge=0)
+    """Standard deviation of noise added to image vectors before they are quantized anew as targets; 0: none."""
+    target_views: bool = False
+    """Targets are drawn among the identifiers of an image's augmented views, too."""
+    dense_targets: float = Field(0.0, ge=0, le=1)
+    """Share of targets drawn among the training images that are nearest to the caption in the shared space."""
+    dense_temperature: float = Field(0.05, gt=0)
+    """Temperature of that draw: the lower, the more the nearest image is preferred."""
+    dev_queries: int = Field(500, ge=1)
+    """Development captions searched at every look; early stopping goes by their recall."""
+
+
+class SearchOptions(Config):
+    """How the trained generator searches."""
+
+    num_beams: int = Field(20, ge=1)
+    """Identifiers kept at each level; `-k` beyond it widens it to k."""
+    score: SearchScore = "level"
+    """Over what log-probabilities are normalised: the level's symbols, the whole vocabulary or the trie's children."""
+    end_symbol: bool = False
+    """Whether the end symbol's log-probability counts, too."""
+    batch_size: int = Field(64, ge=1)
+    """Queries searched at a time."""
+
+
+class PlainOptions(Config):
+    """The part of a recipe that names no component."""
+
+    retriever: Literal["generative", "two-tower"] = "generative"
+    """`two-tower` needs no identifier, backbone or loss."""
+    protocol: Literal["inductive", "transductive-index", "transductive-pseudo"] = "inductive"
+    """What training may know of the searched images."""
+    train: TrainOptions = TrainOptions()
+    search: SearchOptions = SearchOptions()
+
+
+class Recipe(PlainOptions):
+    """Everything that an experiment depends on, besides its data."""
+
+    dataset: Slot
+    encoder: Slot
+    identifier: Slot | None = None
+    backbone: Slot | None = None
+    loss: dict[str, SerializeAsAny[LossConfig]] = {}
+    rerank: Slot | None = None
+
+    def canonical(self) -> dict[str, Any]:
+        """Every option spelt out, as plain JSON data; `load_recipe` reads it back as the same recipe."""
+        slots = {key: _plain_slot(getattr(self, key)) for key in SLOTS}
+        plain = self.model_dump(mode="json", include=set(PlainOptions.model_fields))
+        losses = {name: config.model_dump(mode="json") for name, config in self.loss.items()}
+        return {
+            "retriever": plain["retriever"],
+            "dataset": slots["dataset"],
+            "protocol": plain["protocol"],
+            "encoder": slots["encoder"],
+            "identifier": slots["identifier"],
+            "backbone": slots["backbone"],
+            "loss": losses,
+            "train": plain["train"],
+            "search": plain["search"],
+            "rerank": slots["rerank"],
+        }
+
+    def dump_yaml(self) -> str:
+        return dump(self.canonical())
+
+
+def load_recipe(files: Sequence[Path | str], overrides: Iterable[str], registries: Registries) -> Recipe:
+    """Reads `files` in order, applies `overrides` ("a.b=value"), validates; `RecipeError` lists all faults."""
+    draft = _Draft()
+    for file in files:
+        draft.read_file(Path(file))
+    for override in overrides:
+        draft.read_override(override)
+    recipe = _Checker(draft, registries).check()
+    if recipe is None or draft.faults:
+        raise RecipeError(draft.faults)
+    return recipe
+
+
+def notes(recipe: Recipe, registries: Registries) -> list[str]:
+    """What is allowed but without effect, in plain sentences."""
+    found = []
+    if recipe.retriever == "two-tower":
+        unused = [key for key in GENERATIVE if getattr(recipe, key)]
+        if unused:
+            found.append(f"retriever two-tower does not use: {', '.join(unused)}")
+    elif recipe.rerank is None and recipe.search.num_beams < 10:
+        found.append(f"search.num_beams is {recipe.search.num_beams}: recall@10 cannot be measured with fewer than 10")
+    if recipe.retriever == "generative" and (recipe.train.rank_every > 1 or recipe.train.rank_from > 0):
+        rank = [name for name, config in recipe.loss.items() if registries.loss.get(name).needs_candidates]
+        if not any(recipe.loss[name].weight > 0 for name in rank):
+            found.append("train.rank_every and train.rank_from have no effect: no loss compares candidates")
+    return found
+
+
+class _Draft:
+    """The recipe as plain data, with where each value came from."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.origins: dict[Keys, str] = {}
+        self.faults: list[str] = []
+
+    def fault(self, path: Keys, message: str) -> None:
+        known = next((self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins), "recipe")
+        self.faults.append(f"{known}: {'.'.join(map(str, path))}: {message}")
+
+    def read_file(self, file: Path) -> None:
+        try:
+            with file.open(encoding="utf-8-sig") as stream:
+                parsed = parse(stream.read(1_000_000))
+        except FileNotFoundError:
+            self.faults.append(f"there is no recipe file {file}")
+        except IsADirectoryError:
+            self.faults.append(f"{file} is a folder, not a recipe file")
+        except UnicodeDecodeError:
+            self.faults.append(f"{file} is no text file")
+        except OSError as error:
+            self.faults.append(f"{file} cannot be read: {error.strerror or error}")
+        except UsageError as error:
+            self.faults.append(f"{file}: {error}")
+        else:
+            if isinstance(parsed.value, dict):
+                self.merge(parsed.value, lambda path: f"{file}:{parsed.lines.get(path, 1)}")
+            elif parsed.value is not None:
+                self.faults.append(f"{file} is no recipe: it needs `key: value` lines, such as `dataset: folder`")
+
+    def read_override(self, override: str) -> None:
+        key, equals, text = override.partition("=")
+        keys = [part.strip() for part in key.split(".")]
+        if not equals or not all(keys):
+            self.faults.append(f"--set {override}: it should look like key=value, e.g. loss.align.weight=0")
+            return
+        try:
+            value = parse(text).value
+        except UsageError as error:
+            self.faults.append(f"--set {override}: {error}")
+            return
+        for part in reversed(keys):
+            value = {part: value}
+        self.merge(value, lambda path: f"--set {override}")
+
+    def merge(self, update: Mapping[str, Any], origin: Callable[[Keys], str]) -> None:
+        for key, new in update.items():
+            self.values[key] = self._merged((key,), self.values.get(key), new, origin)
+
+    def _merged(self, path: Keys, old: Any, new: Any, origin: Callable[[Keys], str]) -> Any:
+        is_slot = len(path) == 1 and path[0] in SLOTS
+        if is_slot and isinstance(new, str):
+            new = {"type": new}
+        if isinstance(old, dict) and isinstance(new, dict) and not (is_slot and "type" in new):
+            self.origins.setdefault(path, origin(path))
+            return old | {key: self._merged((*path, key), old.get(key), value, origin) for key, value in new.items()}
+        for inside in [known for known in self.origins if known[: len(path)] == path]:
+            del self.origins[inside]
+        self._note_origins(path, new, origin)
+        return copy.deepcopy(new)
+
+    def _note_origins(self, path: Keys, value: Any, origin: Callable[[Keys], str]) -> None:
+        self.origins[path] = origin(path)
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                self._note_origins((*path, key), inner, origin)
+
+
+class _Checker:
+    """Turns a draft into a recipe and collects faults instead of stopping at the first."""
+
+    def __init__(self, draft: _Draft, registries: Registries):
+        self.draft = draft
+        self.registries = registries
+
+    def check(self) -> Recipe | None:
+        if self.draft.faults:  # files that cannot be read make every other complaint misleading
+            return None
+        values = self.draft.values
+        for key in values:
+            if key not in Recipe.model_fields:
+                known = list(Recipe.model_fields)
+                self.draft.fault((key,), f"unknown key{did_you_mean(key, known)}; keys: {', '.join(known)}")
+        plain = {key: values[key] for key in PlainOptions.model_fields if key in values}
+        options = self._options((), PlainOptions, plain)
+        needed = ["dataset", "encoder"]
+        if values.get("retriever", "generative") == "generative":
+            needed += GENERATIVE
+        for key in needed:
+            if values.get(key) is None:
+                self.draft.faults.append(f"recipe: {key}: required, but no file and no --set gives it")
+        slots = {key: self._slot(key, values[key]) for key in SLOTS if values.get(key) is not None}
+        losses = self._losses(values.get("loss"))
+        if self.draft.faults:
+            return None
+        assert options is not None
+        fields: dict[str, Any] = {key: getattr(options, key) for key in PlainOptions.model_fields}
+        recipe = Recipe(**fields | slots, loss=losses)
+        self._check_objective(recipe)
+        return recipe
+
+    def _slot(self, key: str, value: Any) -> Slot | None:
+        if not isinstance(value, dict):
+            self.draft.fault((key,), f"should be a name or a mapping with `type`, not {value!r}")
+            return None
+        registry = self.registries.of(SLOTS[key])
+        name = value.get("type")
+        if not isinstance(name, str):
+            said = "has no `type`" if name is None else f"type should be a name, not {name!r}"
+            self.draft.fault((key,), f"{said}; one of: {', '.join(registry.names())}")
+            return None
+        try:
+            component = registry.get(name)
+        except GenretError as error:
+            self.draft.fault((key, "type"), str(error))
+            return None
+        rest = {option: given for option, given in value.items() if option != "type"}
+        options = self._options((key,), component.Config, rest)
+        return None if options is None else Slot(type=name, options=options)
+
+    def _losses(self, value: Any) -> dict[str, LossConfig]:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.draft.fault(("loss",), f"should be a mapping such as {{token: {{weight: 1}}}}, not {value!r}")
+            return {}
+        found: dict[str, LossConfig] = {}
+        for name, given in value.items():
+            if given is None:  # `--set loss.rank=null` takes a loss out
+                continue
+            try:
+                loss: type[Loss] = self.registries.loss.get(name)
+            except GenretError as error:
+                self.draft.fault(("loss", name), str(error))
+                continue
+            if not isinstance(given, dict):
+                self.draft.fault(("loss", name), f"should be a mapping such as {{weight: 1}}, not {given!r}")
+            elif (options := self._options(("loss", name), loss.Config, given)) is not None:
+                assert isinstance(options, LossConfig)
+                found[name] = options
+        return found
+
+    def _options(self, path: Keys, model: type[Config], values: dict[str, Any]) -> Config | None:
+        validated = faults_of(model, values)
+        for fault in validated.faults:
+            self.draft.fault((*path, *fault.path), fault.message)
+        return validated.options
+
+    def _check_objective(self, recipe: Recipe) -> None:
+        if recipe.retriever != "generative" or recipe.train.epochs == 0:
+            return
+        stages = {name: self.registries.loss.get(name).stage for name in recipe.loss}
+        if not any(stages[name] == "generator" and config.weight > 0 for name, config in recipe.loss.items()):
+            known = [name for name in self.registries.loss if self.registries.loss.get(name).stage == "generator"]
+            self.draft.fault(
+                ("loss",), f"the generator has nothing to learn from: give one of {', '.join(known)} a weight above 0"
+            )
+
+
+def _plain_slot(slot: Slot | None) -> dict[str, Any] | None:
+    return None if slot is None else {"type": slot.type, **slot.options.model_dump(mode="json")}
