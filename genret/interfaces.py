@@ -37,13 +37,18 @@ class Config(BaseModel):
 
 
 class Component:
-    """Something that a recipe chooses by name. `Config` holds its options, `kind` is its registry."""
+    """Something that a recipe chooses by name. `Config` holds its options, `kind` is its registry.
+
+    Making one is cheap: weights are loaded and files opened when they are first needed.
+    """
 
     kind: ClassVar[str]
     Config: ClassVar[type[Config]] = Config
 
-    def __init__(self, config: Any = None):
+    def __init__(self, config: Any = None, *, resolve_weights: Callable[[str], str] = str):
         self.config = config if config is not None else self.Config()
+        self.resolve_weights = resolve_weights
+        """Maps the name of weights that a plugin lends to a local folder; other names come back unchanged."""
 
 
 class LoopOptions(Config):
@@ -238,7 +243,8 @@ class Identifier(Component, ABC):
 
     @abstractmethod
     def identify(self, corpus: Corpus) -> Identifiers:
-        """Identifiers of any images, deterministic; `GenretError` if the scheme cannot identify new ones."""
+        """Identifiers of any images, deterministic, ordered by image; `GenretError` if the scheme cannot identify new
+        ones."""
 
     def reconstruct(self, codes: Tensor) -> Tensor | None:
         """(R, M) → (R, D) unit rows, what the codes still say of the vector; None if they say nothing."""
@@ -431,8 +437,9 @@ class Retriever(ABC):
     """Whatever finds images by words. Evaluation, serving and the command line know nothing else."""
 
     @abstractmethod
-    def index(self, images: Iterable[tuple[Record, bytes]], progress: Any = None) -> IndexReport:
-        """Adds images without retraining; the next search sees them."""
+    def index(self, images: Iterable[tuple[Record, Callable[[], bytes]]]) -> IndexReport:
+        """Adds images without retraining; the next search sees them. Each comes with a function that reads its bytes;
+        one that cannot be read or decoded is skipped and reported."""
 
     @abstractmethod
     def remove(self, image_ids: Sequence[str]) -> IndexReport:

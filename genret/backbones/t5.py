@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,9 +46,8 @@ class T5Backbone(Backbone):
         copy_code_vectors: bool | Literal["auto"] = "auto"
         """Whether the new rows start as the identifier's code vectors (paper 3.2); auto: where there are any."""
 
-    def __init__(self, config: Any = None, resolve_weights: Callable[[str], str] = str):
-        super().__init__(config)
-        self._resolve_weights = resolve_weights
+    def __init__(self, config: Any = None, **lent: Any):
+        super().__init__(config, **lent)
         self.module: Any = None
         self.tokenizer: Any = None
         self._vokens = Vokens()
@@ -66,7 +65,7 @@ class T5Backbone(Backbone):
             self.tokenizer = train_tokenizer(texts, self.config.vocab_size)
             self.module = T5ForConditionalGeneration(self._small_config())
         else:
-            self.tokenizer, self.module = self._pretrained(self._resolve_weights(self.config.model))
+            self.tokenizer, self.module = self._pretrained(self.resolve_weights(self.config.model))
             if self.config.dropout is not None:
                 _set_dropout(self.module, self.config.dropout)
         self._vokens = vokens

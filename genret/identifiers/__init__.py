@@ -1,0 +1,1 @@
+"""Schemes that give every image a sequence of symbols."""

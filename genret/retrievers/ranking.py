@@ -1,0 +1,77 @@
+"""From ranked identifiers to ranked images, for a whole batch at once.
+
+B queries   b beams   N images   C most images that one query's beams lead to
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+class LeafImages(NamedTuple):
+    """The images of each leaf of a trie: `images[starts[leaf]:starts[leaf + 1]]`."""
+
+    starts: Ints
+    images: Ints
+
+    @classmethod
+    def build(cls, leaf_of_row: Ints, image_of_row: Ints, num_leaves: int) -> LeafImages:
+        """From R identifiers: the leaf at which each ends and the image that it names."""
+        order = np.lexsort((image_of_row, leaf_of_row))
+        starts = np.zeros(num_leaves + 1, dtype=np.int64)
+        np.cumsum(np.bincount(leaf_of_row, minlength=num_leaves), out=starts[1:])
+        return cls(starts, image_of_row[order])
+
+    def sizes(self, leaves: Ints) -> Ints:
+        """How many images each leaf has; 0 for leaf -1."""
+        return np.where(leaves < 0, 0, self.starts[leaves + 1] - self.starts[leaves])
+
+
+class Ranked(NamedTuple):
+    """Images of each query, best first, padded with -1."""
+
+    images: Ints
+    """(B, C)"""
+    scores: Floats
+    """(B, C), -inf where there is no image"""
+    leaves: Ints
+    """(B, C) the identifier by which the image was reached"""
+
+
+def rank_images(
+    leaves: Ints, scores: Floats, leaf_images: LeafImages, similarity: Callable[[Ints, Ints], Floats] | None = None
+) -> Ranked:
+    """leaves (B, b), -1 where there is none, and their scores → the images that they lead to.
+
+    Images of equal score are ordered by `similarity(query rows (n,), images (n,)) → (n,)` where it is given, then by
+    image. An image reached by several identifiers keeps its best score.
+    """
+    num_queries, num_beams = leaves.shape
+    flat = leaves.reshape(-1)
+    sizes = leaf_images.sizes(flat)
+    beam = np.repeat(np.arange(flat.size), sizes)
+    within = np.arange(beam.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    image = leaf_images.images[leaf_images.starts[flat[beam]] + within]
+    query, score = beam // num_beams, scores.reshape(-1)[beam]
+    tie = similarity(query, image) if similarity is not None and (sizes > 1).any() else np.zeros(len(image), np.float32)
+    order = np.lexsort((image, -tie, -score, query))
+    query, image, score, leaf = query[order], image[order], score[order], flat[beam][order]
+    # keep the first, best mention of each image
+    mention = np.lexsort((np.arange(len(query)), image, query))
+    first = np.ones(len(query), dtype=bool)
+    first[mention[1:]] = (query[mention[1:]] != query[mention[:-1]]) | (image[mention[1:]] != image[mention[:-1]])
+    query, image, score, leaf = query[first], image[first], score[first], leaf[first]
+    counts = np.bincount(query, minlength=num_queries)
+    place = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = (num_queries, max(1, int(counts.max(initial=0))))
+    result = Ranked(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
+    for table, values in zip(result, (image, score, leaf), strict=True):
+        table[query, place] = values
+    return result

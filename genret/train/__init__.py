@@ -1,0 +1,1 @@
+"""Training: stages, their artifacts, and the two objectives."""

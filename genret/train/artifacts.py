@@ -1,0 +1,93 @@
+"""Finished stages of training, shared by all runs: each is a folder named by what went into it.
+
+A stage's key is a hash of its name, its options and the keys of its inputs. A folder under that key is complete and
+never changes; an unfinished one has the suffix `.partial` and keeps the checkpoints from which the stage continues.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genret.errors import GenretError
+
+FORMAT = 1
+"""Raised when the meaning of stored stages changes, so that old ones are not reused."""
+
+
+class Artifact(NamedTuple):
+    name: str
+    key: str
+    folder: Path
+    reused: bool
+    seconds: float
+    """What the stage took when it was made, over all its starts."""
+
+
+def content_key(*parts: Any) -> str:
+    """A short hash of JSON-like values, the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+class Artifacts:
+    """The store, usually `<home>/artifacts`."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def stage(self, name: str, options: Any, inputs: Iterable[str], make: Callable[[Path, Path], None]) -> Artifact:
+        """Returns the stage's artifact, making it if it is not there.
+
+        `make(folder, checkpoints)` writes the result into `folder`; what it leaves in `checkpoints` survives an
+        interruption and is gone once the stage is done.
+        """
+        key = content_key(FORMAT, name, options, list(inputs))
+        folder = self.root / name / key
+        partial = folder.with_suffix(".partial")
+        facts = folder / "stage.json"
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(folder.with_suffix(".lock")):
+                if facts.exists():
+                    return Artifact(name, key, folder, True, json.loads(facts.read_text())["seconds"])
+                seconds = _made(partial, folder, make, {"name": name, "options": options, "inputs": list(inputs)})
+        except OSError as error:
+            raise GenretError(
+                f"cannot write the stage '{name}' below {self.root}: {error.strerror or error}; "
+                "free some space or set GENRET_HOME to a writable folder, then add --resume"
+            ) from error
+        return Artifact(name, key, folder, False, seconds)
+
+
+def _made(partial: Path, folder: Path, make: Callable[[Path, Path], None], facts: dict[str, Any]) -> float:
+    result, checkpoints, clock = partial / "result", partial / "checkpoints", partial / "seconds.json"
+    earlier = json.loads(clock.read_text()) if clock.exists() else 0.0
+    shutil.rmtree(result, ignore_errors=True)  # a half-written result is no result; checkpoints are whole or absent
+    result.mkdir(parents=True)
+    checkpoints.mkdir(exist_ok=True)
+    start = time.monotonic()
+    try:
+        make(result, checkpoints)
+    finally:
+        seconds = earlier + time.monotonic() - start
+        clock.write_text(json.dumps(seconds))
+    (result / "stage.json").write_text(json.dumps(facts | {"seconds": round(seconds, 2)}, default=str, indent=1))
+    result.replace(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    return seconds
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Two runs that need the same stage make it once. The lock ends with the process, however it ends."""
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

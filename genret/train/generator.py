@@ -1,0 +1,146 @@
+"""Stage 2 of AVG: teaches a language model to write identifiers (paper 3.2). It knows tokens, not pixels or vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genret import loop
+from genret.decode.beam import beam_search
+from genret.decode.trie import Trie
+from genret.interfaces import Backbone, FitContext, GeneratorBatch, Loss, SearchScore
+from genret.recipe import SearchOptions, TrainOptions
+from genret.retrievers.ranking import LeafImages, rank_images
+from genret.train.targets import Targets
+
+CUTOFFS = (1, 5, 10)
+
+
+class Examples(NamedTuple):
+    """T training captions and what each may be taught to write."""
+
+    captions: Sequence[str]
+    targets: Targets
+    tokens: Tensor
+    """(R, L) the targets' identifiers as tokens, -1 pads"""
+    trie: Trie
+    """The training images' identifiers: where L_dis looks for candidates."""
+
+
+class Development(NamedTuple):
+    """What early stopping looks at."""
+
+    queries: Sequence[str]
+    relevant: np.ndarray
+    """(Q,) the right image of each query"""
+    trie: Trie
+    leaf_images: LeafImages
+
+
+def columns_of(backbone: Backbone, score: SearchScore, length: int) -> list[Tensor | None]:
+    """The tokens over which position l is normalised. `trie` scores train like `level`: the trie is not known yet."""
+    if score == "vocab":
+        return [None] * length
+    return [backbone.level_tokens(level) for level in range(length)]
+
+
+def fit_generator(
+    backbone: Backbone,
+    examples: Examples,
+    losses: Mapping[str, Loss],
+    options: TrainOptions,
+    search: SearchOptions,
+    development: Development | None,
+    context: FitContext,
+) -> loop.LoopResult:
+    """Descends L = w_gen·L_gen + w_dis·L_dis (Eqn. 10) and keeps the weights with the best development recall."""
+    columns = columns_of(backbone, search.score, examples.tokens.shape[1])
+    tokens = examples.tokens.to(context.device)
+
+    def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
+        queries = [examples.captions[index] for index in indices.tolist()]
+        target = tokens[examples.targets.draw(indices).to(context.device)]
+        compare = epoch >= options.rank_from and _turn(indices, options.rank_every)
+        active = {name: loss for name, loss in losses.items() if compare or not loss.needs_candidates}
+        batch = GeneratorBatch(torch.empty(0), target, columns)
+        if any(not loss.needs_candidates for loss in active.values()):
+            batch = batch._replace(logits=backbone.logits(queries, target))
+        if any(loss.needs_candidates for loss in active.values()):
+            batch = _with_candidates(batch, backbone, queries, examples.trie, options.rank_beams, search.score)
+        terms = {name: loss(batch) for name, loss in active.items()}
+        total = sum(
+            (losses[name].config.weight * term for name, term in terms.items()), torch.zeros((), device=target.device)
+        )
+        return {"loss": total, **terms}
+
+    def evaluate() -> float:
+        assert development is not None
+        return sum(recalls(backbone, development, search).values()) / len(CUTOFFS)
+
+    return loop.run(
+        backbone.module,
+        step,
+        len(examples.captions),
+        options,
+        context,
+        evaluate if development is not None else None,
+        name="generator",
+    )
+
+
+def recalls(backbone: Backbone, development: Development, search: SearchOptions) -> dict[int, float]:
+    """Image-level recall@1/5/10 in percent, constrained beam search over the development images."""
+    ranks = []
+    for start in range(0, len(development.queries), search.batch_size):
+        queries = development.queries[start : start + search.batch_size]
+        beams = beam_search(
+            backbone,
+            queries,
+            development.trie,
+            max(search.num_beams, max(CUTOFFS)),
+            score=search.score,
+            level_tokens=columns_of(backbone, search.score, development.trie.depth),
+        )
+        ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.float().cpu().numpy(), development.leaf_images)
+        hit = ranked.images == development.relevant[start : start + len(queries), None]
+        ranks.append(np.where(hit.any(axis=1), hit.argmax(axis=1), np.iinfo(np.int64).max))
+    ranks_all = np.concatenate(ranks)
+    return {k: 100.0 * float((ranks_all < k).mean()) for k in CUTOFFS}
+
+
+def _turn(indices: Tensor, every: int) -> bool:
+    """Whether this step computes the rank loss: every n-th on average, decided by the batch itself, so that a resumed
+    run decides alike."""
+    return every == 1 or int(indices.sum()) % every == 0
+
+
+def _with_candidates(
+    batch: GeneratorBatch, backbone: Backbone, queries: Sequence[str], trie: Trie, num_beams: int, score: SearchScore
+) -> GeneratorBatch:
+    """Beam-searches candidates with the current model (Eqn. 8), makes sure that the positive is among them, scores them.
+
+    candidates (B, b, L); where the positive is missing it takes the place of a random candidate, as in the paper.
+    """
+    training = backbone.module.training
+    backbone.module.eval()
+    with torch.no_grad():
+        levels = columns_of(backbone, score, trie.depth)
+        beams = beam_search(backbone, queries, trie, num_beams, score=score, level_tokens=levels)
+    backbone.module.train(training)
+    candidates = trie.tokens_of(beams.leaves.clamp_min(0))
+    candidates = candidates.to(batch.targets.device)
+    if candidates.shape[2] < batch.targets.shape[1]:
+        gap = batch.targets.shape[1] - candidates.shape[2]
+        candidates = torch.nn.functional.pad(candidates, (0, gap), value=-1)
+    there = beams.leaves >= 0
+    match = (candidates == batch.targets[:, None]).all(-1) & there
+    random_place = (torch.rand(len(queries), device=there.device) * there.sum(1)).long()
+    positive = torch.where(match.any(1), match.float().argmax(1), random_place)
+    rows = torch.arange(len(queries), device=there.device)
+    candidates[rows, positive] = batch.targets
+    sums = backbone.score(queries, candidates, batch.columns).sum(-1)
+    return batch._replace(candidate_scores=sums.masked_fill(~there, float("-inf")), positive=positive)
