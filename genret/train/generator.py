@@ -12,6 +12,7 @@ from torch import Tensor
 from genret import loop
 from genret.decode.beam import beam_search
 from genret.decode.trie import Trie
+from genret.errors import UsageError
 from genret.interfaces import Backbone, FitContext, GeneratorBatch, Loss, SearchScore
 from genret.recipe import SearchOptions, TrainOptions
 from genret.retrievers.ranking import LeafImages, rank_images
@@ -60,11 +61,14 @@ def fit_generator(
     """Descends L = w_gen·L_gen + w_dis·L_dis (Eqn. 10) and keeps the weights with the best development recall."""
     columns = columns_of(backbone, search.score, examples.tokens.shape[1])
     tokens = examples.tokens.to(context.device)
+    if not losses:
+        raise UsageError("loss: the generator has nothing to learn from; give loss.token or loss.rank a weight above 0")
+    only_compares = all(loss.needs_candidates for loss in losses.values())
 
     def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
         queries = [examples.captions[index] for index in indices.tolist()]
         target = tokens[examples.targets.draw(indices).to(context.device)]
-        compare = epoch >= options.rank_from and _turn(indices, options.rank_every)
+        compare = only_compares or (epoch >= options.rank_from and _turn(indices, options.rank_every))
         active = {name: loss for name, loss in losses.items() if compare or not loss.needs_candidates}
         batch = GeneratorBatch(torch.empty(0), target, columns)
         if any(not loss.needs_candidates for loss in active.values()):
@@ -121,7 +125,7 @@ def _turn(indices: Tensor, every: int) -> bool:
 def _with_candidates(
     batch: GeneratorBatch, backbone: Backbone, queries: Sequence[str], trie: Trie, num_beams: int, score: SearchScore
 ) -> GeneratorBatch:
-    """Beam-searches candidates with the current model (Eqn. 8), makes sure that the positive is among them, scores them.
+    """Beam-searches candidates with the current model (Eqn. 8), puts the positive among them, and scores them.
 
     candidates (B, b, L); where the positive is missing it takes the place of a random candidate, as in the paper.
     """
