@@ -53,7 +53,9 @@ class TrainOptions(LoopOptions):
     rank_beams: int = Field(10, ge=2)
     """Candidates that the rank loss compares (the paper's b)."""
     target_noise: float = Field(0.0, ge=0)
-    """Standard deviation of noise added to image vectors before they are quantized anew as targets; 0: none."""
+    """Length of the random noise added to (unit) image vectors before they are quantized anew as targets; 0: none."""
+    target_samples: int = Field(8, ge=1)
+    """Noisy variants of each image among which targets are drawn, where `target_noise` is above 0."""
     target_views: bool = False
     """Targets are drawn among the identifiers of an image's augmented views, too."""
     dense_targets: float = Field(0.0, ge=0, le=1)

@@ -1,47 +1,102 @@
 """What a caption is taught to write.
 
-The plain target is the identifier of the caption's own picture (Eqn. 7). A searched picture is a different one, whose
-codes differ a little; so a caption may also be taught, now and then, the identifier of its picture seen differently
-(another view, noise on its vector) or of a picture that the dense ranker finds just as fitting. All of these are one
-thing: for each caption a small distribution over identifiers, from which every epoch draws anew.
+The plain target is the identifier of the caption's own picture (Eqn. 7). A searched picture is another one, whose codes
+differ a little; so a caption may also be taught, now and then, the identifier of its picture seen differently (another
+view, noise on its vector) or of a picture that the dense ranker finds just as fitting. All of these are one thing: for
+each caption a small distribution over identifiers, from which every epoch draws anew.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from genret.interfaces import Corpus, Identifier, Identifiers
+from genret.recipe import TrainOptions
+
 CHUNK = 1024
+NEIGHBOURS = 32
+"""Pictures among which the dense ranker's target is drawn."""
 
 
 class Targets(NamedTuple):
-    """T captions, R distinct identifiers, C choices for each caption."""
+    """T captions, R identifiers, C choices for each caption."""
 
-    codes: Tensor
-    """(R, M) or, for identifiers of ordinary tokens, (R, 1) row numbers"""
+    identifiers: Identifiers
+    """(R,) the first ones, `num_own` of them, are the training images' own; the rest are variants."""
+    num_own: int
     choices: Tensor
-    """(T, C) rows of `codes`"""
+    """(T, C) rows of `identifiers`"""
     weights: Tensor
     """(T, C) how often each is drawn"""
 
     def draw(self, captions: Tensor) -> Tensor:
-        """(B,) captions → (B,) rows of `codes`, by torch's global random state."""
-        weights = self.weights[captions]
-        if weights.shape[1] == 1:
-            return self.choices[captions, 0]
-        pick = torch.multinomial(weights, 1)
-        return self.choices[captions].gather(1, pick)[:, 0]
+        """(B,) captions → (B,) rows of `identifiers`, by torch's global random state."""
+        choices = self.choices[captions]
+        if choices.shape[1] == 1:
+            return choices[:, 0]
+        return choices.gather(1, torch.multinomial(self.weights[captions], 1))[:, 0]
+
+    @property
+    def own(self) -> Identifiers:
+        """The training images' own identifiers: the candidates of L_dis."""
+        owners, codes, texts = self.identifiers
+        count = self.num_own
+        return Identifiers(
+            owners[:count], None if codes is None else codes[:count], None if texts is None else texts[:count]
+        )
 
     def save(self, folder: Path) -> None:
-        save_file({key: value.contiguous() for key, value in self._asdict().items()}, folder / "targets.safetensors")
+        owners, codes, texts = self.identifiers
+        tensors = {"owners": owners, "choices": self.choices, "weights": self.weights}
+        if codes is not None:
+            tensors["codes"] = codes
+        save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "targets.safetensors")
+        (folder / "targets.json").write_text(json.dumps({"num_own": self.num_own, "texts": texts}))
 
     @classmethod
     def load(cls, folder: Path) -> Targets:
-        return cls(**load_file(folder / "targets.safetensors"))
+        tensors, plain = load_file(folder / "targets.safetensors"), json.loads((folder / "targets.json").read_text())
+        identifiers = Identifiers(tensors["owners"], tensors.get("codes"), plain["texts"])
+        return cls(identifiers, plain["num_own"], tensors["choices"], tensors["weights"])
+
+
+def make_targets(train: Corpus, identifier: Identifier, options: TrainOptions) -> Targets:
+    """Identifies the training images, their variants, and who may stand in for whom."""
+    assert train.owners is not None
+    own = identifier.identify(train)
+    parts = [own]
+    for features in _variants(train, options):
+        parts.append(identifier.identify(train._replace(features=features)))
+    identifiers = _joined(parts)
+    rows = _rows_of_images(identifiers.owners, len(train.features))
+    neighbours = None
+    if options.dense_targets > 0:
+        assert train.text_features is not None
+        neighbours = dense_neighbours(train.text_features, train.features, NEIGHBOURS, options.dense_temperature)
+    choices, weights = mix(train.owners, rows, neighbours, options.dense_targets)
+    return Targets(identifiers, len(own.owners), choices, weights)
+
+
+def _variants(train: Corpus, options: TrainOptions) -> list[Tensor]:
+    """Other vectors of the same pictures, each (N, D): their views, and noise on each of them."""
+    views = [train.features]
+    if options.target_views and train.views is not None:
+        views = list(train.views.unbind(1))
+    variants = views[1:]
+    if options.target_noise > 0:
+        generator = torch.Generator().manual_seed(options.seed)
+        for view in views:
+            for _ in range(max(1, options.target_samples // len(views))):
+                noise = torch.randn(view.shape, generator=generator) * options.target_noise / view.shape[1] ** 0.5
+                variants.append(F.normalize(view + noise, dim=-1))
+    return variants
 
 
 class Neighbours(NamedTuple):
@@ -62,14 +117,31 @@ def dense_neighbours(texts: Tensor, images: Tensor, count: int, temperature: flo
 def mix(
     owners: Tensor, rows_of_image: Tensor, neighbours: Neighbours | None = None, share: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Choices and weights of every caption.
+    """Choices and weights of every caption, (T, C) and (T, C).
 
     owners (T,): the picture of each caption; rows_of_image (N, A): the A identifiers that stand for each picture, drawn
-    alike; `share` of the draws go to the neighbours' identifiers. → (T, C) and (T, C)
+    alike; `share` of the draws go to the neighbours' identifiers.
     """
     own = rows_of_image[owners]
     weights = torch.full(own.shape, 1.0 / own.shape[1])
     if neighbours is None or share == 0.0:
         return own, weights
-    others = rows_of_image[neighbours.images, torch.arange(neighbours.images.shape[1]) % rows_of_image.shape[1]]
+    variant = torch.arange(neighbours.images.shape[1]) % rows_of_image.shape[1]
+    others = rows_of_image[neighbours.images, variant]
     return torch.cat([own, others], dim=1), torch.cat([weights * (1 - share), neighbours.weights * share], dim=1)
+
+
+def _joined(parts: list[Identifiers]) -> Identifiers:
+    owners = torch.cat([part.owners for part in parts])
+    if parts[0].codes is not None:
+        return Identifiers(owners, codes=torch.cat([part.codes for part in parts if part.codes is not None]))
+    return Identifiers(owners, texts=[text for part in parts for text in part.texts or ()])
+
+
+def _rows_of_images(owners: Tensor, num_images: int) -> Tensor:
+    """(R,) owners → (N, A) the rows of each image; those with fewer than A repeat theirs."""
+    order = torch.argsort(owners, stable=True)
+    counts = torch.bincount(owners, minlength=num_images)
+    assert bool((counts > 0).all()), "every training image has an identifier"
+    place = torch.arange(int(counts.max()))[None, :] % counts[:, None]
+    return order[(counts.cumsum(0) - counts)[:, None] + place]

@@ -1,0 +1,183 @@
+"""What every retriever over a catalog shares: adding and removing images, text vectors, reranking, hits."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genret.catalog.store import Catalog, NewImage
+from genret.data.images import content_hash, decode_image, open_thumbnail, save_thumbnail
+from genret.errors import BadImage, GenretError, UsageError
+from genret.interfaces import (
+    Candidates,
+    Encoder,
+    Hit,
+    IndexReport,
+    Record,
+    Reranker,
+    Retriever,
+    SearchResult,
+    Skipped,
+)
+from genret.recipe import SearchOptions
+from genret.retrievers.ranking import Floats, Ints, Ranked
+
+INDEX_BATCH = 32
+"""Images decoded and encoded at a time."""
+
+
+class _Decoded(NamedTuple):
+    record: Record
+    sha256: str
+    picture: Any
+
+
+class CatalogRetriever(Retriever):
+    """Finds images of a catalog; subclasses say how candidates are found."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        encoder: Encoder,
+        reranker: Reranker | None,
+        options: SearchOptions,
+        device: torch.device,
+        thumbnails: Path,
+    ):
+        self.catalog = catalog
+        self.encoder = encoder
+        self.reranker = reranker
+        self.options = options
+        self.device = device
+        self.thumbnails = thumbnails
+
+    @abstractmethod
+    def candidates(self, queries: Sequence[str], k: int, num_beams: int | None, allowed: Ints | None) -> Ranked:
+        """The first stage: catalog keys of each query, best first. `allowed`: the only keys that may be found."""
+
+    @abstractmethod
+    def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
+        """(n, D) image vectors → the packed identifiers of each image; empty lists for retrievers without any."""
+
+    @abstractmethod
+    def names(self, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+        """The symbols by which each image was reached; None for dense retrievers."""
+
+    @property
+    def num_beams(self) -> int | None:
+        """Beams of a search that names none; None for dense retrievers."""
+        return None
+
+    # ------------------------------------------------------------------------------------------------ searching
+    def search(self, queries: Sequence[str], k: int = 10, **options: Any) -> list[SearchResult]:
+        """`num_beams` overrides the recipe's; `where` restricts by a filter over the images' metadata."""
+        num_beams, where = options.get("num_beams"), options.get("where")
+        for query in queries:
+            if not query.strip():
+                raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
+        allowed = self.catalog.keys_where(where) if where else None
+        beams = None if self.num_beams is None else max(num_beams or self.num_beams, k)
+        results: list[SearchResult] = []
+        for start in range(0, len(queries), self.options.batch_size):
+            batch = queries[start : start + self.options.batch_size]
+            began = time.perf_counter()
+            ranked = self.candidates(batch, k, beams, allowed)
+            if self.reranker is not None:
+                ranked = self.rerank(batch, ranked)
+            hits = self._hits(ranked, k)
+            elapsed = 1000 * (time.perf_counter() - began) / len(batch)
+            results += [SearchResult(q, h, beams, elapsed) for q, h in zip(batch, hits, strict=True)]
+        return results
+
+    def rerank(self, queries: Sequence[str], ranked: Ranked) -> Ranked:
+        """Reorders each query's candidates by the reranker's scores; equal ones by their old order."""
+        assert self.reranker is not None
+        keys, places = np.unique(ranked.images, return_inverse=True)
+        vectors = self.catalog.features_of(keys)  # row of key -1: zeros
+        candidates = Candidates(
+            queries,
+            self.text_vectors(queries),
+            torch.from_numpy(ranked.images),
+            vectors[torch.from_numpy(places).view(ranked.images.shape)],
+            torch.from_numpy(ranked.scores),
+            lambda key: open_thumbnail(self.thumbnails, self.catalog.lookup(np.array([key]))[0].sha256),
+        )
+        scores = self.reranker.score(candidates).numpy()
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return Ranked(*(np.take_along_axis(table, order, axis=1) for table in (ranked.images, scores, ranked.leaves)))
+
+    def _hits(self, ranked: Ranked, k: int) -> list[list[Hit]]:
+        images, leaves = ranked.images[:, :k], ranked.leaves[:, :k]
+        there = images >= 0
+        rows = iter(zip(self.catalog.lookup(images[there]), self.names(images[there], leaves[there]), strict=True))
+        hits: list[list[Hit]] = []
+        for query in range(len(images)):
+            hits.append([])
+            for place in np.flatnonzero(there[query]):
+                image, name = next(rows)
+                score = float(ranked.scores[query, place])
+                hits[-1].append(Hit(int(place) + 1, image.image_id, image.uri, score, name, image.metadata))
+        return hits
+
+    def text_vectors(self, queries: Sequence[str]) -> Tensor:
+        """Queries → (B, D) unit rows on the CPU."""
+        with torch.no_grad():
+            return self.encoder.project_texts(self.encoder.text_features(queries).to(self.device)).float().cpu()
+
+    def similarity(self, queries: Sequence[str]) -> Callable[[Ints, Ints], Floats]:
+        """How ties between images are ordered: by the dense similarity of the stored vectors."""
+
+        def of(query: Ints, key: Ints) -> Floats:
+            keys, places = np.unique(key, return_inverse=True)
+            images = self.catalog.features_of(keys)[torch.from_numpy(places)]
+            result: Floats = (self.text_vectors(queries)[torch.from_numpy(query)] * images).sum(-1).numpy()
+            return result
+
+        return of
+
+    # ------------------------------------------------------------------------------------------------ changing
+    def index(self, images: Iterable[tuple[Record, Callable[[], bytes]]]) -> IndexReport:
+        added, skipped = 0, list[Skipped]()
+        decoded = self._decoded(images, skipped)
+        while batch := list(islice(decoded, INDEX_BATCH)):
+            with torch.no_grad():
+                raw = self.encoder.image_features([item.picture for item in batch])
+                vectors = self.encoder.project_images(raw.to(self.device)).float().cpu()
+            packed = self.identifiers(vectors, [item.record.image_id for item in batch])
+            for item in batch:
+                save_thumbnail(self.thumbnails, item.sha256, item.picture)
+            report = self.catalog.add(
+                [
+                    NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)
+                    for item, names, vector in zip(batch, packed, vectors, strict=True)
+                ]
+            )
+            added += report.added
+            skipped += report.skipped
+        return IndexReport(added, 0, skipped)
+
+    def _decoded(
+        self, images: Iterable[tuple[Record, Callable[[], bytes]]], skipped: list[Skipped]
+    ) -> Iterator[_Decoded]:
+        for record, read in images:
+            try:
+                data = read()
+                yield _Decoded(record, content_hash(data), decode_image(data, record.uri))
+            except (BadImage, OSError) as error:
+                skipped.append(Skipped(record.uri, str(error)))
+
+    def remove(self, image_ids: Sequence[str]) -> IndexReport:
+        return self.catalog.remove(image_ids)
+
+    def save(self, folder: Path) -> None:
+        """A catalog retriever lives in its run directory; every change is already on disk."""
+        if self.catalog.path is None or self.catalog.path.parent.resolve() != folder.resolve():
+            raise GenretError(f"{folder} is not this run's directory; copy the whole run directory instead")

@@ -1,0 +1,146 @@
+"""A language model over a catalog: it writes identifiers under the catalog's trie (paper 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genret.catalog.codec import pack
+from genret.catalog.store import Catalog
+from genret.decode.beam import Beams, beam_search
+from genret.decode.trie import Trie
+from genret.errors import GenretError
+from genret.interfaces import Backbone, Corpus, Encoder, Identifier, Identifiers, Reranker
+from genret.recipe import SearchOptions
+from genret.retrievers.catalog import CatalogRetriever
+from genret.retrievers.ranking import Ints, LeafImages, Ranked, rank_images
+
+
+class IndexedTrie(NamedTuple):
+    """Some images' identifiers as a trie, and the way back from its leaves."""
+
+    trie: Trie
+    leaf_images: LeafImages
+    identifiers: Identifiers
+    row_of_leaf: Ints
+    """(U,) one identifier row of each leaf, for showing it"""
+
+
+def index_trie(backbone: Backbone, identifiers: Identifiers, images: Ints, end_symbol: bool) -> IndexedTrie:
+    """identifiers: R rows whose owners count through `images` (N,) → their trie, leading to the values of `images`."""
+    trie = Trie.build(tokens_with_end(backbone, identifiers, end_symbol))
+    leaf_of_row = trie.leaf_of_row.numpy()
+    row_of_leaf = np.zeros(trie.num_leaves, dtype=np.int64)
+    row_of_leaf[leaf_of_row] = np.arange(len(leaf_of_row))
+    leaf_images = LeafImages.build(leaf_of_row, images[identifiers.owners.numpy()], trie.num_leaves)
+    return IndexedTrie(trie.to(_device(backbone)), leaf_images, identifiers, row_of_leaf)
+
+
+def tokens_with_end(backbone: Backbone, identifiers: Identifiers, end_symbol: bool) -> Tensor:
+    """(R, L) token ids, -1 pads; the end symbol is added where asked for, or where identifiers vary in length."""
+    tokens = backbone.tokens(identifiers)
+    if not end_symbol and bool((tokens >= 0).all()):
+        return tokens
+    tokens = torch.nn.functional.pad(tokens, (0, 1), value=-1)
+    lengths = (tokens >= 0).sum(1, keepdim=True)
+    return tokens.scatter(1, lengths, backbone.end_token)
+
+
+def search_trie(
+    backbone: Backbone, queries: Sequence[str], trie: Trie, num_beams: int, options: SearchOptions, allowed: Tensor | None
+) -> Beams:
+    """Constrained beam search with the recipe's score."""
+    levels = [backbone.level_tokens(level) for level in range(trie.depth)]
+    with torch.inference_mode():
+        return beam_search(backbone, queries, trie, num_beams, options.score, levels, allowed)
+
+
+class GenerativeRetriever(CatalogRetriever):
+    """AVG, GRACE, IRGen: whatever the identifiers are made of."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        encoder: Encoder,
+        reranker: Reranker | None,
+        options: SearchOptions,
+        device: torch.device,
+        thumbnails: Path,
+        identifier: Identifier,
+        backbone: Backbone,
+    ):
+        super().__init__(catalog, encoder, reranker, options, device, thumbnails)
+        self.identifier = identifier
+        self.backbone = backbone
+        self._index: IndexedTrie | None = None
+        self._index_version = -1
+
+    @property
+    def num_beams(self) -> int | None:
+        return self.options.num_beams
+
+    @property
+    def indexed(self) -> IndexedTrie:
+        """The trie of all searchable images, rebuilt when the catalog has changed."""
+        version = self.catalog.version
+        if self._index is None or version != self._index_version:
+            rows = self.catalog.identifiers()
+            images, owners = np.unique(rows.keys, return_inverse=True)
+            identifiers = Identifiers(torch.from_numpy(owners), rows.codes, rows.texts)
+            self._index = index_trie(self.backbone, identifiers, images, self.options.end_symbol)
+            self._index_version = version
+        return self._index
+
+    def candidates(self, queries: Sequence[str], k: int, num_beams: int | None, allowed: Ints | None) -> Ranked:
+        index = self.indexed
+        leaves = None
+        if allowed is not None:
+            starts, images = index.leaf_images
+            reached = np.concatenate([[0], np.cumsum(np.isin(images, allowed))])
+            leaves = torch.from_numpy(reached[starts[1:]] > reached[starts[:-1]])[None]
+        beams = search_trie(self.backbone, queries, index.trie, num_beams or k, self.options, leaves)
+        ranked = rank_images(
+            beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images, self.similarity(queries)
+        )
+        return ranked if allowed is None else _only(ranked, allowed)
+
+    def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
+        if not self.identifier.identifies_new_images:
+            raise GenretError(
+                "this run's identifier scheme cannot identify images that it was not trained on; "
+                "use a scheme made from pixels (rq, structured), or train again with these images"
+            )
+        found = self.identifier.identify(Corpus(image_ids, features))
+        packed: list[list[bytes]] = [[] for _ in image_ids]
+        for owner, blob in zip(found.owners.tolist(), pack(found), strict=True):
+            packed[owner].append(blob)
+        return packed
+
+    def names(self, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+        index = self.indexed
+        vokens = self.identifier.vokens
+        rows = index.row_of_leaf[leaves]
+        if index.identifiers.codes is None:
+            texts = index.identifiers.texts
+            assert texts is not None
+            return [[texts[row]] for row in rows]
+        codes = index.identifiers.codes[torch.from_numpy(rows)].tolist()
+        return [[vokens.name(level, code) for level, code in enumerate(row) if code >= 0] for row in codes]
+
+
+def _only(ranked: Ranked, allowed: Ints) -> Ranked:
+    """Drops images that merely share an identifier with an allowed one."""
+    keep = np.isin(ranked.images, allowed)
+    order = np.argsort(~keep, axis=1, kind="stable")
+    images = np.where(keep, ranked.images, -1)
+    scores = np.where(keep, ranked.scores, -np.inf).astype(np.float32)
+    return Ranked(*(np.take_along_axis(table, order, axis=1) for table in (images, scores, ranked.leaves)))
+
+
+def _device(backbone: Backbone) -> torch.device:
+    return next(backbone.module.parameters()).device

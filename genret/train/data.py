@@ -1,0 +1,92 @@
+"""A split of a data set as vectors: pictures and captions go through the frozen towers once and are cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from genret.data.images import content_hash, decode_image
+from genret.encoders.cache import FeatureCache, encode_images, encode_texts
+from genret.errors import BadImage, GenretError
+from genret.interfaces import Corpus, Dataset, Encoder, Pairs, Record, Skipped
+from genret.train.artifacts import content_key
+
+
+class Split(NamedTuple):
+    """N images and their T captions; nothing of the pictures but their vectors is held."""
+
+    name: str
+    records: list[Record]
+    hashes: list[str]
+    """sha256 of each picture's bytes"""
+    images: Tensor
+    """(N, W, D_image) frozen vectors of W views"""
+    captions: list[str]
+    texts: Tensor
+    """(T, D_text)"""
+    owners: Tensor
+    """(T,) the image of each caption"""
+    skipped: list[Skipped]
+
+    @property
+    def key(self) -> str:
+        """Changes with any picture, caption or order."""
+        return content_key([record.image_id for record in self.records], self.hashes, self.captions, self.owners.tolist())
+
+    @property
+    def pairs(self) -> Pairs:
+        return Pairs(self.images, self.texts, self.owners)
+
+
+def read_split(dataset: Dataset, name: str, encoder: Encoder, views: int, cache_dir: Path, progress: Any) -> Split:
+    """Streams the split through both towers; unusable pictures are left out and reported."""
+    records: list[Record] = []
+    hashes: list[str] = []
+    skipped: list[Skipped] = []
+
+    def pictures() -> Iterator[tuple[str, Callable[[], Any]]]:
+        for record in dataset.records(name):
+            try:
+                data = dataset.read(record)
+            except BadImage as error:
+                skipped.append(Skipped(record.uri, str(error)))
+                continue
+            records.append(record)
+            hashes.append(content_hash(data))
+            yield hashes[-1], lambda data=data, uri=record.uri: decode_image(data, uri)
+
+    with FeatureCache.for_tower(cache_dir, encoder.tower_key("image")) as cache:
+        encoded = encode_images(encoder, pictures(), views, cache, progress=progress, label=f"{name} pictures")
+    skipped += encoded.skipped
+    records = [records[row] for row in encoded.rows]
+    hashes = [hashes[row] for row in encoded.rows]
+    if not records:
+        reason = f"; the first: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
+        raise GenretError(f"the split '{name}' has no usable picture{reason}")
+    captions = [caption for record in records for caption in record.captions]
+    owners = torch.repeat_interleave(torch.arange(len(records)), torch.tensor([len(r.captions) for r in records]))
+    with FeatureCache.for_tower(cache_dir, encoder.tower_key("text")) as cache:
+        texts = encode_texts(encoder, captions, cache, progress=progress, label=f"{name} captions")
+    return Split(name, records, hashes, encoded.features, captions, texts, owners, skipped)
+
+
+def corpus_of(split: Split, encoder: Encoder, device: torch.device) -> Corpus:
+    """The split in the shared space."""
+
+    def project(features: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([head(part.to(device)).float().cpu() for part in features.split(8192)])
+
+    views = project(split.images.flatten(0, 1), encoder.project_images).view(*split.images.shape[:2], -1)
+    return Corpus(
+        [record.image_id for record in split.records],
+        views[:, 0].contiguous(),
+        views if views.shape[1] > 1 else None,
+        split.captions,
+        project(split.texts, encoder.project_texts) if split.captions else None,
+        split.owners,
+    )
