@@ -1,0 +1,121 @@
+"""Components in words: summary, options with types, defaults and meanings, origin."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import BaseModel
+
+from genret.errors import GenretError, UnknownName
+from genret.registry import KINDS, Registries
+
+
+class Option(NamedTuple):
+    name: str
+    """Key path below the slot, e.g. `heads.epochs`."""
+    type: str
+    default: Any
+    required: bool
+    meaning: str
+
+
+class Description(NamedTuple):
+    kind: str
+    name: str
+    origin: str
+    summary: str
+    options: list[Option]
+    error: str | None
+    """Why it cannot be loaded."""
+
+    def as_json(self) -> dict[str, Any]:
+        return self._asdict() | {"options": [option._asdict() for option in self.options]}
+
+    def page(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for column in ("option", "type", "default", "meaning"):
+            table.add_column(column, overflow="fold")
+        for option in self.options:
+            default = "required" if option.required else json.dumps(option.default, ensure_ascii=False)
+            table.add_row(Text(option.name), Text(option.type), Text(default), Text(option.meaning))
+        head = Text(f"{self.kind} {self.name} ({self.origin})", style="bold")
+        return Group(head, Text(self.summary), *([table] if self.options else [Text("It has no options.")]))
+
+
+def kind_named(name: str) -> str:
+    """A kind by its name, its plural or its key in a recipe."""
+    kinds = [*KINDS, "weights"]
+    aliases = {"rerank": "reranker", "losses": "loss"} | {f"{kind}s": kind for kind in kinds}
+    kind = aliases.get(name, name)
+    if kind not in kinds:
+        raise UnknownName("kind of component", name, kinds)
+    return kind
+
+
+def describe(registries: Registries, kind: str, name: str, strict: bool = False) -> Description:
+    """`strict`: a component that cannot be loaded is an error, not a description that says so."""
+    registry = registries.of(kind)
+    origin = registry.origin(name)
+    try:
+        component = registry.get(name)
+    except GenretError as error:
+        if strict:
+            raise
+        return Description(kind, name, origin, "", [], str(error))
+    summary = (inspect.getdoc(component) or "").partition("\n\n")[0].replace("\n", " ")
+    options = list(_options(component.Config)) if kind in KINDS else []
+    return Description(kind, name, origin, summary, options, None)
+
+
+def _options(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
+    """Options of nested models follow their owner's, by key path."""
+    for name, field in model.model_fields.items():
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            given = default if isinstance(default, BaseModel) else None
+            for option in _options(nested, f"{prefix}{name}."):
+                inner = option.name.removeprefix(f"{prefix}{name}.")
+                yield option if given is None else option._replace(default=_dig(given, inner), required=False)
+            continue
+        default = None if field.is_required() else _json_of(field.get_default(call_default_factory=True))
+        meaning = " ".join((field.description or "").split())
+        yield Option(f"{prefix}{name}", _type_name(field.annotation), default, field.is_required(), meaning)
+
+
+def _dig(value: Any, path: str) -> Any:
+    for part in path.split("."):
+        value = getattr(value, part)
+    return _json_of(value)
+
+
+def _json_of(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, list | tuple):
+        return [_json_of(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _json_of(item) for key, item in value.items()}
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " | ".join(str(value) for value in get_args(annotation))
+    if annotation is type(None):
+        return "null"
+    if arguments := get_args(annotation):
+        origin = get_origin(annotation)
+        if isinstance(origin, type) and origin.__name__ not in ("Union", "UnionType"):
+            return f"{origin.__name__}[{', '.join(_type_name(a) for a in arguments if a is not ...)}]"
+        if origin is not None and getattr(origin, "__name__", "") == "Annotated":
+            return _type_name(arguments[0])
+        return " | ".join(_type_name(argument) for argument in arguments)
+    return getattr(annotation, "__name__", str(annotation)).lower() if isinstance(annotation, type) else str(annotation)

@@ -1,0 +1,84 @@
+"""What people see when a command fails: one sentence on standard error, and the exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from genret.errors import GenretError, RecipeError
+
+_FULL = ("No space left on device", "database or disk is full")
+_READ_ONLY = ("attempt to write a readonly database", "unable to open database file", "Read-only file system")
+
+
+@contextmanager
+def friendly(debug: bool, run: Callable[[], Path | None] = lambda: None) -> Iterator[None]:
+    """Turns exceptions into a sentence and an exit code; `debug` adds the traceback."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort, SystemExit):
+        raise
+    except BrokenPipeError:
+        _close_output()
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        folder = run()
+        hint = f" Continue with: genret train --run {folder} --resume" if folder else ""
+        _say(f"\nInterrupted.{hint}")
+        raise SystemExit(130) from None
+    except Exception as error:
+        if type(error).__module__.startswith(("typer.", "click.")):  # usage errors, which typer reports itself
+            raise
+        if debug:
+            traceback.print_exc()
+        _say(f"Error: {explain(error)}")
+        raise SystemExit(error.exit_code if isinstance(error, GenretError) else 1) from None
+
+
+def explain(error: BaseException) -> str:
+    """One sentence for people; several faults of a recipe stand on lines of their own."""
+    if isinstance(error, RecipeError) and len(error.faults) > 1:
+        return f"the recipe has {len(error.faults)} faults:\n" + "\n".join(f"  {fault}" for fault in error.faults)
+    if isinstance(error, GenretError):
+        return str(error)
+    text = str(error)
+    where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or any(phrase in text for phrase in _FULL):
+        return f"the disk is full{where}; make room and run the command again (train: with --resume)"
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+        return f"no permission to read or write{where}; choose another folder (--run, GENRET_HOME) or change its rights"
+    if any(phrase in text for phrase in _READ_ONLY):
+        return f"a file cannot be written: {_one_line(text)}; check its folder's rights"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; lower the recipe's batch sizes"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{where}"
+    return f"unexpected {type(error).__name__}: {_one_line(text)} (--debug shows where)"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except UnicodeEncodeError:
+        print(text.encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)
+
+
+def _close_output() -> None:
+    """Nobody reads on: the interpreter's last flush must not complain."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # not a real file, so nothing will be flushed
+        return

@@ -1,0 +1,133 @@
+"""`genret validate`, `genret components`, `genret plugins`: looking without running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genret.cli.options import JsonOption, Overrides
+from genret.cli.state import State, state_of
+
+
+def add(cli: typer.Typer) -> None:
+    cli.command("validate", short_help="Check a recipe without running it.")(validate)
+    cli.command("components", short_help="Show what fits each slot.")(components)
+    cli.command("plugins", short_help="Show plugins, and what failed and why.")(plugins)
+
+
+def validate(
+    context: typer.Context,
+    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE", help="Recipe files, as for train.")],
+    overrides: Overrides = None,
+    show: Annotated[bool, typer.Option("--print", help="Print the resolved recipe, every option spelt out.")] = False,
+) -> None:
+    """Check a recipe without running it: needs no weights and no network.
+
+    \b
+    Examples:
+      genret validate recipes/avg.yaml
+      genret validate recipes/avg.yaml --set identifier.num_levels=6 --print > mine.yaml
+    """
+    from genret.recipe import load_recipe, notes
+
+    state = state_of(context)
+    with state.ui() as ui:
+        recipe = load_recipe(recipes, overrides or [], state.registries)
+        for note in notes(recipe, state.registries):
+            ui.note(f"Note: {note}")
+        if show:
+            ui.result(recipe.dump_yaml().rstrip())
+        else:
+            again = " ".join([*map(str, recipes), *(f"--set {override}" for override in overrides or [])])
+            ui.result(f"The recipe is sound. Next: genret train {again}")
+
+
+def components(
+    context: typer.Context,
+    kind: Annotated[str | None, typer.Argument(help="dataset, encoder, identifier, backbone, loss, reranker")] = None,
+    name: Annotated[str | None, typer.Argument(help="One component, to see its options.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what fits each slot of a recipe, with its options and where it comes from.
+
+    \b
+    Examples:
+      genret components
+      genret components identifier
+      genret components identifier rq
+    """
+    from genret.cli.describe import describe, kind_named
+
+    state = state_of(context)
+    with state.ui(as_json) as ui:
+        registries = state.registries
+        kinds = [registry.kind for registry in registries.all()] if kind is None else [kind_named(kind)]
+        names = [
+            (kind, known) for kind in kinds for known in ([name] if name is not None else registries.of(kind).names())
+        ]
+        # one component that is asked for by name fails loudly, in a list a broken one is shown as such
+        found = [describe(registries, *pair, strict=name is not None) for pair in names]
+        if as_json:
+            ui.document({"components": [part.as_json() for part in found]})
+        elif name is not None:
+            ui.table(found[0].page())
+        else:
+            for kind in kinds:
+                of_kind = [part for part in found if part.kind == kind]
+                if of_kind:
+                    ui.table(_listing(kind, of_kind))
+            ui.note("Options of one: genret components KIND NAME")
+
+
+def plugins(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show what is installed besides genret itself, and what failed to load and why.
+
+    Plugins are installed packages (pip install), files in <home>/plugins and files given by --plugin.
+    GENRET_PLUGINS="" switches the found ones off; GENRET_PLUGINS=a,b leaves only a and b.
+    """
+    state = state_of(context)
+    with state.ui(as_json) as ui:
+        if as_json:
+            ui.document(_plugins_json(state))
+            return
+        for plugin in state.plugins.loaded:
+            ui.result(f"{plugin.name}  {plugin.source}")
+            for registry in state.registries.all():
+                if mine := [name for name in registry if registry.origin(name) == plugin.name]:
+                    ui.result(f"  {registry.kind}: {', '.join(mine)}")
+        for failure in state.plugins.failures:
+            ui.result(f"{failure.name}  {failure.source}\n  FAILED: {failure.reason}")
+            if state.debug:
+                ui.note(failure.traceback)
+
+
+def _plugins_json(state: State) -> dict[str, Any]:
+    return {
+        "plugins": [
+            {
+                "name": plugin.name,
+                "source": plugin.source,
+                "hooks": list(plugin.hooks),
+                "registers": {
+                    registry.kind: [name for name in registry if registry.origin(name) == plugin.name]
+                    for registry in state.registries.all()
+                },
+            }
+            for plugin in state.plugins.loaded
+        ],
+        "failures": [failure._asdict() for failure in state.plugins.failures],
+    }
+
+
+def _listing(kind: str, parts: list[Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=kind, title_justify="left", title_style="bold", box=None, show_header=False, padding=(0, 2, 0, 0)
+    )
+    for part in parts:
+        table.add_row(f"  {part.name}", Text(part.error or part.summary), Text(part.origin, style="dim"))
+    return table

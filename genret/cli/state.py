@@ -1,0 +1,54 @@
+"""What every command is handed: settings, plugins, and a way to talk to people."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from genret.plugins import Plugins
+from genret.registry import Registries
+from genret.settings import Settings
+
+if TYPE_CHECKING:
+    import typer
+
+    from genret.cli.ui import Ui
+
+
+class State:
+    def __init__(self, settings: Settings, plugins: Plugins, debug: bool = False):
+        self.settings = settings
+        self.plugins = plugins
+        self.debug = debug
+        self.run: Path | None = None
+        """The run directory in the making, for the hint after an interruption."""
+
+    @property
+    def registries(self) -> Registries:
+        return self.plugins.registries
+
+    def ui(self, json: bool = False) -> Ui:
+        """`with state.ui() as ui`: until its end, standard output is the answer's, all else goes to stderr."""
+        from genret.cli.ui import Ui
+
+        return Ui(json)
+
+    def quiet_libraries(self) -> None:
+        """Keeps the libraries' chatter off the terminal, unless the settings ask for it."""
+        level = "debug" if self.debug else self.settings.log_level
+        logging.basicConfig(level=level.upper(), format="%(name)s: %(message)s")
+        if level in ("warning", "error"):
+            warnings.simplefilter("ignore")
+            os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+            os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def state_of(context: typer.Context) -> State:
+    state = context.obj
+    assert isinstance(state, State)
+    return state
