@@ -24,7 +24,7 @@ class Tokenized(NamedTuple):
     reconstruction: Tensor
     """(B, D) v̂_i, unit rows"""
     codebook_loss: Tensor
-    """The codebook's side of the commit loss; 0 where codes follow moving averages."""
+    """Σ_d ‖sg(z) − ẑ^(d)‖², the codebook's side of Eqn. 4; 0 where codes follow moving averages."""
 
 
 class TokenizerNetwork(nn.Module):
@@ -49,7 +49,10 @@ class TokenizerNetwork(nn.Module):
         """(B, D) unit rows → everything that the losses look at (Eqns. 2–5)."""
         latent = self.latent(features)
         out = self.quantizer(latent)
-        return Tokenized(latent, out.codes, out.partial, self.decode_latent(out.quantized), out.codebook_loss)
+        codebook_loss = latent.new_zeros(())
+        if self.quantizer.learn == "gradient":
+            codebook_loss = (latent.detach()[:, None] - out.partial).square().sum(-1).sum(-1).mean()
+        return Tokenized(latent, out.codes, out.partial, self.decode_latent(out.quantized), codebook_loss)
 
     def decode_latent(self, quantized: Tensor) -> Tensor:
         """v̂ = MLP(ẑ) (Eqn. 3): (B, D_code) → (B, D) unit rows."""

@@ -63,8 +63,8 @@ class RQIdentifier(Identifier):
         """How codes move: as moving averages of what is assigned to them, or by gradient."""
         ema_decay: float = Field(0.99, gt=0, lt=1)
         """Decay of the moving averages."""
-        dead_code_threshold: float = Field(1.0, ge=0)
-        """Codes whose moving count falls below this are revived at a residual of the batch; 0 never revives."""
+        dead_code_threshold: float = Field(0.05, ge=0, lt=1)
+        """Codes chosen less often than this share of the average are revived at a residual of the batch; 0: never."""
         kmeans_iters: int = Field(25, ge=0)
         """Iterations of the k-means that initialises each level."""
         fit_texts: bool = False
@@ -114,7 +114,7 @@ class RQIdentifier(Identifier):
             c.num_levels,
             c.codebook_size,
             shared=c.shared_codebook,
-            codebooks=c.codebooks,
+            learn=c.codebooks,
             ema_decay=c.ema_decay,
             dead_code_threshold=c.dead_code_threshold,
         )

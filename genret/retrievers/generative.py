@@ -52,7 +52,12 @@ def tokens_with_end(backbone: Backbone, identifiers: Identifiers, end_symbol: bo
 
 
 def search_trie(
-    backbone: Backbone, queries: Sequence[str], trie: Trie, num_beams: int, options: SearchOptions, allowed: Tensor | None
+    backbone: Backbone,
+    queries: Sequence[str],
+    trie: Trie,
+    num_beams: int,
+    options: SearchOptions,
+    allowed: Tensor | None,
 ) -> Beams:
     """Constrained beam search with the recipe's score."""
     levels = [backbone.level_tokens(level) for level in range(trie.depth)]

@@ -35,7 +35,9 @@ class Split(NamedTuple):
     @property
     def key(self) -> str:
         """Changes with any picture, caption or order."""
-        return content_key([record.image_id for record in self.records], self.hashes, self.captions, self.owners.tolist())
+        return content_key(
+            [record.image_id for record in self.records], self.hashes, self.captions, self.owners.tolist()
+        )
 
     @property
     def pairs(self) -> Pairs:
