@@ -1,0 +1,1 @@
+"""Residual quantization and k-means in plain torch."""

@@ -1,0 +1,108 @@
+"""k-means in plain torch, for codebooks: bounded memory, no empty clusters, the same answer from the same generator.
+
+N points   k clusters   D width
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK = 1 << 22
+"""Most distances that are held at once."""
+POINTS_PER_SEED = 16
+"""k-means++ looks at no more than this many points for each cluster that it seeds."""
+
+
+@torch.no_grad()
+def kmeans(x: Tensor, k: int, iters: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
+    """Lloyd's algorithm after k-means++ (Arthur and Vassilvitskii 2007). x (N, D) → centroids (k, D).
+
+    `weights` (N,) counts a point more or less than once. A cluster that loses all its points moves to the point that is
+    worst served. Where there are fewer different points than clusters, the rest are slightly moved copies.
+    """
+    assert x.ndim == 2 and len(x) > 0 and k >= 1
+    x = x.float()
+    weights = torch.ones(len(x), device=x.device) if weights is None else weights.float()
+    centroids = seed(x, k, generator, weights)
+    negligible = 1e-8 * (x - x.mean(0)).square().sum(1).mean()
+    for _ in range(iters):
+        codes = nearest(x, centroids)
+        counts, sums = cluster_sums(x, codes, k, weights)
+        # Where nothing fell the old place stays, unless some point is far from its centroid.
+        means = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1e-12)[:, None], centroids)
+        error = squared_error(x, centroids, codes) * (weights > 0)
+        far, order = error.topk(min(k, len(x)))
+        turn = (counts == 0).cumsum(0) - 1  # the n-th empty cluster takes the n-th farthest point
+        reach = turn.clamp(0, len(far) - 1)
+        moved = (counts == 0) & (turn < len(far)) & (far[reach] > negligible)
+        centroids = torch.where(moved[:, None], x[order[reach]], means)
+    return centroids
+
+
+def seed(x: Tensor, k: int, generator: torch.Generator, weights: Tensor) -> Tensor:
+    """k-means++: each next seed is drawn in proportion to its squared distance from the seeds so far."""
+    if len(x) > POINTS_PER_SEED * k:
+        some = torch.randperm(len(x), generator=generator, device=generator.device)[: POINTS_PER_SEED * k]
+        x, weights = x[some.to(x.device)], weights[some.to(x.device)]
+    draws = torch.rand(k, generator=generator, device=generator.device, dtype=torch.float64).to(x.device)
+    mass = weights.double()
+    distance = torch.full_like(mass, torch.inf)
+    chosen, repeated = [], []
+    for draw in draws:
+        total = mass.cumsum(0)
+        repeated.append(total[-1] <= 0)  # every point is a seed already
+        weights_left = torch.where(repeated[-1], weights.double().cumsum(0), total)
+        point = torch.searchsorted(weights_left, draw * weights_left[-1], right=True).clamp_max(len(x) - 1)
+        chosen.append(point)
+        distance = torch.minimum(distance, (x - x.index_select(0, point[None])).square().sum(1).double())
+        mass = weights * distance
+    seeds = x[torch.stack(chosen)]
+    spread = (x - x.mean(0)).square().mean().sqrt() + 1e-3 * x.square().mean().sqrt()
+    noise = torch.randn(seeds.shape, generator=generator, device=generator.device).to(x.device)
+    return seeds + 1e-3 * spread * noise * torch.stack(repeated)[:, None]
+
+
+def nearest(x: Tensor, centroids: Tensor) -> Tensor:
+    """x (..., D), centroids (k, D) → (...) int64, the nearest centroid of each point; of equals the first."""
+    flat = x.reshape(-1, x.shape[-1])
+    rows = max(1, BLOCK // len(centroids))
+    codes = [distances(part, centroids).argmin(1) for part in torch.split(flat, rows)]
+    return torch.cat(codes).view(x.shape[:-1]) if codes else flat.new_zeros(x.shape[:-1], dtype=torch.int64)
+
+
+def distances(x: Tensor, centroids: Tensor) -> Tensor:
+    """x (..., D), centroids (k, D) → (..., k) squared distances less ‖x‖², which changes no comparison."""
+    with torch.autocast(x.device.type, enabled=False):
+        return centroids.float().square().sum(1) - 2 * (x.float() @ centroids.float().T)
+
+
+def squared_error(x: Tensor, centroids: Tensor, codes: Tensor) -> Tensor:
+    """(N,) squared distance of each point from its centroid, exactly 0 where they are equal."""
+    return torch.cat(
+        [
+            (p - centroids[c]).square().sum(1)
+            for p, c in zip(torch.split(x, 8192), torch.split(codes, 8192), strict=True)
+        ]
+    )
+
+
+def cluster_sums(x: Tensor, codes: Tensor, k: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """x (N, D), codes (N,) → how many points each cluster has (k,), and their sums (k, D).
+
+    The order of additions is fixed on every device, so that a repeated run gives the same bits: on a GPU `index_add_`
+    does not, and a product with one-hot rows does.
+    """
+    weights = torch.ones(len(x), device=x.device) if weights is None else weights
+    counts, sums = x.new_zeros(k), x.new_zeros(k, x.shape[1])
+    if x.device.type == "cpu":
+        counts.index_add_(0, codes, weights)
+        sums.index_add_(0, codes, x * weights[:, None])
+        return counts, sums
+    rows = max(1, BLOCK // k)
+    with torch.autocast(x.device.type, enabled=False):
+        for point, code, weight in zip(*(torch.split(t, rows) for t in (x, codes, weights)), strict=True):
+            members = torch.nn.functional.one_hot(code, k).to(x.dtype) * weight[:, None]
+            counts += members.sum(0)
+            sums += members.T @ point
+    return counts, sums
