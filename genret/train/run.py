@@ -1,0 +1,261 @@
+"""`genret train`: every stage from pictures to a finished run directory.
+
+data → frozen features (cached) → encoder heads → identifier model → targets and quality gate → generator → catalog.
+Each arrow is an artifact (artifacts.py): what is there is reused, what was interrupted continues.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from genret.assemble import Parts, components, device_of
+from genret.errors import UsageError
+from genret.evaluate.gate import Gate, gate_table, quality_gate
+from genret.interfaces import Corpus, FitContext, Identifiers
+from genret.recipe import Recipe, load_recipe
+from genret.registry import Registries
+from genret.retrievers.generative import index_trie, tokens_with_end
+from genret.settings import Settings
+from genret.train.artifacts import Artifact, Artifacts, content_key
+from genret.train.data import Split, corpus_of, read_split
+from genret.train.environment import describe, peak_memory_mb
+from genret.train.finish import finish_run, write_json
+from genret.train.generator import Development, Examples, fit_generator
+from genret.train.targets import Targets, make_targets
+
+
+class TrainSummary(NamedTuple):
+    run: Path
+    seconds: dict[str, float]
+    evaluation: dict[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"run": str(self.run), "seconds": self.seconds, "evaluation": self.evaluation}
+
+
+def train(
+    recipe: Recipe, run: Path, registries: Registries, settings: Settings, ui: Any, resume: bool = False
+) -> TrainSummary:
+    """Runs what is missing of the recipe's stages and leaves a finished run directory."""
+    _begin(recipe, run, registries)
+    pipeline = Pipeline(recipe, run, registries, settings, ui)
+    with pipeline.timed("features"):
+        train_split = pipeline.read(pipeline.parts.dataset.train_split, views=pipeline.parts.encoder.num_views)
+        dev_split = pipeline.read(pipeline.parts.dataset.dev_split)
+        test_split = pipeline.read(pipeline.parts.dataset.test_split)
+    _refuse_leaks(train_split, dev_split, test_split, pipeline)
+    heads = pipeline.heads(train_split, dev_split)
+    artifacts = {"encoder": heads}
+    if recipe.retriever == "generative":
+        corpora = {split.name: pipeline.corpus(split) for split in (train_split, dev_split)}
+        train_corpus, dev_corpus = corpora.values()
+        artifacts["identifier"] = identifier = pipeline.identifier(train_corpus, heads)
+        targets = pipeline.targets(train_corpus, dev_corpus, identifier, train_split, dev_split)
+        artifacts["generator"] = pipeline.generator(train_corpus, dev_corpus, targets)
+    return finish_run(pipeline, artifacts, test_split, dev_split)
+
+
+class Pipeline:
+    """One run's stages, in order; knows where everything is kept and how long it took."""
+
+    def __init__(self, recipe: Recipe, run: Path, registries: Registries, settings: Settings, ui: Any):
+        self.recipe, self.run, self.registries, self.settings, self.ui = recipe, run, registries, settings, ui
+        self.parts: Parts = components(recipe, registries)
+        self.device = device_of(settings)
+        self.plain = recipe.canonical()
+        self.store = Artifacts(settings.artifacts_dir)
+        self.seconds: dict[str, float] = {}
+        self.parts.encoder.to(self.device)
+        origins = {registries.of(kind).origin(slot.type) for kind, slot in self._slots() if slot is not None}
+        self.environment = describe(self.device, recipe.train.seed, sorted(origins))
+
+    def _slots(self) -> list[tuple[str, Any]]:
+        r = self.recipe
+        return [("dataset", r.dataset), ("encoder", r.encoder), ("identifier", r.identifier), ("backbone", r.backbone)]
+
+    # ------------------------------------------------------------------------------------------------ stages
+    def read(self, split: str, views: int = 1) -> Split:
+        found = read_split(
+            self.parts.dataset, split, self.parts.encoder, views, self.settings.features_dir, self.ui.progress
+        )
+        for item in found.skipped[:5]:
+            self.ui.warn(f"left out {item.path}: {item.reason}")
+        if len(found.skipped) > 5:
+            self.ui.warn(f"... and {len(found.skipped) - 5} more of split '{split}' were left out")
+        return found
+
+    def heads(self, train: Split, dev: Split) -> Artifact:
+        """The encoder's trained heads (none for encoders that come with a joint space)."""
+        encoder = self.parts.encoder
+
+        def make(folder: Path, checkpoints: Path) -> None:
+            encoder.fit(train.pairs, dev.pairs, self.context(checkpoints))
+            encoder.save(folder)
+
+        towers = [encoder.tower_key("image"), encoder.tower_key("text")]
+        artifact = self.stage("encoder", {"encoder": self.plain["encoder"]}, [train.key, dev.key, *towers], make)
+        encoder.load(artifact.folder)
+        encoder.to(self.device)
+        return artifact
+
+    def identifier(self, train: Corpus, heads: Artifact) -> Artifact:
+        """The identifier model (paper 3.1)."""
+        identifier, losses = self.parts.identifier, self.parts.tokenizer_losses
+        assert identifier is not None
+
+        def make(folder: Path, checkpoints: Path) -> None:
+            identifier.fit(train, losses, self.context(checkpoints))
+            identifier.save(folder)
+
+        options = {"identifier": self.plain["identifier"], "loss": {name: self.plain["loss"][name] for name in losses}}
+        artifact = self.stage("identifier", options, [heads.key], make)
+        identifier.load(artifact.folder)
+        return artifact
+
+    def targets(self, train: Corpus, dev: Corpus, model: Artifact, train_split: Split, dev_split: Split) -> Artifact:
+        """What captions are taught to write, and the quality gate: are these identifiers fit to be learnt?"""
+        identifier = self.parts.identifier
+        assert identifier is not None
+
+        def make(folder: Path, checkpoints: Path) -> None:
+            targets = make_targets(train, identifier, self.recipe.train)
+            targets.save(folder)
+            codes = targets.own.codes
+            if codes is not None and (gate := self._gate(codes, dev)) is not None:
+                write_json(folder / "quality.json", gate.as_json())
+
+        words = ("target_noise", "target_samples", "target_views", "dense_targets", "dense_temperature", "seed")
+        options = {word: self.plain["train"][word] for word in words}
+        artifact = self.stage("targets", options, [model.key, train_split.key, dev_split.key], make)
+        codes = Targets.load(artifact.folder).own.codes
+        if codes is not None and (gate := self._gate(codes, dev)) is not None:
+            self.ui.table(gate_table(gate))
+            for warning in gate.warnings():
+                self.ui.warn(warning)
+            write_json(self.run / "quality.json", gate.as_json())
+        return artifact
+
+    def _gate(self, codes: torch.Tensor, dev: Corpus) -> Gate | None:
+        """Usage and uniqueness over the training images, retrieval over the development images."""
+        identifier = self.parts.identifier
+        assert identifier is not None and dev.text_features is not None and dev.owners is not None
+        dev_codes = identifier.identify(dev).codes
+        reconstruction = identifier.reconstruct(dev_codes) if dev_codes is not None else None
+        if reconstruction is None:
+            return None
+        sizes = identifier.vokens.sizes
+        return quality_gate(codes, sizes, dev.text_features, dev.features, reconstruction, dev.owners)
+
+    def generator(self, train: Corpus, dev: Corpus, targets_artifact: Artifact) -> Artifact:
+        """The language model that writes identifiers (paper 3.2)."""
+        identifier, backbone, recipe = self.parts.identifier, self.parts.backbone, self.recipe
+        assert identifier is not None and backbone is not None
+        targets = Targets.load(targets_artifact.folder)
+
+        def make(folder: Path, checkpoints: Path) -> None:
+            backbone.build(identifier.vokens, identifier.code_vectors(), train.captions, recipe.train.seed)
+            backbone.module.to(self.device)
+            end = recipe.search.end_symbol
+            tokens = tokens_with_end(backbone, targets.identifiers, end)
+            trie = index_trie(backbone, targets.own, np.arange(len(train.features)), end).trie
+            examples = Examples(train.captions, targets, tokens, trie)
+            development = self._development(dev, identifier.identify(dev) if identifier.identifies_new_images else None)
+            losses = self.parts.generator_losses
+            context = self.context(checkpoints)
+            fit_generator(backbone, examples, losses, recipe.train, recipe.search, development, context)
+            backbone.save(folder)
+
+        options = {word: self.plain[word] for word in ("backbone", "train", "search")}
+        options["loss"] = {name: self.plain["loss"][name] for name in self.parts.generator_losses}
+        artifact = self.stage("generator", options, [targets_artifact.key], make)
+        backbone.load(artifact.folder, identifier.vokens)
+        backbone.module.to(self.device)
+        return artifact
+
+    def _development(self, dev: Corpus, identifiers: Identifiers | None) -> Development | None:
+        """A fixed sample of development captions, searched among all development images."""
+        if identifiers is None or dev.owners is None:
+            return None
+        backbone, recipe = self.parts.backbone, self.recipe
+        assert backbone is not None
+        index = index_trie(backbone, identifiers, np.arange(len(dev.features)), recipe.search.end_symbol)
+        order = torch.randperm(len(dev.captions), generator=torch.Generator().manual_seed(recipe.train.seed))
+        chosen = order[: recipe.train.dev_queries].tolist()
+        relevant = dev.owners[torch.tensor(chosen)].numpy()
+        return Development([dev.captions[row] for row in chosen], relevant, index.trie, index.leaf_images)
+
+    # ------------------------------------------------------------------------------------------------ help for stages
+    def stage(self, name: str, options: dict[str, Any], inputs: list[str], make: Callable[[Path, Path], None]) -> Artifact:
+        options = options | {"seed": self.recipe.train.seed, "device": self.device.type}
+        artifact = self.store.stage(name, options, inputs, make)
+        self.seconds[name] = round(artifact.seconds, 1)
+        self.ui.note(f"{name}: {'reused' if artifact.reused else f'done in {artifact.seconds:.0f} s'}")
+        return artifact
+
+    def corpus(self, split: Split) -> Corpus:
+        return corpus_of(split, self.parts.encoder, self.device)
+
+    def context(self, checkpoints: Path) -> FitContext:
+        return FitContext(self.recipe.train.seed, self.device, checkpoints, self.ui.progress, self.log)
+
+    def log(self, row: dict[str, Any]) -> None:
+        with (self.run / "metrics.jsonl").open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def timed(self, name: str) -> Any:
+        return _Timed(self, name)
+
+
+class _Timed:
+    """Adds a step without an artifact to the run's seconds."""
+
+    def __init__(self, pipeline: Pipeline, name: str):
+        self.pipeline, self.name = pipeline, name
+
+    def __enter__(self) -> None:
+        self.start = time.monotonic()
+
+    def __exit__(self, *error: object) -> None:
+        seconds = time.monotonic() - self.start
+        self.pipeline.seconds[self.name] = round(seconds, 1)
+        if error[0] is None:
+            self.pipeline.ui.note(f"{self.name}: done in {seconds:.0f} s")
+
+
+def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
+    """Writes the resolved recipe, or checks that a resumed run is the same experiment."""
+    if recipe.protocol != "inductive":
+        raise UsageError(f"protocol: '{recipe.protocol}' is not available in this version; use inductive")
+    path = run / "recipe.yaml"
+    if not path.exists():
+        write_text_atomically(path, recipe.dump_yaml())
+        return
+    before = load_recipe([path], [], registries).canonical()
+    now = recipe.canonical()
+    if changed := sorted(key for key in now if content_key(now[key]) != content_key(before[key])):
+        raise UsageError(f"{run} was begun with another recipe ({', '.join(changed)} differ); name another --run")
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _refuse_leaks(train: Split, dev: Split, test: Split, pipeline: Pipeline) -> None:
+    """Searched pictures may not be trained on; the same picture in both is a fault of the data, said aloud."""
+    known = dict(zip(train.hashes, (record.uri for record in train.records), strict=True))
+    for split in (dev, test):
+        same = [(known[h], record.uri) for h, record in zip(split.hashes, split.records, strict=True) if h in known]
+        if same:
+            pipeline.ui.warn(
+                f"{len(same)} pictures of split '{split.name}' are also in the training split "
+                f"(the first: {same[0][1]} = {same[0][0]}); figures on it will be too good"
+            )
