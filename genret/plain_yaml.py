@@ -18,6 +18,7 @@ MAX_DEPTH = 30
 
 Keys = tuple[str | int, ...]
 
+_RARE_BREAKS = re.compile("[\r\x85\u2028\u2029]")
 _NULL = re.compile(r"^(?:null|Null|NULL|~|)$")
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 _INT = re.compile(r"^[-+]?[0-9]+$|^0o[0-7]+$|^0x[0-9a-fA-F]+$")
@@ -54,7 +55,12 @@ def dump(value: Any) -> str:
 class _Dumper(yaml.SafeDumper):
     """Quotes every string that YAML 1.1 or 1.2 would take for something else."""
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # other line breaks than \n get lost between PyYAML's single quotes
+        return self.represent_scalar("tag:yaml.org,2002:str", data, '"' if _RARE_BREAKS.search(data) else None)
 
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 

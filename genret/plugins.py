@@ -83,7 +83,7 @@ class Plugins:
                 del cli.registered_commands[before[0] :]
                 del cli.registered_groups[before[1] :]
                 plugin = next(plugin for plugin in self.loaded if plugin.name == impl.plugin_name)
-                self._fail(plugin.name, plugin.source, error)
+                self._fail(plugin.name, plugin.source, error, "its commands are left out: ")
 
     def _add(self, found: _Found) -> None:
         try:
@@ -121,15 +121,13 @@ class Plugins:
         for kind, name, target in wanted:
             self.registries.of(kind).register(name, target, found.name)
 
-    def _fail(self, name: str, source: str, error: BaseException) -> None:
+    def _fail(self, name: str, source: str, error: BaseException, part: str = "") -> None:
+        """`part`: what of the plugin is left out, where that is not all of it."""
+        reason = part + " ".join(_reason(error).split())
         if self._strict:
-            raise GenretError(f"plugin '{name}' ({source}) failed: {_reason(error)}") from error
-        failure = Failure(name, source, _reason(error), "".join(traceback.format_exception(error)))
-        self.failures.append(failure)
-        print(
-            f"Warning: plugin '{name}' left out: {' '.join(failure.reason.split())} (see: genret plugins)",
-            file=sys.stderr,
-        )
+            raise GenretError(f"plugin '{name}' ({source}) failed: {reason}") from error
+        self.failures.append(Failure(name, source, reason, "".join(traceback.format_exception(error))))
+        print(f"Warning: plugin '{name}'{'' if part else ' left out'}: {reason} (see: genret plugins)", file=sys.stderr)
         for registry in self.registries.all():
             registry.hint = "some plugins were left out, see: genret plugins"
 

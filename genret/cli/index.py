@@ -1,0 +1,132 @@
+"""`genret index`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from genret.cli.options import JsonOption, RunOption
+from genret.cli.state import state_of
+from genret.errors import BadImage, UsageError
+
+if TYPE_CHECKING:
+    from genret.cli.ui import Ui
+    from genret.interfaces import IndexReport, Record, Skipped
+
+SHOWN = 20
+"""Skipped files that people see; --json lists all."""
+
+
+def add(cli: typer.Typer) -> None:
+    cli.command("index", short_help="Add your own pictures, or remove some.")(index)
+
+
+def index(
+    context: typer.Context,
+    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH", help="Pictures, or folders of them.")] = None,
+    run: RunOption = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="An image id to forget, as search --json shows it. Repeatable."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add pictures without retraining, or remove some. The next search sees the change.
+
+    Files that are no usable pictures are skipped and reported.
+
+    \b
+    Examples:
+      genret index ~/Pictures
+      genret index cat.jpg dog.png --json
+      genret index --remove /home/me/Pictures/cat.jpg
+    \b
+    Next: genret search "what one of them shows"
+    """
+    from genret.cli.runs import finished_run
+
+    state = state_of(context)
+    if not paths and not remove:
+        raise UsageError("name pictures or folders to add, or --remove ID")
+    folder = finished_run(run, state.settings)
+    with state.ui(as_json) as ui:
+        from genret.assemble import open_retriever
+        from genret.interfaces import IndexReport, Skipped
+
+        there = [path for path in paths or [] if path.expanduser().exists()]
+        report = IndexReport(
+            0, 0, [Skipped(str(path), "it does not exist") for path in paths or [] if path not in there]
+        )
+        if there or remove:
+            retriever = open_retriever(folder, state.registries, state.settings)
+            if remove:
+                report = _sum(report, retriever.remove(remove))
+            if there:
+                report = _sum(report, _add(retriever.index, there, ui))
+        if as_json:
+            ui.document(_as_document(report))
+        else:
+            _tell(report, ui)
+        if not report.added and not report.removed:
+            raise typer.Exit(1)
+
+
+def _add(
+    to: Callable[[Iterable[tuple[Record, Callable[[], bytes]]]], IndexReport], paths: list[Path], ui: Ui
+) -> IndexReport:
+    from genret.data.images import read_bytes, record_of, walk_images
+    from genret.interfaces import IndexReport, Skipped
+
+    files = list(walk_images(paths))
+    vanished: list[Skipped] = []
+    with ui.progress("indexing pictures", len(files)) as bar:
+
+        def images() -> Iterator[tuple[Record, Callable[[], bytes]]]:
+            for file in files:
+                try:
+                    yield record_of(file), partial(read_bytes, file)
+                except BadImage as error:
+                    vanished.append(Skipped(str(file), str(error)))
+                bar.advance(1)
+
+        report = to(images())
+    if not files:
+        vanished += [Skipped(str(path), "it holds no pictures") for path in paths]
+    return IndexReport(report.added, report.removed, [*report.skipped, *vanished])
+
+
+def _sum(first: IndexReport, second: IndexReport) -> IndexReport:
+    return first._replace(
+        added=first.added + second.added,
+        removed=first.removed + second.removed,
+        skipped=[*first.skipped, *second.skipped],
+    )
+
+
+def _as_document(report: IndexReport) -> dict[str, object]:
+    skipped = [{"path": path, "reason": reason} for path, reason in report.skipped]
+    return {"added": report.added, "removed": report.removed, "skipped": skipped}
+
+
+def _tell(report: IndexReport, ui: Ui) -> None:
+    from genret.cli.ui import plain
+
+    done = [f"added {_pictures(report.added)}"] if report.added else []
+    done += [f"removed {_pictures(report.removed)}"] if report.removed else []
+    if done:
+        ui.result(f'{" and ".join(done).capitalize()}. Next: genret search "what one shows"')
+    for path, reason in report.skipped[:SHOWN]:
+        # most reasons name the file already
+        ui.warn(f"skipped: {plain(reason if path in reason else f'{path}: {reason}')}")
+    if len(report.skipped) > SHOWN:
+        ui.warn(f"and {len(report.skipped) - SHOWN} more were skipped; --json lists all")
+    if not done:
+        ui.note("Error: nothing could be added or removed.")
+
+
+def _pictures(count: int) -> str:
+    return f"{count:,} picture{'' if count == 1 else 's'}"
