@@ -175,6 +175,6 @@ def best(candidates: Tensor, first_leaf: Tensor, count: int) -> Tensor:
     `topk` leaves the order of equals open, so score and leaf become one integer: a float's bits, with those of negative
     numbers flipped, order as the float does. The ranges of candidates are disjoint: no two have the same first leaf.
     """
-    bits = (candidates + 0.0).view(torch.int32)  # + 0.0: -0.0 is 0.0
+    bits = candidates.view(torch.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return ((ordered.long() << 32) | (0x7FFFFFFF - first_leaf)).topk(count, sorted=True).indices

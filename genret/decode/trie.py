@@ -161,7 +161,7 @@ class Trie:
                     raise GenretError(f"{path} is no trie of this version of genret; delete it and it is built anew")
                 read = [[file.get_tensor(f"{d}.{name}") for name in Level._fields] for d in range(about["depth"])]
                 return cls([Level(*tensors) for tensors in read], file.get_tensor("leaf_of_row"), about["num_leaves"])
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise GenretError(f"cannot read the trie {path} ({error}); delete it and it is built anew") from error
 
 

@@ -182,6 +182,7 @@ def test_impossible_symbols_are_dropped(score):
     trie = Trie.build(torch.tensor([[0, 2], [0, 3], [1, 2], [2, 1]]))
     found = beam_search(Impossible(), ["0"], trie, 9, score, [None, torch.tensor([1, 2, 3])])
     assert sorted(found.leaves[0].tolist()) == [-1, -1, 0, 1]
+    assert found.scores[0, 2:].tolist() == [-torch.inf, -torch.inf]
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.nan, math.inf])
