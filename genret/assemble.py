@@ -14,6 +14,7 @@ from genret.recipe import Recipe, Slot, load_recipe
 from genret.registry import Registries
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.generative import GenerativeRetriever
+from genret.retrievers.thumbnails import Thumbnails
 from genret.retrievers.two_tower import TwoTowerRetriever
 from genret.settings import Settings
 
@@ -76,7 +77,7 @@ def open_retriever(run: Path, registries: Registries, settings: Settings) -> Cat
     parts.encoder.load(run / "encoder")
     parts.encoder.to(device)
     catalog = Catalog.open(run / "catalog.sqlite")
-    shared = (catalog, parts.encoder, parts.reranker, recipe.search, device, run / "thumbnails")
+    shared = (catalog, parts.encoder, parts.reranker, recipe.search, device, Thumbnails(run / "thumbnails"))
     if recipe.retriever == "two-tower":
         return TwoTowerRetriever(*shared)
     assert parts.identifier is not None and parts.backbone is not None, "validated by load_recipe"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genret.catalog.store import Catalog, NewImage
-from genret.data.images import content_hash, decode_image, open_thumbnail, save_thumbnail
+from genret.data.images import content_hash, decode_image
 from genret.errors import BadImage, GenretError, UsageError
 from genret.interfaces import (
     Candidates,
@@ -29,6 +29,7 @@ from genret.interfaces import (
 )
 from genret.recipe import SearchOptions
 from genret.retrievers.ranking import Floats, Ints, Ranked
+from genret.retrievers.thumbnails import Thumbnails
 
 INDEX_BATCH = 32
 """Images decoded and encoded at a time."""
@@ -50,7 +51,7 @@ class CatalogRetriever(Retriever):
         reranker: Reranker | None,
         options: SearchOptions,
         device: torch.device,
-        thumbnails: Path,
+        thumbnails: Thumbnails,
     ):
         self.catalog = catalog
         self.encoder = encoder
@@ -100,15 +101,14 @@ class CatalogRetriever(Retriever):
     def rerank(self, queries: Sequence[str], ranked: Ranked) -> Ranked:
         """Reorders each query's candidates by the reranker's scores; equal ones by their old order."""
         assert self.reranker is not None
-        keys, places = np.unique(ranked.images, return_inverse=True)
-        vectors = self.catalog.features_of(keys)  # row of key -1: zeros
+        vectors = self.catalog.features_of(ranked.images.reshape(-1))
         candidates = Candidates(
             queries,
             self.text_vectors(queries),
             torch.from_numpy(ranked.images),
-            vectors[torch.from_numpy(places).view(ranked.images.shape)],
+            vectors.view(*ranked.images.shape, -1),
             torch.from_numpy(ranked.scores),
-            lambda key: open_thumbnail(self.thumbnails, self.catalog.lookup(np.array([key]))[0].sha256),
+            lambda key: self.thumbnails.open(self.catalog.lookup(np.array([key]))[0].sha256),
         )
         scores = self.reranker.score(candidates).numpy()
         order = np.argsort(-scores, axis=1, kind="stable")
@@ -136,8 +136,7 @@ class CatalogRetriever(Retriever):
         """How ties between images are ordered: by the dense similarity of the stored vectors."""
 
         def of(query: Ints, key: Ints) -> Floats:
-            keys, places = np.unique(key, return_inverse=True)
-            images = self.catalog.features_of(keys)[torch.from_numpy(places)]
+            images = self.catalog.features_of(key)
             result: Floats = (self.text_vectors(queries)[torch.from_numpy(query)] * images).sum(-1).numpy()
             return result
 
@@ -153,7 +152,7 @@ class CatalogRetriever(Retriever):
                 vectors = self.encoder.project_images(raw.to(self.device)).float().cpu()
             packed = self.identifiers(vectors, [item.record.image_id for item in batch])
             for item in batch:
-                save_thumbnail(self.thumbnails, item.sha256, item.picture)
+                self.thumbnails.save(item.sha256, item.picture)
             report = self.catalog.add(
                 [
                     NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)

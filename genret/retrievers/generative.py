@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genret.catalog.codec import pack
-from genret.catalog.store import Catalog
+from genret.catalog.codec import pack_codes, pack_texts
+from genret.catalog.store import Catalog, IdentifierRows
 from genret.decode.beam import Beams, beam_search
 from genret.decode.trie import Trie
 from genret.errors import GenretError
@@ -19,6 +18,7 @@ from genret.interfaces import Backbone, Corpus, Encoder, Identifier, Identifiers
 from genret.recipe import SearchOptions
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.ranking import Ints, LeafImages, Ranked, rank_images
+from genret.retrievers.thumbnails import Thumbnails
 
 
 class IndexedTrie(NamedTuple):
@@ -65,6 +65,25 @@ def search_trie(
         return beam_search(backbone, queries, trie, num_beams, options.score, levels, allowed)
 
 
+def by_image(rows: IdentifierRows) -> tuple[Ints, Identifiers]:
+    """A catalog's rows → the images' keys (N,), ascending, and identifiers whose owners count through them."""
+    images, owners = np.unique(rows.image_keys, return_inverse=True)
+    codes = None if rows.codes is None else torch.from_numpy(rows.codes)
+    return images, Identifiers(torch.from_numpy(owners), codes, rows.texts)
+
+
+def packed_by_image(identifiers: Identifiers, num_images: int) -> list[list[bytes]]:
+    """The identifiers of each image as the catalog keeps them."""
+    if identifiers.codes is not None:
+        blobs = pack_codes(identifiers.codes)
+    else:
+        blobs = pack_texts(identifiers.texts or ())
+    packed: list[list[bytes]] = [[] for _ in range(num_images)]
+    for owner, blob in zip(identifiers.owners.tolist(), blobs, strict=True):
+        packed[owner].append(blob)
+    return packed
+
+
 class GenerativeRetriever(CatalogRetriever):
     """AVG, GRACE, IRGen: whatever the identifiers are made of."""
 
@@ -75,7 +94,7 @@ class GenerativeRetriever(CatalogRetriever):
         reranker: Reranker | None,
         options: SearchOptions,
         device: torch.device,
-        thumbnails: Path,
+        thumbnails: Thumbnails,
         identifier: Identifier,
         backbone: Backbone,
     ):
@@ -94,15 +113,15 @@ class GenerativeRetriever(CatalogRetriever):
         """The trie of all searchable images, rebuilt when the catalog has changed."""
         version = self.catalog.version
         if self._index is None or version != self._index_version:
-            rows = self.catalog.identifiers()
-            images, owners = np.unique(rows.keys, return_inverse=True)
-            identifiers = Identifiers(torch.from_numpy(owners), rows.codes, rows.texts)
+            images, identifiers = by_image(self.catalog.read_identifiers(searchable=True))
             self._index = index_trie(self.backbone, identifiers, images, self.options.end_symbol)
             self._index_version = version
         return self._index
 
     def candidates(self, queries: Sequence[str], k: int, num_beams: int | None, allowed: Ints | None) -> Ranked:
         index = self.indexed
+        if not index.trie.num_leaves:
+            return Ranked(*(np.full((len(queries), 1), fill) for fill in (-1, -np.inf, -1)))
         leaves = None
         if allowed is not None:
             starts, images = index.leaf_images
@@ -121,10 +140,7 @@ class GenerativeRetriever(CatalogRetriever):
                 "use a scheme made from pixels (rq, structured), or train again with these images"
             )
         found = self.identifier.identify(Corpus(image_ids, features))
-        packed: list[list[bytes]] = [[] for _ in image_ids]
-        for owner, blob in zip(found.owners.tolist(), pack(found), strict=True):
-            packed[owner].append(blob)
-        return packed
+        return packed_by_image(found, len(image_ids))
 
     def names(self, keys: Ints, leaves: Ints) -> list[list[str] | None]:
         index = self.indexed

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from genret.evaluate.dense import dense_search
 from genret.retrievers.catalog import CatalogRetriever
+from genret.retrievers.dense import dense_search
 from genret.retrievers.ranking import Ints, Ranked
 
 

@@ -10,18 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genret.assemble import Parts
-from genret.catalog.codec import pack
 from genret.catalog.store import Catalog, NewImage
-from genret.data.images import decode_image, save_thumbnail
+from genret.data.images import decode_image
 from genret.evaluate.run import Evaluation, evaluate
 from genret.interfaces import Corpus
+from genret.retrievers.generative import packed_by_image
+from genret.retrievers.thumbnails import Thumbnails
 from genret.train.artifacts import Artifact, content_key
 from genret.train.data import Split, corpus_of
 from genret.train.environment import peak_memory_mb
 
 if TYPE_CHECKING:
-    from genret.train.run import Pipeline, TrainSummary
+    from genret.train.run import Pipeline
 
 CATALOG_CHUNK = 2048
 
@@ -49,3 +49,59 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def finish_run(pipeline: Pipeline, artifacts: dict[str, Artifact], searched: Split, development: Split) -> Evaluation:
+    """Fills the run directory and measures the run on the split that it searches."""
+    run, recipe, ui = pipeline.run, pipeline.recipe, pipeline.ui
+    for name, artifact in artifacts.items():
+        lend(artifact.folder, run / name)
+    with pipeline.timed("catalog"):
+        run_id = content_key([artifact.key for artifact in artifacts.values()])
+        with ui.progress("catalog", len(searched.records) + len(development.records)) as bar:
+            _make_catalog(pipeline, run_id, {searched.name: searched, development.name: development}, bar)
+    with pipeline.timed("evaluation"):
+        found = evaluate(run, "test", [recipe.search.num_beams], pipeline.registries, pipeline.settings, ui)
+    write_json(
+        run / "environment.json",
+        pipeline.environment | {"seconds": pipeline.seconds, "peak_memory_mb": peak_memory_mb()},
+    )
+    write_json(run / "summary.json", {"seconds": pipeline.seconds, "evaluation": found.as_json()})
+    return found
+
+
+def _make_catalog(pipeline: Pipeline, run_id: str, splits: dict[str, Split], bar: Any) -> None:
+    """The searched split's images can be found; the development split's are there for evaluation alone."""
+    partial = pipeline.run / "catalog.partial.sqlite"
+    for leftover in pipeline.run.glob(f"{partial.name}*"):
+        leftover.unlink()
+    searched = pipeline.parts.dataset.test_split
+    with Catalog.create(partial, run_id) as catalog:
+        for name, split in splits.items():
+            corpus = corpus_of(split, pipeline.parts.encoder, pipeline.device)
+            images = _new_images(pipeline, split, corpus, name == searched)
+            while chunk := list(islice(images, CATALOG_CHUNK)):
+                catalog.add(chunk)
+                bar.advance(len(chunk))
+    partial.replace(pipeline.run / "catalog.sqlite")
+
+
+def _new_images(pipeline: Pipeline, split: Split, corpus: Corpus, searchable: bool) -> Iterator[NewImage]:
+    parts, thumbnails = pipeline.parts, Thumbnails(pipeline.run / "thumbnails")
+    names: list[list[bytes]] = [[] for _ in split.records]
+    if parts.identifier is not None and pipeline.recipe.retriever == "generative":
+        names = packed_by_image(parts.identifier.identify(corpus), len(split.records))
+    for row, record in enumerate(split.records):
+        if searchable and not thumbnails.has(split.hashes[row]):
+            thumbnails.save(split.hashes[row], decode_image(parts.dataset.read(record), record.uri))
+        yield NewImage(
+            record.image_id,
+            record.uri,
+            split.hashes[row],
+            names[row],
+            corpus.features[row],
+            record.metadata,
+            split.name,
+            searchable,
+            record.captions,
+        )

@@ -25,8 +25,8 @@ from genret.retrievers.generative import index_trie, tokens_with_end
 from genret.settings import Settings
 from genret.train.artifacts import Artifact, Artifacts, content_key
 from genret.train.data import Split, corpus_of, read_split
-from genret.train.environment import describe, peak_memory_mb
-from genret.train.finish import finish_run, write_json
+from genret.train.environment import describe
+from genret.train.finish import finish_run, write_json, write_text
 from genret.train.generator import Development, Examples, fit_generator
 from genret.train.targets import Targets, make_targets
 
@@ -59,7 +59,11 @@ def train(
         artifacts["identifier"] = identifier = pipeline.identifier(train_corpus, heads)
         targets = pipeline.targets(train_corpus, dev_corpus, identifier, train_split, dev_split)
         artifacts["generator"] = pipeline.generator(train_corpus, dev_corpus, targets)
-    return finish_run(pipeline, artifacts, test_split, dev_split)
+    found = finish_run(pipeline, artifacts, test_split, dev_split)
+    for table in found.tables():
+        ui.table(table)
+    ui.result(next_steps(run, found, pipeline.seconds))
+    return TrainSummary(run, pipeline.seconds, found.as_json())
 
 
 class Pipeline:
@@ -192,7 +196,9 @@ class Pipeline:
         return Development([dev.captions[row] for row in chosen], relevant, index.trie, index.leaf_images)
 
     # ------------------------------------------------------------------------------------------------ help for stages
-    def stage(self, name: str, options: dict[str, Any], inputs: list[str], make: Callable[[Path, Path], None]) -> Artifact:
+    def stage(
+        self, name: str, options: dict[str, Any], inputs: list[str], make: Callable[[Path, Path], None]
+    ) -> Artifact:
         options = options | {"seed": self.recipe.train.seed, "device": self.device.type}
         artifact = self.store.stage(name, options, inputs, make)
         self.seconds[name] = round(artifact.seconds, 1)
@@ -235,18 +241,12 @@ def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
         raise UsageError(f"protocol: '{recipe.protocol}' is not available in this version; use inductive")
     path = run / "recipe.yaml"
     if not path.exists():
-        write_text_atomically(path, recipe.dump_yaml())
+        write_text(path, recipe.dump_yaml())
         return
     before = load_recipe([path], [], registries).canonical()
     now = recipe.canonical()
     if changed := sorted(key for key in now if content_key(now[key]) != content_key(before[key])):
         raise UsageError(f"{run} was begun with another recipe ({', '.join(changed)} differ); name another --run")
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _refuse_leaks(train: Split, dev: Split, test: Split, pipeline: Pipeline) -> None:

@@ -1,0 +1,36 @@
+"""Small copies of the searched pictures, kept in the run directory so that it can be looked at anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from genret.data.images import decode_image, read_bytes, thumbnail
+
+
+class Thumbnails:
+    """WebP files named by the content of the original: `<folder>/ab/abcd….webp`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, sha256: str) -> Path:
+        return self.folder / sha256[:2] / f"{sha256}.webp"
+
+    def has(self, sha256: str) -> bool:
+        return self.path(sha256).exists()
+
+    def save(self, sha256: str, picture: Image.Image) -> None:
+        path = self.path(sha256)
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(thumbnail(picture))
+        partial.replace(path)
+
+    def open(self, sha256: str) -> Image.Image:
+        """The small picture; `BadImage` if it is not there."""
+        path = self.path(sha256)
+        return decode_image(read_bytes(path), str(path))
