@@ -55,12 +55,16 @@ def index(
     folder = finished_run(run, state.settings)
     with state.ui(as_json) as ui:
         from genret.assemble import open_retriever
+        from genret.cli.ui import plain
         from genret.interfaces import IndexReport, Skipped
 
-        there = [path for path in paths or [] if path.expanduser().exists()]
-        report = IndexReport(
-            0, 0, [Skipped(str(path), "it does not exist") for path in paths or [] if path not in there]
-        )
+        there, absent = list[Path](), list[Skipped]()
+        for path in paths or []:
+            if path.expanduser().exists():
+                there.append(path)
+            else:
+                absent.append(Skipped(plain(path), "it does not exist"))
+        report = IndexReport(0, 0, absent)
         if there or remove:
             retriever = open_retriever(folder, state.registries, state.settings)
             if remove:

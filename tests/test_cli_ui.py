@@ -1,0 +1,113 @@
+"""Progress on a terminal and beside one; text that is safe to print."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from genret.cli import ui as ui_module
+from genret.cli.ui import Ui, plain
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(ui_module, "SHOW_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr(ui_module, "LINE_EVERY_SECONDS", 0.0)
+
+
+def on_terminal() -> tuple[Ui, io.StringIO]:
+    ui, screen = Ui(), io.StringIO()
+    ui._err = Console(file=screen, force_terminal=True, width=100)
+    return ui, screen
+
+
+def test_answers_and_talk_are_kept_apart(capsys):
+    with Ui(json=True) as ui:
+        print("a library chatters")
+        ui.note("a note [not markup]")
+        ui.table("a table")
+        ui.document({"ä": [1, None]})
+    printed = capsys.readouterr()
+    assert printed.out == '{"ä": [1, null]}\n' and json.loads(printed.out)
+    assert printed.err == "a library chatters\na note [not markup]\na table\n"
+
+
+def test_tables_are_answers_for_people(capsys):
+    table = Table(box=None)
+    table.add_row("x" * 150)
+    with Ui() as ui:
+        ui.table(table)
+    assert "x" * 150 in capsys.readouterr().out, "where nobody watches, nothing is cut to a terminal's width"
+
+
+def test_standard_output_comes_back_after_an_error(capsys):
+    with pytest.raises(RuntimeError), Ui():
+        raise RuntimeError
+    print("answer")
+    assert capsys.readouterr().out == "answer\n"
+
+
+def test_documents_are_valid_json(capsys):
+    with Ui(json=True) as ui, pytest.raises(ValueError):
+        ui.document({"score": float("nan")})
+    assert capsys.readouterr().out == ""
+
+
+def test_long_steps_say_how_far_they_are(quick, capsys):
+    with Ui() as ui, ui.progress("encoding", 10) as bar:
+        bar.advance(4)
+        time.sleep(0.02)
+        bar.advance(2)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "encoding: 4 of 10" and second.startswith("encoding: 6 of 10, 0:00 left")
+
+
+def test_short_steps_say_nothing(capsys):
+    with Ui() as ui, ui.progress("encoding", 10) as bar:
+        bar.advance(10)
+    assert capsys.readouterr().err == ""
+    ui, screen = on_terminal()
+    with ui, ui.progress("encoding", 10) as bar:
+        bar.advance(10)
+    assert screen.getvalue() == ""
+
+
+def test_bars_appear_even_before_the_first_advance_and_nest(quick):
+    ui, screen = on_terminal()
+    with ui, ui.progress("outer", 2) as outer:
+        time.sleep(0.15)
+        assert "outer" in screen.getvalue()
+        with ui.progress("inner", None) as inner:
+            time.sleep(0.15)
+            inner.advance(3)
+            ui.note("in between")
+        outer.advance(1)
+    assert "inner" in screen.getvalue() and "in between" in screen.getvalue()
+    assert ui._bars is None, "the terminal is given back"
+
+
+def test_bars_go_away_after_an_error(quick):
+    ui, _ = on_terminal()
+    with pytest.raises(RuntimeError), ui, ui.progress("step", 2):
+        time.sleep(0.15)
+        raise RuntimeError
+    assert ui._bars is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;title\x07name", "]0;titlename"),
+        ("a\nb\tc", "a b c"),
+        ("\u202egnp.exe", "gnp.exe"),
+        ("👩\u200d🚀 ❤\ufe0f 🏴\U000e0067\U000e0062", "👩\u200d🚀 ❤\ufe0f 🏴\U000e0067\U000e0062"),
+        (17, "17"),
+    ],
+)
+def test_plain_text(text, shown):
+    assert plain(text) == shown
