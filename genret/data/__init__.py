@@ -1,0 +1,1 @@
+"""Captioned images: data sets, and decoding pictures that may be hostile."""
