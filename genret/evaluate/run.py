@@ -1,4 +1,4 @@
-"""`genret evaluate`: searches the images of one split by their captions and says what is found and where the rest is lost.
+"""`genret evaluate`: searches a split's images by their captions; says what is found and where the rest is lost.
 
 Q queries   N images   b beams   M levels
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from genret.evaluate.ledger import LedgerRow, Trace, ledger
-from genret.evaluate.metrics import CUTOFFS, Recalls, recalls
+from genret.evaluate.recall import CUTOFFS, Recalls, recalls
 from genret.evaluate.tables import evaluation_tables
 from genret.evaluate.trec import write_qrels, write_run
 from numpy.typing import NDArray
@@ -204,7 +204,7 @@ def _search(
 
 
 def _first_rank(found: Tensor, wanted: Tensor) -> Ints:
-    """found (B, w) best first, wanted (B, A), -1 pads → (B,) the best place of any wanted one from 1, NEVER if absent."""
+    """found (B, w) best first, wanted (B, A), -1 pads → (B,) the best place, from 1, of any wanted one; else NEVER."""
     match = ((found[:, :, None] == wanted[:, None, :]) & (wanted != -1)[:, None, :]).any(-1)
     place = match.float().argmax(1) + 1
     return torch.where(match.any(1), place, NEVER).cpu().numpy()

@@ -18,6 +18,7 @@ import torch
 from genret.assemble import Parts, components, device_of
 from genret.errors import UsageError
 from genret.evaluate.gate import Gate, gate_table, quality_gate
+from genret.evaluate.run import Evaluation
 from genret.interfaces import Corpus, FitContext, Identifiers
 from genret.recipe import Recipe, load_recipe
 from genret.registry import Registries
@@ -233,6 +234,18 @@ class _Timed:
         self.pipeline.seconds[self.name] = round(seconds, 1)
         if error[0] is None:
             self.pipeline.ui.note(f"{self.name}: done in {seconds:.0f} s")
+
+
+def next_steps(run: Path, found: Evaluation, seconds: dict[str, float]) -> str:
+    """The last words of a training: what was made, how good it is, what to type next."""
+    recall = found.recall["10"]
+    how = f"finds {recall:.0f} % of the pictures among its first ten" if recall is not None else "answers"
+    return (
+        f"\n{run} is ready after {sum(seconds.values()):.0f} s: it searches {found.num_images:,} pictures and {how}.\n"
+        'Next:  genret search "a happy dog"\n'
+        "       genret index FOLDER          adds your own pictures\n"
+        "       genret evaluate --num-beams 1,5,10,20"
+    )
 
 
 def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
