@@ -46,7 +46,7 @@ class Component:
     Config: ClassVar[type[Config]] = Config
 
     def __init__(self, config: Any = None, *, resolve_weights: Callable[[str], str] = str):
-        self.config = config if config is not None else self.Config()
+        self.config: Any = config if config is not None else self.Config()
         self.resolve_weights = resolve_weights
         """Maps the name of weights that a plugin lends to a local folder; other names come back unchanged."""
 
@@ -140,6 +140,10 @@ class Encoder(Component, ABC):
     def tower_key(self, modality: Literal["image", "text"]) -> str:
         """Names everything that the tower's vectors depend on: architecture, weights, resolution, pooling."""
 
+    def view_key(self, view: int) -> str:
+        """Names a view together with the options that it depends on; the cache tells a picture's views apart by it."""
+        return str(view)
+
     @abstractmethod
     def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
         """RGB pictures → (B, D_image) float32 on the CPU."""
@@ -199,11 +203,13 @@ class Corpus(NamedTuple):
 class Vokens(NamedTuple):
     """The symbols that a scheme adds to the vocabulary: `sizes[m]` codes at level m.
 
-    `shared`: all levels use one codebook (the paper's Eqn. 2) and so the same rows of the vocabulary.
+    `shared`: all levels use one codebook (the paper's Eqn. 2) and so the same rows of the vocabulary. `variable`: some
+    identifiers end before the last level; all then carry the end symbol.
     """
 
     sizes: tuple[int, ...] = ()
     shared: bool = False
+    variable: bool = False
 
     @property
     def num_symbols(self) -> int:
@@ -291,7 +297,8 @@ class Backbone(Component, ABC):
 
     @abstractmethod
     def level_tokens(self, level: int) -> Tensor | None:
-        """Token ids of the symbols of `level`, sorted; None where identifiers are made of ordinary tokens."""
+        """Token ids that may stand at `level`, sorted: its symbols, and the end symbol where an identifier may be over.
+        None where identifiers are made of ordinary tokens, and after the last level."""
 
     @abstractmethod
     def logits(self, queries: Sequence[str], targets: Tensor) -> Tensor:

@@ -148,7 +148,10 @@ class T5Backbone(Backbone):
         if level >= len(self._vokens.sizes):
             return None
         first = self._first + self._vokens.offset(level)
-        return torch.arange(first, first + self._vokens.sizes[level], device=self._device)
+        symbols = torch.arange(first, first + self._vokens.sizes[level], device=self._device)
+        if self._vokens.variable and level > 0:
+            return torch.cat([symbols, symbols.new_tensor([self.end_token])]).sort().values
+        return symbols
 
     def _read(self, queries: Sequence[str]) -> t5_decoder.State:
         batch = self.tokenizer(

@@ -11,16 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from genret.evaluate.ledger import LedgerRow, Trace, ledger
-from genret.evaluate.recall import CUTOFFS, Recalls, recalls
-from genret.evaluate.tables import evaluation_tables
-from genret.evaluate.trec import write_qrels, write_run
 from numpy.typing import NDArray
 from torch import Tensor
 
 from genret.assemble import components, open_retriever, run_recipe
-from genret.encoders.cache import FeatureCache, encode_texts
+from genret.encoders.cache import FeatureCache
+from genret.encoders.encode import encode_texts
 from genret.errors import UnknownName
+from genret.evaluate.ledger import LedgerRow, Trace, ledger
+from genret.evaluate.recall import CUTOFFS, Recalls, recalls
+from genret.evaluate.tables import evaluation_tables
+from genret.evaluate.trec import write_qrels, write_run
 from genret.interfaces import Identifiers
 from genret.quantize.rq import usage_statistics
 from genret.registry import Registries
@@ -153,7 +154,7 @@ def _question(retriever: CatalogRetriever, split: str, settings: Settings, ui: A
         )
     keys = catalog.keys(split)
     encoder = retriever.encoder
-    with FeatureCache.for_tower(settings.features_dir, encoder.tower_key("text")) as cache:
+    with FeatureCache.of_tower(settings.features_dir, encoder.tower_key("text")) as cache:
         raw = encode_texts(encoder, captions.texts, cache, progress=ui.progress, label="queries")
     with torch.no_grad():
         parts = [encoder.project_texts(part.to(retriever.device)).float().cpu() for part in raw.split(8192)]

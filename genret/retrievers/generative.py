@@ -14,7 +14,7 @@ from genret.catalog.store import Catalog, IdentifierRows
 from genret.decode.beam import Beams, beam_search
 from genret.decode.trie import Trie
 from genret.errors import GenretError
-from genret.interfaces import Backbone, Corpus, Encoder, Identifier, Identifiers, Reranker
+from genret.interfaces import Backbone, Corpus, Encoder, Identifier, Identifiers, Reranker, SearchScore
 from genret.recipe import SearchOptions
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.ranking import Ints, LeafImages, Ranked, rank_images
@@ -57,12 +57,20 @@ def search_trie(
     trie: Trie,
     num_beams: int,
     options: SearchOptions,
-    allowed: Tensor | None,
+    allowed: Tensor | None = None,
 ) -> Beams:
     """Constrained beam search with the recipe's score."""
-    levels = [backbone.level_tokens(level) for level in range(trie.depth)]
-    with torch.inference_mode():
+    with torch.no_grad():
+        levels = columns_of(backbone, options.score, trie.depth)
         return beam_search(backbone, queries, trie, num_beams, options.score, levels, allowed)
+
+
+def columns_of(backbone: Backbone, score: SearchScore, length: int) -> list[Tensor | None]:
+    """The tokens over which position l is normalised, None for the whole vocabulary.
+
+    `trie` is normalised by the search itself; training, which knows no trie, treats it like `level`.
+    """
+    return [None if score == "vocab" else backbone.level_tokens(level) for level in range(length)]
 
 
 def by_image(rows: IdentifierRows) -> tuple[Ints, Identifiers]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from genret.data.images import content_hash, decode_image
-from genret.encoders.cache import FeatureCache, encode_images, encode_texts
+from genret.encoders.cache import FeatureCache
+from genret.encoders.encode import ImageItem, encode_images, encode_texts
 from genret.errors import BadImage, GenretError
 from genret.interfaces import Corpus, Dataset, Encoder, Pairs, Record, Skipped
 from genret.train.artifacts import content_key
@@ -47,33 +50,34 @@ class Split(NamedTuple):
 def read_split(dataset: Dataset, name: str, encoder: Encoder, views: int, cache_dir: Path, progress: Any) -> Split:
     """Streams the split through both towers; unusable pictures are left out and reported."""
     records: list[Record] = []
-    hashes: list[str] = []
+    items: list[ImageItem] = []
     skipped: list[Skipped] = []
-
-    def pictures() -> Iterator[tuple[str, Callable[[], Any]]]:
-        for record in dataset.records(name):
-            try:
-                data = dataset.read(record)
-            except BadImage as error:
-                skipped.append(Skipped(record.uri, str(error)))
-                continue
-            records.append(record)
-            hashes.append(content_hash(data))
-            yield hashes[-1], lambda data=data, uri=record.uri: decode_image(data, uri)
-
-    with FeatureCache.for_tower(cache_dir, encoder.tower_key("image")) as cache:
-        encoded = encode_images(encoder, pictures(), views, cache, progress=progress, label=f"{name} pictures")
+    for record in dataset.records(name):
+        try:
+            key = content_hash(dataset.read(record))
+        except BadImage as error:
+            skipped.append(Skipped(record.uri, str(error)))
+            continue
+        records.append(record)
+        items.append(ImageItem(key, partial(_open, dataset, record), record.uri))
+    with FeatureCache.of_tower(cache_dir, encoder.tower_key("image")) as cache:
+        encoded = encode_images(encoder, items, cache, views=views, progress=progress, label=f"{name} pictures")
     skipped += encoded.skipped
-    records = [records[row] for row in encoded.rows]
-    hashes = [hashes[row] for row in encoded.rows]
+    rows = encoded.rows.tolist()
+    records, hashes = [records[row] for row in rows], [items[row].key for row in rows]
     if not records:
-        reason = f"; the first: {skipped[0].path}: {skipped[0].reason}" if skipped else ""
+        reason = f"; the first: {skipped[0].reason}" if skipped else ""
         raise GenretError(f"the split '{name}' has no usable picture{reason}")
     captions = [caption for record in records for caption in record.captions]
     owners = torch.repeat_interleave(torch.arange(len(records)), torch.tensor([len(r.captions) for r in records]))
-    with FeatureCache.for_tower(cache_dir, encoder.tower_key("text")) as cache:
+    with FeatureCache.of_tower(cache_dir, encoder.tower_key("text")) as cache:
         texts = encode_texts(encoder, captions, cache, progress=progress, label=f"{name} captions")
     return Split(name, records, hashes, encoded.features, captions, texts, owners, skipped)
+
+
+def _open(dataset: Dataset, record: Record) -> Image.Image:
+    """Reads the picture again, rather than holding every picture's bytes until its batch comes."""
+    return decode_image(dataset.read(record), record.uri)
 
 
 def corpus_of(split: Split, encoder: Encoder, device: torch.device) -> Corpus:

@@ -39,7 +39,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def lend(source: Path, target: Path) -> None:
-    """Puts a finished stage into a run directory, by hard links where the file system has them: neither ever changes."""
+    """Puts a finished stage into a run directory, by hard links where it can: neither ever changes."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, copy_function=_link)
 

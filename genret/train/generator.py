@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from genret import loop
-from genret.decode.beam import beam_search
 from genret.decode.trie import Trie
 from genret.errors import UsageError
-from genret.interfaces import Backbone, FitContext, GeneratorBatch, Loss, SearchScore
+from genret.interfaces import Backbone, FitContext, GeneratorBatch, Loss
 from genret.recipe import SearchOptions, TrainOptions
+from genret.retrievers.generative import columns_of, search_trie
 from genret.retrievers.ranking import LeafImages, rank_images
 from genret.train.targets import Targets
 
@@ -42,13 +42,6 @@ class Development(NamedTuple):
     leaf_images: LeafImages
 
 
-def columns_of(backbone: Backbone, score: SearchScore, length: int) -> list[Tensor | None]:
-    """The tokens over which position l is normalised. `trie` scores train like `level`: the trie is not known yet."""
-    if score == "vocab":
-        return [None] * length
-    return [backbone.level_tokens(level) for level in range(length)]
-
-
 def fit_generator(
     backbone: Backbone,
     examples: Examples,
@@ -74,7 +67,7 @@ def fit_generator(
         if any(not loss.needs_candidates for loss in active.values()):
             batch = batch._replace(logits=backbone.logits(queries, target))
         if any(loss.needs_candidates for loss in active.values()):
-            batch = _with_candidates(batch, backbone, queries, examples.trie, options.rank_beams, search.score)
+            batch = _with_candidates(batch, backbone, queries, examples.trie, options.rank_beams, search)
         terms = {name: loss(batch) for name, loss in active.items()}
         total = sum(
             (losses[name].config.weight * term for name, term in terms.items()), torch.zeros((), device=target.device)
@@ -101,14 +94,7 @@ def recalls(backbone: Backbone, development: Development, search: SearchOptions)
     ranks = []
     for start in range(0, len(development.queries), search.batch_size):
         queries = development.queries[start : start + search.batch_size]
-        beams = beam_search(
-            backbone,
-            queries,
-            development.trie,
-            max(search.num_beams, max(CUTOFFS)),
-            score=search.score,
-            level_tokens=columns_of(backbone, search.score, development.trie.depth),
-        )
+        beams = search_trie(backbone, queries, development.trie, max(search.num_beams, max(CUTOFFS)), search)
         ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.float().cpu().numpy(), development.leaf_images)
         hit = ranked.images == development.relevant[start : start + len(queries), None]
         ranks.append(np.where(hit.any(axis=1), hit.argmax(axis=1), np.iinfo(np.int64).max))
@@ -123,7 +109,7 @@ def _turn(indices: Tensor, every: int) -> bool:
 
 
 def _with_candidates(
-    batch: GeneratorBatch, backbone: Backbone, queries: Sequence[str], trie: Trie, num_beams: int, score: SearchScore
+    batch: GeneratorBatch, backbone: Backbone, queries: Sequence[str], trie: Trie, num_beams: int, search: SearchOptions
 ) -> GeneratorBatch:
     """Beam-searches candidates with the current model (Eqn. 8), puts the positive among them, and scores them.
 
@@ -131,9 +117,7 @@ def _with_candidates(
     """
     training = backbone.module.training
     backbone.module.eval()
-    with torch.no_grad():
-        levels = columns_of(backbone, score, trie.depth)
-        beams = beam_search(backbone, queries, trie, num_beams, score=score, level_tokens=levels)
+    beams = search_trie(backbone, queries, trie, num_beams, search)
     backbone.module.train(training)
     candidates = trie.tokens_of(beams.leaves.clamp_min(0))
     candidates = candidates.to(batch.targets.device)

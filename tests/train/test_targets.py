@@ -43,7 +43,9 @@ def test_views_and_noise_widen_the_choice_and_own_stays_own(tmp_path):
     torch.testing.assert_close(targets.weights.sum(1), torch.ones(12))
     targets.save(tmp_path)
     again = Targets.load(tmp_path)
-    assert torch.equal(again.choices, targets.choices) and torch.equal(again.identifiers.codes, targets.identifiers.codes)
+    assert torch.equal(again.choices, targets.choices) and torch.equal(
+        again.identifiers.codes, targets.identifiers.codes
+    )
     assert again.num_own == targets.num_own
 
 

@@ -1,0 +1,115 @@
+"""Stage 2 on a toy corpus: it learns, its candidates are the model's own, and a killed training resumes to the bit."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from genret import loop
+from genret.backbones.t5 import T5Backbone
+from genret.decode.beam import beam_search
+from genret.errors import UsageError
+from genret.interfaces import Identifiers, Vokens
+from genret.losses.generator import RankLoss, TokenLoss
+from genret.recipe import SearchOptions, TrainOptions
+from genret.retrievers.generative import index_trie, tokens_with_end
+from genret.train import generator
+from genret.train.generator import Development, Examples, fit_generator, recalls
+from genret.train.targets import Targets
+
+WORDS = ["dog", "cat", "car", "boy", "sea", "sun"]
+CAPTIONS = [f"a {one} and a {two}" for one in WORDS for two in WORDS]
+CODES = torch.tensor([[i, j] for i in range(6) for j in range(6)])
+VOKENS = Vokens((6, 6))
+
+
+class Bar:
+    def advance(self, n: int) -> None:
+        pass
+
+
+@contextmanager
+def progress(label: str, total: int):
+    yield Bar()
+
+
+def job(folder: Path, losses, epochs: int = 30, end_symbol: bool = False, **train):
+    backbone = T5Backbone(T5Backbone.Config(d_model=32, d_ff=64, num_layers=1, num_heads=2, vocab_size=80, dropout=0.1))
+    backbone.build(VOKENS, None, CAPTIONS, seed=0)
+    identifiers = Identifiers(torch.arange(36), codes=CODES)
+    index = index_trie(backbone, identifiers, np.arange(36), end_symbol)
+    targets = Targets(identifiers, 36, torch.arange(36)[:, None], torch.ones(36, 1))
+    examples = Examples(CAPTIONS, targets, tokens_with_end(backbone, identifiers, end_symbol), index.trie)
+    options = TrainOptions(**({"epochs": epochs, "batch_size": 12, "lr": 1e-2, "bf16": False, "rank_beams": 5} | train))
+    search = SearchOptions(num_beams=10, end_symbol=end_symbol)
+    development = Development(CAPTIONS, np.arange(36), index.trie, index.leaf_images)
+    context = loop.FitContext(0, torch.device("cpu"), folder, progress, lambda row: None)
+    result = fit_generator(backbone, examples, losses, options, search, development, context)
+    return backbone, development, search, result
+
+
+@pytest.mark.parametrize("end_symbol", [False, True])
+def test_it_learns_to_write_the_identifiers(tmp_path, end_symbol):
+    losses = {"token": TokenLoss(), "rank": RankLoss()}
+    backbone, development, search, result = job(tmp_path, losses, end_symbol=end_symbol, rank_from=15)
+    found = recalls(backbone, development, search)
+    assert found[1] > 80 and result.best == pytest.approx(sum(found.values()) / 3)
+
+
+def test_the_rank_loss_alone_learns_too(tmp_path):
+    before = job(tmp_path / "a", {"rank": RankLoss()}, epochs=0)
+    after = job(tmp_path / "b", {"rank": RankLoss()}, epochs=20)
+    assert after[3].best > 2 * sum(recalls(*before[:3]).values()) / 3
+
+
+def test_candidates_are_the_models_own_beams_with_the_right_one_among_them(tmp_path):
+    backbone, development, search, _ = job(tmp_path, {"token": TokenLoss()}, epochs=1)
+    target = backbone.tokens(Identifiers(torch.arange(36), codes=CODES))
+    seen = []
+    real = backbone.score
+    backbone.score = lambda queries, sequences, columns: seen.append(sequences) or real(queries, sequences, columns)
+    columns = [backbone.level_tokens(0), backbone.level_tokens(1)]
+    batch = generator.GeneratorBatch(torch.empty(0), target, columns)
+    out = generator._with_candidates(batch, backbone, CAPTIONS, development.trie, 5, search)
+    beams = beam_search(backbone, CAPTIONS, development.trie, 5, "level", columns)
+    own = development.trie.tokens_of(beams.leaves)
+    for row in range(36):
+        assert torch.equal(seen[0][row, out.positive[row]], target[row])
+        others = [tuple(c.tolist()) for i, c in enumerate(seen[0][row]) if i != out.positive[row]]
+        assert set(others) <= {tuple(c.tolist()) for c in own[row]}
+        assert len(set(others)) == 4
+        missing = tuple(target[row].tolist()) not in {tuple(c.tolist()) for c in own[row]}
+        unchanged = torch.isclose(out.candidate_scores[row], beams.scores[row], atol=1e-4)
+        assert unchanged.sum() == 4 + (not missing)
+
+
+def test_a_killed_training_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    losses = {"token": TokenLoss(), "rank": RankLoss()}
+    straight, *_, expected = job(tmp_path / "straight", losses, epochs=4, rank_from=1, rank_every=2)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: 0.0)
+    real, steps = TokenLoss.__call__, []
+
+    def killing(self, batch):
+        steps.append(1)
+        if len(steps) in (5, 7):
+            raise KeyboardInterrupt
+        return real(self, batch)
+
+    monkeypatch.setattr(TokenLoss, "__call__", killing)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            job(tmp_path / "stopped", losses, epochs=4, rank_from=1, rank_every=2)
+    resumed, *_, result = job(tmp_path / "stopped", losses, epochs=4, rank_from=1, rank_every=2)
+    assert result == expected
+    for key, value in straight.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[key]), key
+
+
+def test_without_any_loss_there_is_nothing_to_learn(tmp_path):
+    with pytest.raises(UsageError, match=r"loss\.token or loss\.rank"):
+        job(tmp_path, {})
