@@ -7,17 +7,17 @@ at once.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
-from genret.errors import GenretError, RecipeError, UsageError, did_you_mean
+from genret.draft import Draft
+from genret.errors import GenretError, RecipeError, did_you_mean
 from genret.faults import faults_of
 from genret.interfaces import Config, LoopOptions, Loss, LossConfig, SearchScore
-from genret.plain_yaml import Keys, dump, parse
+from genret.plain_yaml import Keys, dump
 from genret.registry import Registries
 
 SLOTS = {
@@ -124,7 +124,7 @@ class Recipe(PlainOptions):
 
 def load_recipe(files: Sequence[Path | str], overrides: Iterable[str], registries: Registries) -> Recipe:
     """Reads `files` in order, applies `overrides` ("a.b=value"), validates; `RecipeError` lists all faults."""
-    draft = _Draft()
+    draft = Draft(SLOTS)
     for file in files:
         draft.read_file(Path(file))
     for override in overrides:
@@ -151,80 +151,10 @@ def notes(recipe: Recipe, registries: Registries) -> list[str]:
     return found
 
 
-class _Draft:
-    """The recipe as plain data, with where each value came from."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.origins: dict[Keys, str] = {}
-        self.faults: list[str] = []
-
-    def fault(self, path: Keys, message: str) -> None:
-        known = next((self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins), "recipe")
-        self.faults.append(f"{known}: {'.'.join(map(str, path))}: {message}")
-
-    def read_file(self, file: Path) -> None:
-        try:
-            with file.open(encoding="utf-8-sig") as stream:
-                parsed = parse(stream.read(1_000_000))
-        except FileNotFoundError:
-            self.faults.append(f"there is no recipe file {file}")
-        except IsADirectoryError:
-            self.faults.append(f"{file} is a folder, not a recipe file")
-        except UnicodeDecodeError:
-            self.faults.append(f"{file} is no text file")
-        except OSError as error:
-            self.faults.append(f"{file} cannot be read: {error.strerror or error}")
-        except UsageError as error:
-            self.faults.append(f"{file}: {error}")
-        else:
-            if isinstance(parsed.value, dict):
-                self.merge(parsed.value, lambda path: f"{file}:{parsed.lines.get(path, 1)}")
-            elif parsed.value is not None:
-                self.faults.append(f"{file} is no recipe: it needs `key: value` lines, such as `dataset: folder`")
-
-    def read_override(self, override: str) -> None:
-        key, equals, text = override.partition("=")
-        keys = [part.strip() for part in key.split(".")]
-        if not equals or not all(keys):
-            self.faults.append(f"--set {override}: it should look like key=value, e.g. loss.align.weight=0")
-            return
-        try:
-            value = parse(text).value
-        except UsageError as error:
-            self.faults.append(f"--set {override}: {error}")
-            return
-        for part in reversed(keys):
-            value = {part: value}
-        self.merge(value, lambda path: f"--set {override}")
-
-    def merge(self, update: Mapping[str, Any], origin: Callable[[Keys], str]) -> None:
-        for key, new in update.items():
-            self.values[key] = self._merged((key,), self.values.get(key), new, origin)
-
-    def _merged(self, path: Keys, old: Any, new: Any, origin: Callable[[Keys], str]) -> Any:
-        is_slot = len(path) == 1 and path[0] in SLOTS
-        if is_slot and isinstance(new, str):
-            new = {"type": new}
-        if isinstance(old, dict) and isinstance(new, dict) and not (is_slot and "type" in new):
-            self.origins.setdefault(path, origin(path))
-            return old | {key: self._merged((*path, key), old.get(key), value, origin) for key, value in new.items()}
-        for inside in [known for known in self.origins if known[: len(path)] == path]:
-            del self.origins[inside]
-        self._note_origins(path, new, origin)
-        return copy.deepcopy(new)
-
-    def _note_origins(self, path: Keys, value: Any, origin: Callable[[Keys], str]) -> None:
-        self.origins[path] = origin(path)
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                self._note_origins((*path, key), inner, origin)
-
-
 class _Checker:
     """Turns a draft into a recipe and collects faults instead of stopping at the first."""
 
-    def __init__(self, draft: _Draft, registries: Registries):
+    def __init__(self, draft: Draft, registries: Registries):
         self.draft = draft
         self.registries = registries
 

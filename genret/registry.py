@@ -131,6 +131,8 @@ class Registries:
         self.reranker = Registry("reranker", Reranker)
         self.weights = Registry("weights")
         self._cache: Path = settings.weights_dir
+        for registry in self.all():
+            registry.hint = "more come with plugins, see: genret plugins"
 
     def of(self, kind: str) -> Registry:
         """The registry of a kind, by its name in `KINDS` or "weights"."""

@@ -20,6 +20,7 @@ from genret.plugins import load_plugins
 from genret.settings import Settings
 
 TOYS = '''
+"""What a module says of itself."""
 import genret
 
 class Pictures(genret.Dataset):
@@ -36,7 +37,6 @@ class Pictures(genret.Dataset):
     def read(self, record): return b""
 
 class Towers(genret.Encoder):
-    """Toy towers."""
     def tower_key(self, modality): return ""
     def image_features(self, images, view=0): ...
     def text_features(self, texts): ...
@@ -378,6 +378,7 @@ def test_components(cli):
 def test_a_broken_component_does_not_hide_the_others(cli):
     parts = {part["name"]: part for part in json.loads(cli("components", "encoder", "--json").stdout)["components"]}
     assert "no_such_package_anywhere" in parts["broken"]["error"] and parts["toy"]["error"] is None
+    assert parts["toy"]["summary"] == "What a module says of itself.", "not the base class's words"
     result = cli("components", "encoder", "broken")
     assert result.exit_code == 1 and "no_such_package_anywhere" in result.stderr
 

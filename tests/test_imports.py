@@ -20,7 +20,7 @@ ROOT = Path(genret.__file__).parent
 LAYERS = [
     {"errors", "plain_yaml"},
     {"interfaces", "settings"},
-    {"loop", "faults", "registry", "hookspecs"},
+    {"loop", "faults", "draft", "registry", "hookspecs"},
     {"data", "encoders", "quantize", "identifiers", "backbones", "losses", "rerank", "decode", "catalog"},
     {"builtins", "plugins", "recipe"},
     {"retrievers"},

@@ -263,6 +263,11 @@ def test_files_that_cannot_be_read(load, tmp_path, registries):
     assert all(str(tmp_path) in fault for fault in caught.value.faults)
 
 
+def test_a_scalar_slot_is_found_on_its_line(load, tmp_path):
+    (fault,) = faults(load, BASE + "\nrerank: dens\n")
+    assert fault.startswith(f"{tmp_path / 'r0.yaml'}:8: rerank.type: unknown reranker 'dens'")
+
+
 def test_an_empty_file_changes_nothing(load):
     assert load(BASE, "# nothing\n") == load(BASE)
 

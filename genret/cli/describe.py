@@ -69,7 +69,9 @@ def describe(registries: Registries, kind: str, name: str, strict: bool = False)
         if strict:
             raise
         return Description(kind, name, origin, "", [], str(error))
-    summary = (inspect.getdoc(component) or "").partition("\n\n")[0].replace("\n", " ")
+    # a class without words of its own would inherit the base class's, which say nothing about it
+    words = component.__doc__ or getattr(inspect.getmodule(component), "__doc__", None) or ""
+    summary = inspect.cleandoc(words).partition("\n\n")[0].replace("\n", " ")
     options = list(_options(component.Config)) if kind in KINDS else []
     return Description(kind, name, origin, summary, options, None)
 
