@@ -1,0 +1,1 @@
+"""The catalog: images, their identifiers, captions and vectors, in a database."""
