@@ -1,0 +1,121 @@
+"""From the name of a model to a local folder: a path stays what it is, any other name is looked up on the model hub.
+
+Everything after this reads folders, so a missing model fails here and nowhere else, and a local folder never touches
+the network. Only safetensors are fetched: no pickles, no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from genret.errors import GenretError
+
+PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+"""What a model needs besides code: settings, vocabularies, weights."""
+MOST_JSON = 64_000_000
+
+
+def model_folder(name: str, revision: str | None = None, patterns: Sequence[str] = PATTERNS) -> Path:
+    """The local folder of a model: `name` itself if it is one, else the hub's snapshot, downloaded if need be."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise GenretError(f"'{name}' is a file, but a model is a folder with its settings and safetensors weights")
+    if path.is_absolute() or name.startswith((".", "~")):
+        raise GenretError(f"there is no model folder {name}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*/*"])
+        )
+    except (OSError, ValueError) as error:  # the hub's own errors and those of its connection are kinds of OSError
+        raise GenretError(
+            f"the model '{name}' is no local folder, and the model hub does not give it ({_reason(error)}); "
+            "give a local folder with safetensors weights, or go online if the name is right"
+        ) from error
+
+
+def weights_file(folder: Path, preferred: Iterable[str] = ("model.safetensors",)) -> Path:
+    """The safetensors file of a folder that has one."""
+    for name in preferred:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(folder.glob("*.safetensors"))
+    if not found:
+        raise GenretError(
+            f"{folder} has no weights in safetensors format; genret reads no pickles (.bin, .pt): convert them first"
+        )
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:4])
+        raise GenretError(f"{folder} has several weights files ({names}) and none is called model.safetensors")
+    return found[0]
+
+
+def has_weights(folder: Path) -> None:
+    """Refuses a folder without safetensors; several shards are fine."""
+    if not any(folder.glob("*.safetensors")):
+        weights_file(folder)
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Turns what the libraries say about unusable models into one sentence that names the model."""
+    try:
+        yield
+    except GenretError:
+        raise
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ImportError,
+    ) as error:
+        raise GenretError(f"cannot load {what}: {_reason(error)}") from error
+
+
+def read_json(path: Path) -> Any:
+    """The JSON document in `path`, or None where there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > MOST_JSON:
+            raise GenretError(f"{path} is too large for a settings file")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GenretError(f"{path} cannot be read as JSON: {_reason(error)}") from error
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of what is in a model folder (or one file), the same wherever it lies."""
+    files = [path] if path.is_file() else sorted({file for pattern in PATTERNS for file in path.rglob(pattern)})
+    digest = hashlib.sha256()
+    for file in files:
+        relative = "" if file == path else file.relative_to(path).as_posix()
+        status = file.stat()
+        digest.update(f"{relative}\0{_file_hash(file, status.st_size, status.st_mtime_ns)}\0".encode())
+    return digest.hexdigest()[:20]
+
+
+@lru_cache(maxsize=256)
+def _file_hash(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
