@@ -10,8 +10,8 @@
 
 Keys are those of the images' metadata and `split`, `uri` and `image_id`. < <= > >= with a bare number compare numbers,
 and a stored text counts by the number it begins with (2020-05-01 is 2020); with anything else they compare text. `null`
-stands for a missing value. `!=` and `not` hold for images without the key. The text is compiled to an SQL expression whose
-values are bound parameters; nothing of it is ever evaluated.
+stands for a missing value. `!=` and `not` hold for images without the key. The text is compiled to an SQL expression
+whose values are bound parameters; nothing of it is ever evaluated.
 """
 
 from __future__ import annotations

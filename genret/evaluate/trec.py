@@ -1,0 +1,87 @@
+"""Runs and judgements in the files of TREC, for trec_eval, ir_measures, ranx and others.
+
+Fields are separated by blanks there, so ids are written with white space, control characters and `%` as the percent
+codes of their UTF-8 bytes: `my cat.png` becomes `my%20cat.png`. `urllib.parse.unquote` turns them back.
+
+These programs order by score alone and break ties by id. So that they see the order that was searched, an image whose
+score is not below its predecessor's is written with the next smaller single-precision number.
+Queries that found nothing have no line in a run: give trec_eval the option `-c`, which counts them.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from genret.errors import GenretError
+
+
+def write_run(
+    path: Path,
+    query_ids: Sequence[str],
+    image_ids: Sequence[Sequence[str]],
+    scores: Sequence[Sequence[float]],
+    tag: str,
+) -> None:
+    """Of each query, the images found, best first, and their scores. `path` is replaced as a whole or not at all."""
+
+    def lines() -> Iterator[str]:
+        for query, images, given in zip(query_ids, image_ids, scores, strict=True):
+            written = _falling(given)
+            for rank, (image, score) in enumerate(zip(images, written, strict=True), 1):
+                yield f"{escaped(query)} Q0 {escaped(image)} {rank} {score:.9g} {escaped(tag)}\n"
+
+    _write(path, lines())
+
+
+def write_qrels(path: Path, query_ids: Sequence[str], image_ids: Sequence[Sequence[str]]) -> None:
+    """Of each query, the relevant images."""
+
+    def lines() -> Iterator[str]:
+        for query, images in zip(query_ids, image_ids, strict=True):
+            for image in images:
+                yield f"{escaped(query)} 0 {escaped(image)} 1\n"
+
+    _write(path, lines())
+
+
+def escaped(name: str) -> str:
+    """An id without blanks, control characters and percent signs."""
+    assert name, "an id must not be empty"
+    return "".join(
+        quote(character, safe="") if character == "%" or character.isspace() or _is_control(character) else character
+        for character in name
+    )
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Zs", "Zl", "Zp")
+
+
+def _falling(scores: Sequence[float]) -> list[float]:
+    """Scores in single precision, as trec_eval reads them, each below the one before."""
+    falling: list[float] = []
+    below = np.float32(np.inf)
+    for score in scores:
+        below = min(np.float32(score), np.nextafter(below, np.float32(-np.inf)))
+        assert np.isfinite(below), "scores must be finite"
+        falling.append(float(below))
+    return falling
+
+
+def _write(path: Path, lines: Iterator[str]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("w", encoding="utf-8", newline="\n") as stream:
+                stream.writelines(lines)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise GenretError(f"cannot write {path}: {error.strerror or error}; name another folder or make room") from error
