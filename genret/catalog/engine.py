@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +16,10 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, Oper
 
 from genret.errors import GenretError, UsageError
 
-BUSY_TIMEOUT_MS = 30_000
-"""How long a connection waits for another's write to end."""
+BUSY_TIMEOUT = 30.0
+"""Seconds that a connection waits for another's write to end."""
+LOCK = ".catalog.lock"
+"""The file beside a catalog that its writer locks."""
 _WRITE = "genret_write"
 
 
@@ -59,7 +62,7 @@ def _prepared(engine: Engine, writable: bool) -> Engine:
     def connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, so that a writer takes its lock at once
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_TIMEOUT)}")
         cursor.execute("PRAGMA foreign_keys = ON")
         if writable:
             # Answers with the mode that holds: file systems without shared memory stay with a rollback journal.
@@ -98,14 +101,27 @@ def _only_writer(database: Database) -> Iterator[None]:
         yield
         return
     try:
-        handle = os.open(database.path.with_name(database.path.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o666)
+        # one for all catalogs of a folder, so that renaming a catalog leaves no lock of its old name behind
+        handle = os.open(database.path.with_name(LOCK), os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
         raise GenretError(f"cannot write {database.name}: {error.strerror}; check its folder's rights") from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        give_up = time.monotonic() + BUSY_TIMEOUT
+        while not _locked(handle):
+            if time.monotonic() > give_up:
+                raise GenretError(f"{database.name} is being written by another process; try again when it is done")
+            time.sleep(0.02)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -82,7 +82,8 @@ class Gate(NamedTuple):
             found.append(
                 f"the identifiers keep too little of the pictures: recall@10 by what they stand for is "
                 f"{self._at_10(self.ceiling):.1f} %, by the vectors themselves {self._at_10(self.raw):.1f} %; "
-                "generation will hardly do better; try more levels, a larger codebook or a higher weight of the align loss"
+                "generation will hardly do better; try more levels, a larger codebook or a higher weight of the align "
+                "loss"
             )
         return found
 

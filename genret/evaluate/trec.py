@@ -84,4 +84,5 @@ def _write(path: Path, lines: Iterator[str]) -> None:
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise GenretError(f"cannot write {path}: {error.strerror or error}; name another folder or make room") from error
+        reason = error.strerror or str(error)
+        raise GenretError(f"cannot write {path}: {reason}; try another folder or make room") from error

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
+from genret.catalog import engine
 from genret.catalog.codec import pack_codes, pack_texts
 from genret.catalog.store import Catalog, NewImage
 from genret.errors import GenretError, UsageError
@@ -218,7 +219,7 @@ def test_opening(path, tmp_path):
     assert not path.exists()
     with Catalog.open(path, create=True, run_id="r") as made:
         made.add([image("a")])
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["catalog.sqlite", "catalog.sqlite.lock"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".catalog.lock", "catalog.sqlite"]
     with Catalog.open(path, run_id="r") as again:
         assert again.image_count() == 1 and again.path == path
     with Catalog.open(f"sqlite:///{path}") as by_url:
@@ -306,6 +307,19 @@ def test_paths_with_special_characters(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with Catalog.open(folder / "c.sqlite") as catalog:
         assert catalog.image_count() == 1
+
+
+def test_waiting_for_another_writer_ends(path, monkeypatch):
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT", 0.1)
+    with Catalog.create(path) as one, Catalog.open(path) as other:
+
+        def rows():
+            yield image("a")
+            with pytest.raises(GenretError, match="being written by another process"):
+                other.add([image("b")])
+
+        assert one.add(rows()).added == 1
+        assert other.image_count() == 1
 
 
 def test_several_writers_take_turns_and_readers_see_whole_changes(path):

@@ -42,7 +42,8 @@ def rankings(draw):
 def test_equal_ir_measures(case):
     ranked, relevant = case
     run = {
-        f"q{q}": {f"d{row}": float(-place) for place, row in enumerate(rows) if row >= 0} for q, rows in enumerate(ranked)
+        f"q{q}": {f"d{row}": float(-place) for place, row in enumerate(rows) if row >= 0}
+        for q, rows in enumerate(ranked)
     }
     qrels = {f"q{q}": {f"d{row}": 1 for row in rows} for q, rows in enumerate(relevant)}
     measures = [Success @ 1, Success @ 5, Success @ 10, R @ 5, RR, nDCG @ 10]
