@@ -52,9 +52,9 @@ def connect_to(where: str | Path) -> Database:
     if writable:
         return Database(_prepared(create_engine(URL.create("sqlite", database=str(path))), True), path, str(path))
     wal = path.with_name(path.name + "-wal")
-    still = "" if wal.exists() and wal.stat().st_size else "&immutable=1"
-    engine = create_engine(f"sqlite:///file:{quote(quote(str(path.absolute())))}?mode=ro{still}&uri=true")
-    return Database(_prepared(engine, False), path, str(path))
+    query = {"mode": "ro", "uri": "true"} | ({} if wal.exists() and wal.stat().st_size else {"immutable": "1"})
+    url = URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
+    return Database(_prepared(create_engine(url), False), path, str(path))
 
 
 def _prepared(engine: Engine, writable: bool) -> Engine:
