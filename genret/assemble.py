@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from genret.catalog.store import Catalog
 from genret.errors import GenretError
 from genret.interfaces import Backbone, Component, Dataset, Encoder, Identifier, Loss, Reranker
 from genret.recipe import Recipe, Slot, load_recipe
 from genret.registry import Registries
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.generative import GenerativeRetriever
-from genret.retrievers.thumbnails import Thumbnails
 from genret.retrievers.two_tower import TwoTowerRetriever
 from genret.settings import Settings
 
@@ -73,18 +71,16 @@ def device_of(settings: Settings) -> torch.device:
 def open_retriever(run: Path, registries: Registries, settings: Settings) -> CatalogRetriever:
     """Loads a finished run directory for searching and indexing."""
     recipe = run_recipe(run, registries)
-    parts, device = components(recipe, registries), device_of(settings)
-    parts.encoder.load(run / "encoder")
-    parts.encoder.to(device)
-    catalog = Catalog.open(run / "catalog.sqlite")
-    shared = (catalog, parts.encoder, parts.reranker, recipe.search, device, Thumbnails(run / "thumbnails"))
+    parts = components(recipe, registries)
+    shared: dict[str, Any] = {
+        "encoder": parts.encoder,
+        "reranker": parts.reranker,
+        "options": recipe.search,
+        "device": device_of(settings),
+    }
     if recipe.retriever == "two-tower":
-        return TwoTowerRetriever(*shared)
-    assert parts.identifier is not None and parts.backbone is not None, "validated by load_recipe"
-    parts.identifier.load(run / "identifier")
-    parts.backbone.load(run / "generator", parts.identifier.vokens)
-    parts.backbone.module.to(device)
-    return GenerativeRetriever(*shared, parts.identifier, parts.backbone)
+        return TwoTowerRetriever.load(run, **shared)
+    return GenerativeRetriever.load(run, identifier=parts.identifier, backbone=parts.backbone, **shared)
 
 
 def run_recipe(run: Path, registries: Registries) -> Recipe:

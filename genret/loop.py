@@ -105,7 +105,7 @@ def run(
                 bar.advance(1)
                 if state.batch < batches:
                     checkpoint.save_if_due(module, optimizer, state, best_weights)
-            row = {"stage": name, "epoch": state.epoch, "step": (state.epoch + 1) * batches}
+            row: dict[str, Any] = {"stage": name, "epoch": state.epoch, "step": (state.epoch + 1) * batches}
             state.last_loss = state.loss_sum / batches
             row |= {key: float(value.detach()) for key, value in losses.items()} | {"loss": state.last_loss}
             state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0

@@ -13,16 +13,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 
+from genret import interfaces
 from genret.backbones import t5_decoder
 from genret.backbones.tokenizers import train_tokenizer
 from genret.errors import GenretError, UsageError
-from genret.interfaces import Backbone, Config, Identifiers, Vokens
+from genret.interfaces import Backbone, Identifiers, Vokens
 
 
 class T5Backbone(Backbone):
     """Encoder-decoder: reads the query, writes the identifier (T5, T5 v1.1, flan-T5; paper 3.2)."""
 
-    class Config(Config):
+    class Config(interfaces.Config):
         model: str | None = None
         """Name on the model hub, local folder or registered weights; null builds a small T5 from the options below."""
         revision: str | None = None
@@ -79,7 +80,7 @@ class T5Backbone(Backbone):
         c = self.config
         if c.d_model % c.num_heads:
             raise UsageError(f"backbone.d_model ({c.d_model}) must be a multiple of backbone.num_heads ({c.num_heads})")
-        return T5Config(
+        config = T5Config(
             vocab_size=len(self.tokenizer),
             d_model=c.d_model,
             d_kv=c.d_model // c.num_heads,
@@ -91,8 +92,9 @@ class T5Backbone(Backbone):
             feed_forward_proj="gated-gelu",
             pad_token_id=0,
             eos_token_id=1,
-            decoder_start_token_id=0,
         )
+        config.decoder_start_token_id = 0
+        return config
 
     def _pretrained(self, name: str) -> tuple[Any, Any]:
         options: dict[str, Any] = {"revision": self.config.revision, "trust_remote_code": False}
@@ -251,5 +253,5 @@ def _set_dropout(model: nn.Module, rate: float) -> None:
     for part in model.modules():
         if isinstance(part, nn.Dropout):
             part.p = rate
-        elif isinstance(getattr(part, "dropout", None), float):
-            part.dropout = rate
+        elif isinstance(getattr(part, "dropout", None), float):  # attention keeps its rate as a number
+            vars(part)["dropout"] = rate

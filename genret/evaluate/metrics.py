@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Recalls = dict[str, float | None]
+"""In percent by cutoff, as JSON wants it: {"1": 23.9, "5": 53.0, "10": 66.4}; None where it cannot be measured."""
 
 CUTOFFS = (1, 5, 10)
 MISSED = int(np.iinfo(np.int64).max)
@@ -87,7 +89,7 @@ def best_ranks(ranked: Ints, relevant: RelevantLike) -> Ints:
     return _first(_hits(ranked, Relevant.of(relevant)))
 
 
-def recalls(ranks: Ints, cutoffs: Sequence[int] = CUTOFFS, num_beams: int | None = None) -> dict[str, float | None]:
+def recalls(ranks: Ints, cutoffs: Sequence[int] = CUTOFFS, num_beams: int | None = None) -> Recalls:
     """(Q,) ranks → recall@k by k, in percent; None for k above `num_beams`."""
     return {str(k): recall(ranks, k) if num_beams is None or k <= num_beams else None for k in cutoffs}
 

@@ -6,6 +6,7 @@ Q queries   N images   b beams   M levels
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from genret.encoders.cache import FeatureCache
 from genret.encoders.encode import encode_texts
 from genret.errors import UnknownName
 from genret.evaluate.ledger import LedgerRow, Trace, ledger
-from genret.evaluate.recall import CUTOFFS, Recalls, recalls
+from genret.evaluate.metrics import CUTOFFS, MISSED, Recalls, recalls
 from genret.evaluate.tables import evaluation_tables
 from genret.evaluate.trec import write_qrels, write_run
 from genret.interfaces import Identifiers
@@ -32,8 +33,6 @@ from genret.retrievers.ranking import Ranked, rank_images
 from genret.settings import Settings
 
 Ints = NDArray[np.int64]
-NEVER = np.iinfo(np.int64).max
-"""The rank of what was not found."""
 
 
 class Evaluation(NamedTuple):
@@ -72,7 +71,7 @@ class Searched(NamedTuple):
     image_ranks: Ints
     identifier_ranks: Ints
     prefix_ranks: Ints
-    """(Q, M) from 1, where the right prefix stood among the surviving ones of its level; NEVER where it had gone"""
+    """(Q, M) from 1, where the right prefix stood among the surviving ones of its level; MISSED where it had gone"""
     beam_scores: NDArray[np.float32]
     """(Q, b)"""
 
@@ -134,12 +133,12 @@ def evaluate(
     return Evaluation(
         *facts,
         widths[-1],
-        recalls(main.image_ranks, widths[-1]),
-        recalls(main.identifier_ranks, widths[-1]),
-        {width: recalls(found.image_ranks, width) for width, found in searched.items()},
+        recalls(main.image_ranks, num_beams=widths[-1]),
+        recalls(main.identifier_ranks, num_beams=widths[-1]),
+        {width: recalls(found.image_ranks, num_beams=width) for width, found in searched.items()},
         recalls(two_tower),
         None if ceiling is None else recalls(ceiling),
-        recalls(reranked, widths[-1]),
+        recalls(reranked, num_beams=widths[-1]),
         ledger(trace, k=max(CUTOFFS)),
         _statistics(identifiers, index, retriever.identifier.vokens.sizes),
     )
@@ -176,15 +175,8 @@ def _search(
             queries = question.queries[rows]
             beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options, None)
             leaves, scores = beams.leaves.cpu().numpy(), beams.scores.cpu().numpy()
-            vectors = question.query_features[rows]
-            ranked = rank_images(
-                leaves,
-                scores,
-                index.leaf_images,
-                lambda q, image, v=vectors: (
-                    (v[torch.from_numpy(q)] * question.features[torch.from_numpy(image)]).sum(-1).numpy()
-                ),
-            )
+            similarity = partial(_similarity, question.query_features[rows], question.features)
+            ranked = rank_images(leaves, scores, index.leaf_images, similarity)
             right = leaf_table[question.relevant[rows]]  # (B, A) the right image's identifiers
             prefix_ranks = [
                 _first_rank(prefixes.nodes, index.trie.prefixes_of(right.to(index.trie.device), depth + 1))
@@ -204,11 +196,16 @@ def _search(
     return Searched(ranked, *(np.concatenate([part[i] for part in parts]) for i in range(1, 5)))
 
 
+def _similarity(queries: Tensor, images: Tensor, query: Ints, image: Ints) -> NDArray[np.float32]:
+    """Of the given rows of queries and images, pair by pair."""
+    return (queries[torch.from_numpy(query)] * images[torch.from_numpy(image)]).sum(-1).numpy()
+
+
 def _first_rank(found: Tensor, wanted: Tensor) -> Ints:
-    """found (B, w) best first, wanted (B, A), -1 pads → (B,) the best place, from 1, of any wanted one; else NEVER."""
+    """found (B, w) best first, wanted (B, A), -1 pads → (B,) the best place, from 1, of any wanted one; else MISSED."""
     match = ((found[:, :, None] == wanted[:, None, :]) & (wanted != -1)[:, None, :]).any(-1)
     place = match.float().argmax(1) + 1
-    return torch.where(match.any(1), place, NEVER).cpu().numpy()
+    return torch.where(match.any(1), place, MISSED).cpu().numpy()
 
 
 def _leaves_of_images(index: IndexedTrie, num_images: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from genret.evaluate.recall import CUTOFFS, Recalls
+from genret.evaluate.metrics import CUTOFFS, Recalls
 
 if TYPE_CHECKING:
     from genret.evaluate.run import Evaluation

@@ -41,9 +41,10 @@ class TokenizerNetwork(nn.Module):
         self.skip = nn.Linear(latent_width, width, bias=False)
         with torch.no_grad():
             self.skip.weight.copy_(self.latent.weight.T)
-        self.mlp = nn.Sequential(nn.Linear(latent_width, hidden_width), nn.GELU(), nn.Linear(hidden_width, width))
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
+        last = nn.Linear(hidden_width, width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(nn.Linear(latent_width, hidden_width), nn.GELU(), last)
 
     def forward(self, features: Tensor) -> Tokenized:
         """(B, D) unit rows → everything that the losses look at (Eqns. 2–5)."""

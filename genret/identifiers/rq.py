@@ -12,11 +12,10 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genret import loop
+from genret import interfaces, loop
 from genret.errors import GenretError
 from genret.identifiers.autoencoder import Tokenized, TokenizerNetwork
 from genret.interfaces import (
-    Config,
     Corpus,
     FitContext,
     Identifier,
@@ -48,7 +47,7 @@ class RQTraining(LoopOptions):
 class RQIdentifier(Identifier):
     """M codes from coarse to fine; each level quantizes what the levels before left over."""
 
-    class Config(Config):
+    class Config(interfaces.Config):
         codebook_size: int = Field(256, ge=2, le=65536)
         """Codes per level (the paper's N)."""
         num_levels: int = Field(4, ge=1, le=32)

@@ -47,11 +47,11 @@ class CatalogRetriever(Retriever):
     def __init__(
         self,
         catalog: Catalog,
+        thumbnails: Thumbnails,
         encoder: Encoder,
         reranker: Reranker | None,
         options: SearchOptions,
         device: torch.device,
-        thumbnails: Thumbnails,
     ):
         self.catalog = catalog
         self.encoder = encoder
@@ -175,6 +175,14 @@ class CatalogRetriever(Retriever):
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         return self.catalog.remove(image_ids)
+
+    @classmethod
+    def load(cls, folder: Path, **parts: Any) -> CatalogRetriever:
+        """Opens a run directory. `parts`: what else the constructor takes, its components not yet loaded."""
+        device, encoder = parts["device"], parts["encoder"]
+        encoder.load(folder / "encoder")
+        encoder.to(device)
+        return cls(Catalog.open(folder / "catalog.sqlite"), thumbnails=Thumbnails(folder / "thumbnails"), **parts)
 
     def save(self, folder: Path) -> None:
         """A catalog retriever lives in its run directory; every change is already on disk."""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genret.catalog.codec import pack_codes, pack_texts
-from genret.catalog.store import Catalog, IdentifierRows
+from genret.catalog.store import IdentifierRows
 from genret.decode.beam import Beams, beam_search
 from genret.decode.trie import Trie
 from genret.errors import GenretError
-from genret.interfaces import Backbone, Corpus, Encoder, Identifier, Identifiers, Reranker, SearchScore
+from genret.interfaces import Backbone, Corpus, Identifier, Identifiers, SearchScore
 from genret.recipe import SearchOptions
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.ranking import Ints, LeafImages, Ranked, rank_images
-from genret.retrievers.thumbnails import Thumbnails
 
 
 class IndexedTrie(NamedTuple):
@@ -95,22 +95,20 @@ def packed_by_image(identifiers: Identifiers, num_images: int) -> list[list[byte
 class GenerativeRetriever(CatalogRetriever):
     """AVG, GRACE, IRGen: whatever the identifiers are made of."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        encoder: Encoder,
-        reranker: Reranker | None,
-        options: SearchOptions,
-        device: torch.device,
-        thumbnails: Thumbnails,
-        identifier: Identifier,
-        backbone: Backbone,
-    ):
-        super().__init__(catalog, encoder, reranker, options, device, thumbnails)
+    def __init__(self, *args: Any, identifier: Identifier, backbone: Backbone, **parts: Any):
+        super().__init__(*args, **parts)
         self.identifier = identifier
         self.backbone = backbone
         self._index: IndexedTrie | None = None
         self._index_version = -1
+
+    @classmethod
+    def load(cls, folder: Path, **parts: Any) -> CatalogRetriever:
+        identifier, backbone = parts["identifier"], parts["backbone"]
+        identifier.load(folder / "identifier")
+        backbone.load(folder / "generator", identifier.vokens)
+        backbone.module.to(parts["device"])
+        return super().load(folder, **parts)
 
     @property
     def num_beams(self) -> int | None:

@@ -78,8 +78,12 @@ class Pipeline:
         self.store = Artifacts(settings.artifacts_dir)
         self.seconds: dict[str, float] = {}
         self.parts.encoder.to(self.device)
-        origins = {registries.of(kind).origin(slot.type) for kind, slot in self._slots() if slot is not None}
-        self.environment = describe(self.device, recipe.train.seed, sorted(origins))
+        origins = {
+            f"{kind} {slot.type}": registries.of(kind).origin(slot.type)
+            for kind, slot in self._slots()
+            if slot is not None
+        }
+        self.environment = describe(self.device, recipe.train.seed, origins)
 
     def _slots(self) -> list[tuple[str, Any]]:
         r = self.recipe
