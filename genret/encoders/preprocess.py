@@ -1,6 +1,6 @@
 """Pictures → pixels, by what a model's card says. One path for all libraries, so that all share views and resizing.
 
-The crop is cut out of the source while resizing: a picture of 10 × 100,000 pixels costs no more than a square one.
+Of a very oblong picture only the middle is resized: 10 × 100,000 pixels cost no more than a few squares.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
+MOST_OBLONG = 8
 Resize = Literal["crop", "squash", "pad"]
 
 
@@ -40,6 +41,8 @@ class Preprocess(NamedTuple):
     interpolation: str = "bicubic"
     fill: int = 255
     """Grey level around padded pictures"""
+    rounds: bool = True
+    """Whether the corner of the centre is rounded (torchvision) or cut off (transformers)"""
 
     def with_resize(self, resize: Resize | None) -> Preprocess:
         """Another way to make pictures square than the model's own; whole pictures for `squash` and `pad`."""
@@ -69,25 +72,30 @@ class Preprocess(NamedTuple):
             canvas = Image.new("RGB", (side, side), (self.fill,) * 3)
             canvas.paste(inner, ((side - inner.width) // 2, (side - inner.height) // 2))
             return canvas
-        return image.resize((side, side), resample, box=self._box(width, height))
-
-    def _box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The part of the source that "resize, then cut the centre" leaves, as torchvision and transformers round."""
-        to = max(self.resize_to, self.size)
+        to = max(round(self.resize_to * scale), side)
         if self.resize == "squash":
-            new_width = new_height = to
-        elif width <= height:
-            new_width, new_height = to, int(to * height / width)
-        else:
-            new_width, new_height = int(to * width / height), to
-        left, top = round((new_width - self.size) / 2), round((new_height - self.size) / 2)
-        across, down = width / new_width, height / new_height
-        return (
-            left * across,
-            top * down,
-            min(width, (left + self.size) * across),
-            min(height, (top + self.size) * down),
-        )
+            return _centre(image.resize((to, to), resample), side, self.rounds)
+        image = _at_most(image, MOST_OBLONG)
+        width, height = image.size
+        short = min(width, height)
+        return _centre(image.resize((int(to * width / short), int(to * height / short)), resample), side, self.rounds)
+
+
+def _centre(image: Image.Image, side: int, rounds: bool) -> Image.Image:
+    """The central square."""
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    left, top = (round(left), round(top)) if rounds else (int(left), int(top))
+    return image.crop((left, top, left + side, top + side))
+
+
+def _at_most(image: Image.Image, ratio: int) -> Image.Image:
+    """The central part of a picture that is longer than `ratio` times its width; the ends would be cut off anyway."""
+    width, height = image.size
+    if max(width, height) <= ratio * min(width, height):
+        return image
+    new_width, new_height = min(width, ratio * height), min(height, ratio * width)
+    left, top = (width - new_width) // 2, (height - new_height) // 2
+    return image.crop((left, top, left + new_width, top + new_height))
 
 
 def from_transformers(settings: Mapping[str, Any], where: str) -> Preprocess:
@@ -108,6 +116,7 @@ def from_transformers(settings: Mapping[str, Any], where: str) -> Preprocess:
         mean=tuple(settings.get("image_mean") or IMAGENET_MEAN) if normalize else (0.0, 0.0, 0.0),
         std=tuple(settings.get("image_std") or IMAGENET_STD) if normalize else (1.0, 1.0, 1.0),
         interpolation=filters.get(settings.get("resample", 2), "bicubic"),
+        rounds=False,
     )
 
 

@@ -89,7 +89,7 @@ class TimmImageTower(ImageTower):
             raise UnknownName("timm model", name, _near(name), "or give a local folder")
         card = settings.get("pretrained_cfg", {}) if settings.get("architecture") == name.split(".")[0] else {}
         overlay = {key: value for key, value in card.items() if key not in ("hf_hub_id", "url", "file", "tag")}
-        arguments = dict(settings.get("model_args", {})) if card else {}
+        arguments = dict(settings.get("model_args", {}) if card else {}, num_classes=0)  # vectors, not classes
         known = timm.get_pretrained_cfg(name)
         if c.image_size and known is not None and known.fixed_input_size:
             arguments["img_size"] = c.image_size
@@ -99,7 +99,7 @@ class TimmImageTower(ImageTower):
         with loading(f"the timm model '{c.model}'"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(c.seed)
             model = timm.create_model(
-                name, pretrained=c.pretrained, pretrained_cfg_overlay=overlay, num_classes=0, **arguments
+                name, pretrained=c.pretrained, pretrained_cfg_overlay=overlay, **arguments
             )
             data = timm.data.resolve_model_data_config(model)
         self._preprocess = from_timm(data, c.image_size, f"the timm model '{c.model}'").with_resize(c.resize)
