@@ -24,7 +24,8 @@ OVERSAMPLING = 1.25
 """Pictures are warped from a larger square, so that zooming in stays sharp."""
 NUM_DRAWS = 24
 FLAT_SHARE = 0.6
-"""Share of the border that must have one colour for a picture to lie on a plain background."""
+"""Share of the border that must have one colour for a picture to lie on a plain ground."""
+SAME_COLOUR = 12 / 255
 
 
 class Augment:
@@ -100,12 +101,18 @@ class Augment:
 
 
 def background(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 3, S, S) → the median colour of the border (B, 3, 1, 1) and whether most of the border has it (B,)."""
+    """(B, 3, S, S) → the colour of the ground (B, 3, 1, 1) and whether the picture lies on a plain one (B,).
+
+    It does if its four corners agree, or if most of its border has one colour.
+    """
+    corners = pixels[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]  # (B, 3, 4)
+    corner = corners.mean(2, keepdim=True)
+    agree = (corners - corner).abs().amax((1, 2)) < SAME_COLOUR
     top, bottom, left, right = pixels[:, :, 0], pixels[:, :, -1], pixels[:, :, :, 0], pixels[:, :, :, -1]
     border = torch.cat([top, bottom, left, right], 2)  # (B, 3, 4S)
-    colour = border.median(2, keepdim=True).values
-    share = ((border - colour).abs().amax(1) < 12 / 255).float().mean(1)
-    return colour.unsqueeze(-1), share >= FLAT_SHARE
+    usual = border.median(2, keepdim=True).values
+    share = ((border - usual).abs().amax(1) < SAME_COLOUR).float().mean(1)
+    return torch.where(agree.view(-1, 1, 1), corner, usual).unsqueeze(-1), agree | (share >= FLAT_SHARE)
 
 
 def _hue_rotation(angle: Tensor) -> Tensor:

@@ -98,9 +98,7 @@ class TimmImageTower(ImageTower):
             overlay |= {"file": str(weights_file(source) if folder else source), "hf_hub_id": None, "url": None}
         with loading(f"the timm model '{c.model}'"), torch.random.fork_rng(devices=[]):
             torch.manual_seed(c.seed)
-            model = timm.create_model(
-                name, pretrained=c.pretrained, pretrained_cfg_overlay=overlay, **arguments
-            )
+            model = timm.create_model(name, pretrained=c.pretrained, pretrained_cfg_overlay=overlay, **arguments)
             data = timm.data.resolve_model_data_config(model)
         self._preprocess = from_timm(data, c.image_size, f"the timm model '{c.model}'").with_resize(c.resize)
         return model.to(memory_format=torch.channels_last)

@@ -10,7 +10,28 @@ import pytest
 import torch
 from PIL import Image
 
-WORDS = "a the dog cat sits runs on red blue mat grass small big two birds fly over sea and house".split()
+WORDS = [
+    "a",
+    "the",
+    "dog",
+    "cat",
+    "sits",
+    "runs",
+    "on",
+    "red",
+    "blue",
+    "mat",
+    "grass",
+    "small",
+    "big",
+    "two",
+    "birds",
+    "fly",
+    "over",
+    "sea",
+    "and",
+    "house",
+]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -67,7 +88,9 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = SMALL | {"vocab_size": 40, "max_position_embeddings": 12, "eos_token_id": 2, "bos_token_id": 1}
     CLIPModel(CLIPConfig(text_config=words, vision_config=EYES, projection_dim=8)).save_pretrained(folder)
     save_tokenizer(folder)
-    save_processor(folder, size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_center_crop=True, **CARD)
+    save_processor(
+        folder, size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_center_crop=True, **CARD
+    )
     return folder
 
 
