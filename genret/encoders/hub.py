@@ -32,17 +32,21 @@ def model_folder(name: str, revision: str | None = None, patterns: Sequence[str]
         raise GenretError(f"'{name}' is a file, but a model is a folder with its settings and safetensors weights")
     if path.is_absolute() or name.startswith((".", "~")):
         raise GenretError(f"there is no model folder {name}")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*/*"])
-        )
+        return _snapshot(name, revision, tuple(patterns))
     except (OSError, ValueError) as error:  # the hub's own errors and those of its connection are kinds of OSError
         raise GenretError(
             f"the model '{name}' is no local folder, and the model hub does not give it ({_reason(error)}); "
             "give a local folder with safetensors weights, or go online if the name is right"
         ) from error
+
+
+@lru_cache(maxsize=64)
+def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    """Asks the hub once per process. Nothing below a second level: exports for other programs lie there."""
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*/*"]))
 
 
 def weights_file(folder: Path, preferred: Iterable[str] = ("model.safetensors",)) -> Path:

@@ -60,7 +60,7 @@ def test_recall_against_sorting_and_ties() -> None:
     assert text_to_image_recall(torch.ones(30, 6), texts, owners) == [0, 0, 0]  # a collapsed space finds nothing
 
 
-# ---------------------------------------------------------------------------------------------------------------- fitting
+# ---------------------------------------------------------------------------------------------------- fitting
 class Bar:
     def advance(self, n: int) -> None: ...
 
@@ -171,7 +171,7 @@ def test_damaged_heads(damage: str, context: Callable[..., FitContext], tmp_path
         encoder.load(folder)
 
 
-# ----------------------------------------------------------------------------------------------------------------- towers
+# ---------------------------------------------------------------------------------------------------- towers
 def test_pictures_texts_and_views(bert_folder: Path, pictures: list[Image.Image], texts: list[str]) -> None:
     def encoder(**augment: Any) -> PairedEncoder:
         image = {"type": "timm", "model": "test_resnet", "pretrained": False, "image_size": 64, "resize": "squash"}

@@ -284,3 +284,22 @@ def test_bf16_stays_close(bert_folder: Path, texts: list[str]) -> None:
     full, half = (SentenceTextTower(SentenceText(model=str(bert_folder), bf16=wanted)) for wanted in (False, True))
     assert full.key() != half.key()
     close(half.features(texts), full.features(texts), 0.2)
+
+
+def test_hub_models_are_fetched_once_and_whole(
+    bert_folder: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str]
+) -> None:
+    import huggingface_hub
+
+    asked: list[dict[str, object]] = []
+
+    def fetch(name: str, **options: object) -> str:
+        asked.append({"name": name, **options})
+        return str(bert_folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    tower = SentenceTextTower(SentenceText(model="somebody/words", revision="abc", **FP32))
+    local = SentenceTextTower(SentenceText(model=str(bert_folder), **FP32))
+    assert torch.equal(tower.features(texts), local.features(texts)) and tower.key() == local.key()
+    assert [(call["name"], call["revision"]) for call in asked] == [("somebody/words", "abc")]
+    assert not any(".bin" in str(call["allow_patterns"]) or ".py" in str(call["allow_patterns"]) for call in asked)
