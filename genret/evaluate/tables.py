@@ -41,11 +41,11 @@ def _recall_table(found: Evaluation) -> Table:
 
 
 def _ledger_table(found: Evaluation) -> Table:
-    table = Table(title=f"Where R@{max(CUTOFFS)} is lost, in points", title_justify="left")
+    table = Table(title=f"Where R@{max(CUTOFFS)} goes, in points", title_justify="left")
     table.add_column("")
     table.add_column("points", justify="right")
     for row in found.ledger:
-        table.add_row(row.stage, f"{row.points:+.2f}" if row.is_change else f"{row.points:.2f}")
+        table.add_row(row.stage, f"{-row.points:+.2f}" if row.is_change else f"{row.points:.2f}")
     return table
 
 

@@ -35,6 +35,12 @@ INDEX_BATCH = 32
 """Images decoded and encoded at a time."""
 
 
+def run_id_of(run: Path) -> str:
+    """What a run's catalog must carry: identifiers mean something only to the models that made them."""
+    stages = sorted(run.glob("*/stage.json"))
+    return content_hash(b"".join(stage.read_bytes() for stage in stages))[:20]
+
+
 class _Decoded(NamedTuple):
     record: Record
     sha256: str
@@ -182,7 +188,8 @@ class CatalogRetriever(Retriever):
         device, encoder = parts["device"], parts["encoder"]
         encoder.load(folder / "encoder")
         encoder.to(device)
-        return cls(Catalog.open(folder / "catalog.sqlite"), thumbnails=Thumbnails(folder / "thumbnails"), **parts)
+        catalog = Catalog.open(folder / "catalog.sqlite", run_id=run_id_of(folder))
+        return cls(catalog, thumbnails=Thumbnails(folder / "thumbnails"), **parts)
 
     def save(self, folder: Path) -> None:
         """A catalog retriever lives in its run directory; every change is already on disk."""

@@ -12,37 +12,61 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-CELLS = 1 << 24
-"""Similarities held at a time."""
+QUERIES = 256
+IMAGES = 16_384
+"""Similarities that exist at a time: `QUERIES` x `IMAGES`."""
+_NOTHING = torch.iinfo(torch.int64).min
 
 
 class DenseHits(NamedTuple):
     rows: Tensor
-    """(Q, k) best first; of equals, the lower row"""
+    """(Q, k) int64 image rows, best first; of equal ones the lower; -1 where there are fewer than k images"""
     scores: Tensor
-    """(Q, k)"""
+    """(Q, k) float32, -inf where there is no image"""
 
 
+@torch.no_grad()
 def dense_search(queries: Tensor, images: Tensor, k: int) -> DenseHits:
-    """queries (Q, D), images (N, D) → the k most similar images of each query (fewer, if there are fewer)."""
-    found = []
-    for part in queries.split(max(1, CELLS // max(1, len(images)))):
-        scores, rows = (part @ images.T).sort(dim=1, descending=True, stable=True)
-        found.append(DenseHits(rows[:, :k], scores[:, :k]))
+    """queries (Q, D), images (N, D) → the k most similar images of each query."""
+    found = [_search(part, images, k) for part in queries.split(QUERIES)] if len(queries) else []
     if not found:
-        return DenseHits(torch.empty(0, 0, dtype=torch.int64), torch.empty(0, 0))
+        return DenseHits(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k))
     return DenseHits(torch.cat([hits.rows for hits in found]), torch.cat([hits.scores for hits in found]))
+
+
+def _search(queries: Tensor, images: Tensor, k: int) -> DenseHits:
+    best = torch.full((len(queries), k), _NOTHING)
+    for start in range(0, len(images), IMAGES):
+        keys = _keys(queries @ images[start : start + IMAGES].T, start)
+        best = torch.cat([best, keys], dim=1).topk(k, dim=1).values
+    there = best != _NOTHING
+    bits = (best >> 32).int()
+    scores = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32)
+    rows = 0x7FFFFFFF - (best & 0xFFFFFFFF)
+    return DenseHits(torch.where(there, rows, -1), torch.where(there, scores, -torch.inf))
+
+
+def _keys(scores: Tensor, start: int) -> Tensor:
+    """Score and row in one integer, because `topk` leaves the order of equals open.
+
+    A float's bits, with those of negative numbers flipped, order as the float does; of equal scores the lower row wins.
+    """
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0: -0.0 is 0.0
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    rows = torch.arange(start, start + scores.shape[1])
+    return (ordered.long() << 32) | (0x7FFFFFFF - rows)
 
 
 def dense_ranks(queries: Tensor, images: Tensor, relevant: NDArray[np.int64]) -> NDArray[np.int64]:
     """(Q,) the rank, from 1, of each query's relevant image; of equals, the lower row comes first."""
-    ranks = []
-    rows = torch.arange(len(images))
-    size = max(1, CELLS // max(1, len(images)))
-    for start in range(0, len(queries), size):
-        right = torch.from_numpy(relevant[start : start + size])[:, None]
-        scores = queries[start : start + size] @ images.T
-        score = scores.gather(1, right)
-        before = (scores > score) | ((scores == score) & (rows < right))
-        ranks.append(before.sum(1) + 1)
-    return torch.cat(ranks).numpy()
+    right = torch.from_numpy(relevant)
+    ranks = torch.ones(len(queries), dtype=torch.int64)
+    for first in range(0, len(queries), QUERIES):
+        part = slice(first, first + QUERIES)
+        # every score by the same product: the same pair in another matrix shape may differ in its last bit
+        blocks = [(start, queries[part] @ images[start : start + IMAGES].T) for start in range(0, len(images), IMAGES)]
+        score = torch.cat([block for _, block in blocks], dim=1).gather(1, right[part, None])
+        for start, block in blocks:
+            rows = torch.arange(start, start + block.shape[1])
+            ranks[part] += ((block > score) | ((block == score) & (rows < right[part, None]))).sum(1)
+    return ranks.numpy()

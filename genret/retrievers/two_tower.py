@@ -19,7 +19,7 @@ class TwoTowerRetriever(CatalogRetriever):
         keys = self.catalog.searchable_keys()
         if allowed is not None:
             keys = np.intersect1d(keys, allowed)
-        found = dense_search(self.text_vectors(queries), self.catalog.features_of(keys), min(k, len(keys)))
+        found = dense_search(self.text_vectors(queries), self.catalog.features_of(keys), k)
         rows = found.rows.numpy()
         images = np.where(rows < 0, -1, np.append(keys, -1)[rows])
         return Ranked(images, found.scores.numpy(), np.full_like(images, -1))

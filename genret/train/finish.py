@@ -14,9 +14,10 @@ from genret.catalog.store import Catalog, NewImage
 from genret.data.images import decode_image
 from genret.evaluate.run import Evaluation, evaluate
 from genret.interfaces import Corpus
+from genret.retrievers.catalog import run_id_of
 from genret.retrievers.generative import packed_by_image
 from genret.retrievers.thumbnails import Thumbnails
-from genret.train.artifacts import Artifact, content_key
+from genret.train.artifacts import Artifact
 from genret.train.data import Split, corpus_of
 from genret.train.environment import peak_memory_mb
 
@@ -56,10 +57,8 @@ def finish_run(pipeline: Pipeline, artifacts: dict[str, Artifact], searched: Spl
     run, recipe, ui = pipeline.run, pipeline.recipe, pipeline.ui
     for name, artifact in artifacts.items():
         lend(artifact.folder, run / name)
-    with pipeline.timed("catalog"):
-        run_id = content_key([artifact.key for artifact in artifacts.values()])
-        with ui.progress("catalog", len(searched.records) + len(development.records)) as bar:
-            _make_catalog(pipeline, run_id, {searched.name: searched, development.name: development}, bar)
+    with pipeline.timed("catalog"), ui.progress("catalog", len(searched.records) + len(development.records)) as bar:
+        _make_catalog(pipeline, {searched.name: searched, development.name: development}, bar)
     with pipeline.timed("evaluation"):
         found = evaluate(run, "test", [recipe.search.num_beams], pipeline.registries, pipeline.settings, ui)
     write_json(
@@ -70,19 +69,21 @@ def finish_run(pipeline: Pipeline, artifacts: dict[str, Artifact], searched: Spl
     return found
 
 
-def _make_catalog(pipeline: Pipeline, run_id: str, splits: dict[str, Split], bar: Any) -> None:
+def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Any) -> None:
     """The searched split's images can be found; the development split's are there for evaluation alone."""
     partial = pipeline.run / "catalog.partial.sqlite"
     for leftover in pipeline.run.glob(f"{partial.name}*"):
         leftover.unlink()
     searched = pipeline.parts.dataset.test_split
-    with Catalog.create(partial, run_id) as catalog:
+    with Catalog.create(partial, run_id_of(pipeline.run)) as catalog:
         for name, split in splits.items():
             corpus = corpus_of(split, pipeline.parts.encoder, pipeline.device)
             images = _new_images(pipeline, split, corpus, name == searched)
             while chunk := list(islice(images, CATALOG_CHUNK)):
                 catalog.add(chunk)
                 bar.advance(len(chunk))
+    for leftover in pipeline.run.glob("catalog.sqlite-*"):  # of a catalog that an interrupted run left behind
+        leftover.unlink()
     partial.replace(pipeline.run / "catalog.sqlite")
 
 

@@ -18,7 +18,7 @@ def test_ranking_equals_a_plain_loop(data):
     leaf_images = LeafImages.build(np.array([r[0] for r in rows]), np.array([r[1] for r in rows]), num_leaves)
     num_queries = data.draw(st.integers(1, 3))
     beams = [data.draw(st.permutations(range(num_leaves))) for _ in range(num_queries)]
-    leaves = np.array([list(b) + [-1] for b in beams])
+    leaves = np.array([[*b, -1] for b in beams])
     scores = np.array([[float(data.draw(st.integers(-3, 0))) for _ in b] + [-np.inf] for b in beams], dtype=np.float32)
     similar = np.array([[float(data.draw(st.integers(0, 2))) for _ in range(16)] for _ in beams], dtype=np.float32)
     ranked = rank_images(leaves, scores, leaf_images, lambda query, image: similar[query, image])
