@@ -37,6 +37,7 @@ def register_losses(register: Register) -> None:
     register("align", "genret.losses.tokenizer:AlignLoss")
     register("token", "genret.losses.generator:TokenLoss")
     register("rank", "genret.losses.generator:RankLoss")
+    register("distill", "genret.losses.generator:DistillLoss")
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """What people see when something is wrong.
 
-Every error that a person can cause is a `GenretError`: one clear sentence that names the file, key or image, and what to
-do. The command line prints it without a traceback. Anything else that escapes is a bug in genret.
+Every error that a person can cause is a `GenretError`: one clear sentence that names the file, key or image, and what
+to do. The command line prints it without a traceback. Anything else that escapes is a bug in genret.
 """
 
 from __future__ import annotations

@@ -256,6 +256,14 @@ class Identifier(Component, ABC):
         """(R, M) → (R, D) unit rows, what the codes still say of the vector; None if they say nothing."""
         return None
 
+    def code_probabilities(self, features: Tensor, codes: Tensor, temperature: float) -> list[Tensor] | None:
+        """How the scheme would code these vectors if it were allowed to hesitate: the dense teacher of a generator.
+
+        features (B, D) unit rows, codes (B, M) whose first m - 1 columns are what level m follows; lower temperatures
+        are surer. Returns M tensors (B, K), rows summing to 1, or None for schemes without such a measure.
+        """
+        return None
+
     def code_vectors(self) -> Tensor | None:
         """(S, D_code) the learned vector of each symbol, or None. Copied into the backbone's new rows."""
         return None
@@ -354,6 +362,15 @@ class TokenizerBatch(NamedTuple):
     """(B, D) v̂_i = MLP(ẑ^(M)), straight-through"""
 
 
+class Soft(NamedTuple):
+    """A distribution over some tokens for each example."""
+
+    tokens: Tensor
+    """(K,)"""
+    probabilities: Tensor
+    """(B, K)"""
+
+
 class GeneratorBatch(NamedTuple):
     """What a loss of stage `generator` sees (paper 3.2)."""
 
@@ -367,6 +384,8 @@ class GeneratorBatch(NamedTuple):
     """(B, b) log-probability sums of beam-searched identifiers, -inf where there is none; only if a loss needs them."""
     positive: Tensor | None = None
     """(B,) which candidate is the right one"""
+    teacher: Sequence[Soft] = ()
+    """Per level, what a dense teacher would write after the target's symbols so far; only if a loss needs it."""
 
 
 class Loss(Component, ABC):
@@ -379,6 +398,8 @@ class Loss(Component, ABC):
     needs_text: ClassVar[bool] = False
     needs_candidates: ClassVar[bool] = False
     """Whether `GeneratorBatch.candidate_scores` has to be there: a beam search with the current model."""
+    needs_teacher: ClassVar[bool] = False
+    """Whether `GeneratorBatch.teacher` has to be there."""
 
     @abstractmethod
     def __call__(self, batch: Any) -> Tensor:

@@ -62,6 +62,10 @@ class TrainOptions(LoopOptions):
     """Share of targets drawn among the training images that are nearest to the caption in the shared space."""
     dense_temperature: float = Field(0.05, gt=0)
     """Temperature of that draw: the lower, the more the nearest image is preferred."""
+    teacher_temperature: float = Field(0.05, gt=0)
+    """How much the dense teacher hesitates between codes; lower is surer."""
+    teacher_targets: float = Field(0.0, ge=0, le=1)
+    """Share of targets that the teacher writes: codes drawn for the caption's own vector."""
     dev_queries: int = Field(500, ge=1)
     """Development captions searched at every look; early stopping goes by their recall."""
 

@@ -139,6 +139,19 @@ class RQIdentifier(Identifier):
         with torch.no_grad():
             return torch.cat([network.decode(part.to(self._device)).cpu() for part in codes.split(CHUNK)])
 
+    def code_probabilities(self, features: Tensor, codes: Tensor, temperature: float) -> list[Tensor]:
+        """softmax_k −‖r_m − e_k‖² / 2τ, with the residual r_m that `codes` leave at level m."""
+        network = self._fitted()
+        with torch.no_grad():
+            residual = network.latent(features.to(self._device))
+            levels = []
+            for level in range(self.config.num_levels):
+                book = network.quantizer.book(level)
+                nearness = residual @ book.T - 0.5 * book.square().sum(1)  # −½‖r − e‖² but for ‖r‖², alike for all k
+                levels.append((nearness / temperature).softmax(-1))
+                residual = residual - book[codes[:, level].to(self._device)]
+        return levels
+
     def code_vectors(self) -> Tensor:
         return self._fitted().quantizer.code_vectors().detach().cpu()
 

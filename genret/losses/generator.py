@@ -50,3 +50,26 @@ class RankLoss(Loss):
     def __call__(self, batch: GeneratorBatch) -> Tensor:
         assert batch.candidate_scores is not None and batch.positive is not None, "needs_candidates promises them"
         return F.cross_entropy(batch.candidate_scores.float() / self.config.temperature, batch.positive)
+
+
+class DistillLoss(Loss):
+    """Cross-entropy against a dense teacher, summed over the levels: Σ_m −Σ_k p_m(k) log q_m(k).
+
+    The teacher is the caption's own vector, coded with hesitation (`Identifier.code_probabilities`): where words fit
+    several codes the generator learns all of them, each with its share, instead of the one that its picture happened to
+    get. Not in the paper; the idea is that of knowledge distillation (Hinton et al., arXiv 1503.02531).
+    """
+
+    stage = "generator"
+    needs_teacher = True
+
+    def __call__(self, batch: GeneratorBatch) -> Tensor:
+        assert batch.teacher, "needs_teacher promises it"
+        total = batch.logits.new_zeros((), dtype=torch.float32)
+        for position, soft in enumerate(batch.teacher):
+            columns = batch.columns[position]
+            logits = batch.logits[:, position].float()
+            log_probs = (logits if columns is None else logits[:, columns]).log_softmax(-1)
+            places = soft.tokens if columns is None else torch.searchsorted(columns, soft.tokens)
+            total = total - (soft.probabilities * log_probs[:, places]).sum(-1).mean()
+        return total

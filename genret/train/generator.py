@@ -17,6 +17,7 @@ from genret.recipe import SearchOptions, TrainOptions
 from genret.retrievers.generative import columns_of, search_trie
 from genret.retrievers.ranking import LeafImages, rank_images
 from genret.train.targets import Targets
+from genret.train.teacher import Teacher
 
 CUTOFFS = (1, 5, 10)
 
@@ -30,6 +31,8 @@ class Examples(NamedTuple):
     """(R, L) the targets' identifiers as tokens, -1 pads"""
     trie: Trie
     """The training images' identifiers: where L_dis looks for candidates."""
+    teacher: Teacher | None = None
+    """Only if a loss or the targets need one."""
 
 
 class Development(NamedTuple):
@@ -58,14 +61,29 @@ def fit_generator(
         raise UsageError("loss: the generator has nothing to learn from; give loss.token or loss.rank a weight above 0")
     only_compares = all(loss.needs_candidates for loss in losses.values())
 
+    def draw(captions: Tensor) -> Tensor:
+        """(B,) captions → (B, L) tokens to be taught."""
+        target = tokens[examples.targets.draw(captions).to(context.device)]
+        if options.teacher_targets == 0:
+            return target
+        assert examples.teacher is not None
+        written = torch.full_like(target, -1)
+        own = examples.teacher.tokens(examples.teacher.write(captions)).to(context.device)
+        written[:, : own.shape[1]] = own
+        written[:, own.shape[1] :] = target[:, own.shape[1] :]  # an end symbol, if there is one
+        taught = torch.rand(len(captions), 1, device=target.device) < options.teacher_targets
+        return torch.where(taught, written, target)
+
     def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
         queries = [examples.captions[index] for index in indices.tolist()]
-        target = tokens[examples.targets.draw(indices).to(context.device)]
+        target = draw(indices)
         compare = only_compares or (epoch >= options.rank_from and _turn(indices, options.rank_every))
         active = {name: loss for name, loss in losses.items() if compare or not loss.needs_candidates}
         batch = GeneratorBatch(torch.empty(0), target, columns)
         if any(not loss.needs_candidates for loss in active.values()):
             batch = batch._replace(logits=backbone.logits(queries, target))
+        if examples.teacher is not None and any(loss.needs_teacher for loss in active.values()):
+            batch = batch._replace(teacher=examples.teacher.distributions(indices, target))
         if any(loss.needs_candidates for loss in active.values()):
             batch = _with_candidates(batch, backbone, queries, examples.trie, options.rank_beams, search)
         terms = {name: loss(batch) for name, loss in active.items()}

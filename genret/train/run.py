@@ -30,6 +30,7 @@ from genret.train.environment import describe
 from genret.train.finish import finish_run, write_json, write_text
 from genret.train.generator import Development, Examples, fit_generator
 from genret.train.targets import Targets, make_targets
+from genret.train.teacher import Teacher
 
 
 class TrainSummary(NamedTuple):
@@ -174,7 +175,7 @@ class Pipeline:
             end = recipe.search.end_symbol
             tokens = tokens_with_end(backbone, targets.identifiers, end)
             trie = index_trie(backbone, targets.own, np.arange(len(train.features)), end).trie
-            examples = Examples(train.captions, targets, tokens, trie)
+            examples = Examples(train.captions, targets, tokens, trie, self._teacher(train))
             development = self._development(dev, identifier.identify(dev) if identifier.identifies_new_images else None)
             losses = self.parts.generator_losses
             context = self.context(checkpoints)
@@ -187,6 +188,14 @@ class Pipeline:
         backbone.load(artifact.folder, identifier.vokens)
         backbone.module.to(self.device)
         return artifact
+
+    def _teacher(self, train: Corpus) -> Teacher | None:
+        identifier, backbone, options = self.parts.identifier, self.parts.backbone, self.recipe.train
+        wanted = options.teacher_targets > 0 or any(loss.needs_teacher for loss in self.parts.generator_losses.values())
+        if not wanted:
+            return None
+        assert identifier is not None and backbone is not None and train.text_features is not None
+        return Teacher(identifier, backbone, train.text_features, options.teacher_temperature)
 
     def _development(self, dev: Corpus, identifiers: Identifiers | None) -> Development | None:
         """A fixed sample of development captions, searched among all development images."""

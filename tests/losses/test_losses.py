@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from genret.interfaces import GeneratorBatch, TokenizerBatch
-from genret.losses.generator import RankLoss, TokenLoss
+from genret.interfaces import GeneratorBatch, Soft, TokenizerBatch
+from genret.losses.generator import DistillLoss, RankLoss, TokenLoss
 from genret.losses.tokenizer import AlignLoss, CommitLoss, ReconLoss
 
 
@@ -72,3 +72,21 @@ def test_rank_loss_follows_equation_9_and_can_reach_zero():
     assert float(RankLoss()(batch)) == pytest.approx(first / 2, rel=1e-5)
     easy = batch._replace(candidate_scores=scores[1:], positive=positive[1:])
     assert float(RankLoss()(easy)) < 1e-6
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_distill_loss_is_the_cross_entropy_against_the_teacher(whole):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 2, 9)
+    levels = [torch.tensor([3, 4, 5]), torch.tensor([6, 7, 8])]
+    columns = [None, None] if whole else levels
+    teacher = [Soft(level, torch.rand(2, 3).softmax(-1)) for level in levels]
+    expected = 0.0
+    for row in range(2):
+        for position, soft in enumerate(teacher):
+            names = range(9) if whole else levels[position].tolist()
+            log_sum = math.log(sum(math.exp(float(logits[row, position, name])) for name in names))
+            for token, p in zip(soft.tokens.tolist(), soft.probabilities[row].tolist(), strict=True):
+                expected -= p * (float(logits[row, position, token]) - log_sum)
+    batch = GeneratorBatch(logits, torch.empty(0), columns, teacher=teacher)
+    assert float(DistillLoss()(batch)) == pytest.approx(expected / 2, rel=1e-5)

@@ -1,0 +1,57 @@
+"""The dense ranker as a teacher: how the identifier scheme itself would code a caption's vector.
+
+It knows the training captions' vectors and nothing of the searched images. Why it helps: `losses/generator.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from genret.errors import UsageError
+from genret.interfaces import Backbone, Identifier, Identifiers, Soft
+
+
+class Teacher:
+    """Codes captions of the training split, softly."""
+
+    def __init__(self, identifier: Identifier, backbone: Backbone, text_features: Tensor, temperature: float):
+        self.identifier = identifier
+        self.backbone = backbone
+        self.text_features = text_features
+        self.temperature = temperature
+        num_levels = len(identifier.vokens.sizes)
+        blank = torch.zeros(1, num_levels, dtype=torch.int64)
+        if not num_levels or identifier.code_probabilities(text_features[:1], blank, temperature) is None:
+            raise UsageError(
+                "loss.distill and train.teacher_targets need an identifier that can code vectors softly, such as rq; "
+                "set both to 0 for this one"
+            )
+
+    def write(self, captions: Tensor) -> Tensor:
+        """(B,) captions → codes (B, M) drawn level after level, by torch's global random state."""
+        codes = torch.zeros(len(captions), len(self.identifier.vokens.sizes), dtype=torch.int64)
+        for level in range(codes.shape[1]):
+            codes[:, level] = torch.multinomial(self._levels(captions, codes)[level].cpu(), 1)[:, 0]
+        return codes
+
+    def tokens(self, codes: Tensor) -> Tensor:
+        """(B, M) → (B, M) tokens"""
+        return self.backbone.tokens(Identifiers(torch.arange(len(codes)), codes=codes))
+
+    def distributions(self, captions: Tensor, targets: Tensor) -> Sequence[Soft]:
+        """What the teacher would write after each symbol of targets (B, L); -1 and end symbols are passed over."""
+        softs = []
+        tokens = [self.backbone.level_tokens(level) for level in range(len(self.identifier.vokens.sizes))]
+        codes = torch.stack([targets[:, i] - level[0] for i, level in enumerate(tokens) if level is not None], dim=1)
+        for level, probabilities in zip(tokens, self._levels(captions, codes), strict=True):
+            assert level is not None
+            softs.append(Soft(level, probabilities))
+        return softs
+
+    def _levels(self, captions: Tensor, codes: Tensor) -> list[Tensor]:
+        levels = self.identifier.code_probabilities(self.text_features[captions], codes, self.temperature)
+        assert levels is not None
+        return levels
