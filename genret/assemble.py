@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from genret.errors import GenretError
 from genret.interfaces import Backbone, Component, Dataset, Encoder, Identifier, Loss, Reranker
@@ -31,6 +32,7 @@ class Parts(NamedTuple):
 
 def components(recipe: Recipe, registries: Registries) -> Parts:
     """Makes every component that the recipe names; a loss of weight 0 is left out."""
+    transformers_logging.disable_progress_bar()  # its bars know nothing of ours
     losses = {
         name: registries.loss.get(name)(config, resolve_weights=registries.resolve_weights)
         for name, config in recipe.loss.items()

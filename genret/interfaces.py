@@ -157,11 +157,11 @@ class Encoder(Component, ABC):
 
     def project_images(self, features: Tensor) -> Tensor:
         """(B, D_image) → (B, D), unit rows."""
-        return features / features.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+        return _unit(features)
 
     def project_texts(self, features: Tensor) -> Tensor:
         """(B, D_text) → (B, D), unit rows."""
-        return features / features.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+        return _unit(features)
 
     def save(self, folder: Path) -> None:
         """Writes what `fit` learned (safetensors, JSON)."""
@@ -171,6 +171,11 @@ class Encoder(Component, ABC):
 
     def to(self, device: torch.device) -> None:
         """Moves towers and heads."""
+
+
+def _unit(rows: Tensor) -> Tensor:
+    scaled: Tensor = rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+    return scaled
 
 
 class Pairs(NamedTuple):

@@ -40,6 +40,7 @@ class State:
         """Keeps the libraries' chatter off the terminal, unless the settings ask for it."""
         level = "debug" if self.debug else self.settings.log_level
         logging.basicConfig(level=level.upper(), format="%(name)s: %(message)s")
+        logging.getLogger("PIL").setLevel(logging.INFO)  # it reports every chunk of every picture
         if level in ("warning", "error"):
             warnings.simplefilter("ignore")
             os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -11,17 +11,18 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, model_validator
 
+from genret import interfaces
 from genret.data.images import is_image_name, read_bytes, walk_images
 from genret.data.splits import below, check_present, clean_captions, hashed, local_folder, nonempty, scalars
 from genret.errors import GenretError, UnknownName, did_you_mean
-from genret.interfaces import Config, Dataset, Record
+from genret.interfaces import Dataset, Record
 
 MAX_TEXT_BYTES = 2**20
 """A sidecar file or a table's line larger than this is no caption."""
 
 
 class FolderDataset(Dataset):
-    class Config(Config):
+    class Config(interfaces.Config):
         root: Path
         """Folder with the images, searched with all folders below it."""
         captions: str | None = None

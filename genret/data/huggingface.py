@@ -12,17 +12,18 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from genret import interfaces
 from genret.data.images import read_bytes
 from genret.data.splits import clean_captions, hashed, local_path, nonempty, scalars
 from genret.errors import BadImage, GenretError, UnknownName
-from genret.interfaces import Config, Dataset, Record
+from genret.interfaces import Dataset, Record
 
 CARVED = "dev"
 _ROWS_AT_ONCE = 1000
 
 
 class HuggingFaceDataset(Dataset):
-    class Config(Config):
+    class Config(interfaces.Config):
         name: str = Field(min_length=1)
         """Name on the hub (`owner/name`), or a local folder: of `save_to_disk`, of images, of parquet files."""
         subset: str | None = None

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, model_validator
 
+from genret import interfaces
 from genret.data.images import read_bytes
 from genret.data.splits import below, check_present, clean_captions, hashed, local_folder, nonempty
 from genret.errors import GenretError, UnknownName
-from genret.interfaces import Config, Dataset, Record
+from genret.interfaces import Dataset, Record
 
 KNOWN_COUNTS = {
     "flickr8k": {"train": 6000, "val": 1000, "test": 1000},
@@ -38,7 +39,7 @@ class _Image(NamedTuple):
 
 
 class KarpathyDataset(Dataset):
-    class Config(Config):
+    class Config(interfaces.Config):
         root: Path
         """Folder of the JSON file and the images folder."""
         file: str | None = None

@@ -19,10 +19,11 @@ from typing import IO, Any, NamedTuple, cast
 
 from pydantic import Field, model_validator
 
+from genret import interfaces
 from genret.data.images import MAX_BYTES, is_image_name
 from genret.data.splits import clean_captions, hashed, local_folder, nonempty, scalars
 from genret.errors import BadImage, GenretError, UnknownName
-from genret.interfaces import Config, Dataset, Record
+from genret.interfaces import Dataset, Record
 
 MAX_TEXT_BYTES = 2**20
 MAX_HEADER_BYTES = 2**20
@@ -33,7 +34,7 @@ REMEMBERED_SHARDS = 32
 
 
 class WebDataset(Dataset):
-    class Config(Config):
+    class Config(interfaces.Config):
         root: Path
         """Folder of the shards."""
         train: str = "train/*.tar"

@@ -71,7 +71,8 @@ def rank_images(
     counts = np.bincount(query, minlength=num_queries)
     place = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
     shape = (num_queries, max(1, int(counts.max(initial=0))))
-    result = Ranked(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
-    for table, values in zip(result, (image, score, leaf), strict=True):
-        table[query, place] = values
-    return result
+    ranked = Ranked(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
+    ranked.images[query, place] = image
+    ranked.scores[query, place] = score
+    ranked.leaves[query, place] = leaf
+    return ranked
