@@ -1,0 +1,267 @@
+"""The documents keep up with the code: file map, commands, hooks, options, settings.
+
+`python tests/test_docs.py` rewrites the generated part of docs/recipes.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from genret import hookspecs
+from genret.cli import build
+from genret.cli.describe import _json_of, _type_name
+from genret.cli.state import State
+from genret.plugins import load_plugins
+from genret.recipe import PlainOptions
+from genret.registry import KINDS
+from genret.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("plugins/*/README.md")),
+    *sorted(ROOT.glob("recipes/**/*.yaml")),
+]  # fmt: skip
+OURS = ("genret", "starter")
+"""Plugins whose components the documents describe."""
+GENERATED = "<!-- options: generated from the code by `python tests/test_docs.py` -->\n"
+
+needs_starter = pytest.mark.skipif(
+    find_spec("genret_starter") is None, reason="plugins/genret-starter is not installed"
+)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below a `## heading`, up to the next one."""
+    match = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert match, f"there is no section '## {heading}'"
+    return match[1]
+
+
+def fenced(text: str) -> list[str]:
+    return re.findall(r"^```[a-z]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+# ------------------------------------------------------------------------------------------------ README
+def test_file_map_lists_every_file() -> None:
+    """One line per file of the package: its path below genret/ and what it is for."""
+    (drawn,) = fenced(section(read("README.md"), "File map"))
+    listed, folder = set(), ""
+    for line in drawn.splitlines():
+        name, *comment = line.split(maxsplit=1)
+        assert comment and len(line) <= 120, f"the file map says in one line what {name} is for"
+        folder = folder if line.startswith(" ") else name if name.endswith("/") else ""
+        if not name.endswith("/"):
+            listed.add(folder + name)
+    there = {path.relative_to(ROOT / "genret").as_posix() for path in (ROOT / "genret").rglob("*.py")}
+    # docstring-only files need no line
+    there = {name for name in there if not (name.endswith("/__init__.py") and name != "cli/__init__.py")}
+    assert listed == there, f"missing: {sorted(there - listed)}, stale: {sorted(listed - there)}"
+
+
+@pytest.mark.parametrize(
+    ("heading", "starts", "words"),
+    [
+        ("Quick start", "python3 -m venv .venv", ("plugins/genret-starter", "train recipes/avg.yaml", "genret search")),
+        ("Tests", "python3 -m venv .venv", ("ruff check", "ruff format --check", "mypy", "pytest")),
+    ],
+)
+def test_readme_has_one_command_per_section(heading: str, starts: str, words: tuple[str, ...]) -> None:
+    """From a bare clone: nothing but Python is there, so everything else has to be named with its place."""
+    (command,) = fenced(section(read("README.md"), heading))
+    assert command.startswith(starts)
+    joined = command.replace("\\\n", " ")
+    assert len(joined.strip().splitlines()) == 1, "one command"
+    assert all(word in joined for word in words)
+    for part in joined.split("&&"):
+        program = shlex.split(part)[0]
+        assert program == "python3" or program.startswith(".venv/bin/"), program
+
+
+def test_continuous_integration_runs_the_readmes_command() -> None:
+    """`.ci/run` cuts the command out of the README; it is cut out here by the same program, and not run."""
+    script = read(".ci/run")
+    (program,) = re.findall(r"^command=\$\((awk .*)\)$", script, re.MULTILINE)
+    found = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    (command,) = fenced(section(read("README.md"), "Tests"))
+    assert found.stdout.strip() == command.strip()
+    assert subprocess.run(["bash", "-n", "-c", command]).returncode == 0, "bash can read it"
+
+
+def test_recipes_and_documents_that_are_named_exist() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for name in set(re.findall(r"\b(?:recipes|docs)/[\w/-]+\.(?:yaml|md)\b", text)):
+            assert (ROOT / name).is_file(), f"{document.name} names {name}"
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", text):
+            assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+# ------------------------------------------------------------------------------------------------ commands, hooks
+def commands() -> dict[str, Any]:
+    import typer.main
+
+    settings = Settings(plugins="")
+    return typer.main.get_command(build(State(settings, load_plugins((), settings)))).commands  # type: ignore[attr-defined]
+
+
+def test_every_command_and_option_is_documented() -> None:
+    text = read("docs/cli.md")
+    for name, command in commands().items():
+        described = section(text, f"genret {name}")
+        for parameter in command.params:
+            spelling = max(parameter.opts, key=len) if parameter.opts[0].startswith("-") else None
+            if spelling not in (None, "--help"):
+                assert f"`{spelling}" in described, f"docs/cli.md: {name} {spelling}"
+
+
+def test_examples_name_commands_and_options_that_exist() -> None:
+    """Every `genret ...` line of the documents: a command there is, with options that it has."""
+    known = commands()
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8").replace("\\\n", " ")
+        for words in re.findall(r"(?:^|[`#/ ])genret ([a-z]+(?: [^`\n&#]*)?)", text, re.MULTILINE):
+            name, _, rest = words.partition(" ")
+            if rest and name in known:
+                options = {option for parameter in known[name].params for option in parameter.opts}
+                for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", f" {rest}"):
+                    assert option in {*options, "--debug", "--plugin", "--help", "-h"}, (
+                        f"{document.name}: genret {words}"
+                    )
+
+
+def test_every_hook_is_documented() -> None:
+    text = read("CONTRIBUTING.md")
+    for name in dir(hookspecs):
+        if name.startswith("register_"):
+            assert f"`{name}`" in text, name
+
+
+def test_the_example_plugin_works(tmp_path: Path) -> None:
+    import torch
+
+    from genret.interfaces import GeneratorBatch
+
+    (example,) = re.findall(
+        r"^ {7}import genret\n.*?\n(?=\n {0,3}\S)", read("CONTRIBUTING.md"), re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "margin.py").write_text(textwrap.dedent(example))
+    plugins = load_plugins([tmp_path / "margin.py"], Settings(plugins="", home=tmp_path, strict_plugins=True))
+    loss = plugins.registries.loss.get("margin")
+    scores = torch.tensor([[-1.0, -3.0, -1.5], [-5.0, -1.0, -torch.inf]])
+    batch = GeneratorBatch(torch.empty(0), torch.empty(0), [], scores, torch.tensor([0, 1]))
+    # each row: the right one against itself (1), and what is nearer than the margin (0.5)
+    assert float(loss(loss.Config())(batch)) == pytest.approx((1 + 0 + 0.5 + 0 + 1 + 0) / 6)
+
+
+def test_every_setting_is_documented() -> None:
+    text = read("docs/cli.md")
+    for name in Settings.model_fields:
+        assert f"`GENRET_{name.upper()}`" in text, name
+
+
+# ------------------------------------------------------------------------------------------------ options
+class Row(NamedTuple):
+    option: str
+    type: str
+    default: str
+    meaning: str
+
+
+def rows(model: type[BaseModel], prefix: str = "") -> Iterator[Row]:
+    """All options of a Config; those of nested ones by key path, of alternatives one after the other."""
+    for name, field in model.model_fields.items():
+        inner = [part for part in (field.annotation, *get_args(field.annotation)) if is_model(part)]
+        meaning = " ".join((field.description or "").split())
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if len(inner) == 1:
+            yield from (with_default(row, default, f"{prefix}{name}.") for row in rows(inner[0], f"{prefix}{name}."))
+        elif inner:
+            kinds = [str(part.model_fields["type"].default) for part in inner]
+            yield Row(f"{prefix}{name}", " or ".join(kinds), as_code(default.type), meaning)
+            for kind, part in zip(kinds, inner, strict=True):
+                own = (row for row in rows(part, f"{prefix}{name}.") if row.option != f"{prefix}{name}.type")
+                yield from (row._replace(option=f"{row.option} ({kind})") for row in own)
+        else:
+            shown = "required" if field.is_required() else as_code(_json_of(default))
+            yield Row(f"{prefix}{name}", _type_name(field.annotation).replace(" | ", " or "), shown, meaning)
+
+
+def is_model(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, BaseModel)
+
+
+def with_default(row: Row, owner: Any, prefix: str) -> Row:
+    """What a nested option is if the owner's default says otherwise than its own."""
+    value = getattr(owner, row.option.removeprefix(prefix), None)
+    return row if value is None or isinstance(value, BaseModel) else row._replace(default=as_code(_json_of(value)))
+
+
+def as_code(value: Any) -> str:
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def table(model: type[BaseModel]) -> str:
+    found = list(rows(model))
+    if not found:
+        return "No options.\n"
+    lines = ["| option | type | default | meaning |", "|---|---|---|---|"]
+    for row in found:
+        cells = (f"`{row.option}`", row.type, row.default, row.meaning)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def generated() -> str:
+    registries = load_plugins((), Settings()).registries
+    parts = ["### The recipe itself\n", table(PlainOptions)]
+    for kind in KINDS:
+        registry = registries.of(kind)
+        for name in registry:
+            if registry.origin(name) in OURS:
+                parts += [f"### {kind} `{name}`\n", table(registry.get(name).Config)]
+    return "\n".join(parts)
+
+
+@needs_starter
+def test_option_tables_are_those_of_the_code() -> None:
+    _, marker, stored = read("docs/recipes.md").partition(GENERATED)
+    assert marker and stored.strip() == generated().strip(), "run: python tests/test_docs.py"
+
+
+@needs_starter
+def test_every_option_has_a_meaning() -> None:
+    for line in generated().splitlines():
+        assert not line.endswith("|  |"), f"no docstring beneath the option: {line}"
+
+
+# ------------------------------------------------------------------------------------------------ what no document says
+def test_no_document_names_a_machine_or_a_package_index() -> None:
+    """Paths of one machine and addresses of one network mean nothing to whoever clones this."""
+    bad = re.compile(
+        r"/(?:work|root|mnt|tmp|home/(?!me/)\w+)/|\bfile://|--(?:extra-)?index-url|\b10\.\d+\.\d+\.\d+|localhost:\d"
+    )
+    for document in DOCUMENTS:
+        for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), 1):
+            assert not bad.search(line), f"{document.relative_to(ROOT)}:{number}: {line}"
+
+
+if __name__ == "__main__":
+    path = ROOT / "docs" / "recipes.md"
+    before, marker, _ = path.read_text(encoding="utf-8").partition(GENERATED)
+    assert marker, f"{path} has no line {GENERATED}"
+    path.write_text(before + GENERATED + "\n" + generated().rstrip() + "\n", encoding="utf-8")
