@@ -55,8 +55,11 @@ class Ui:
         self._write(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
     def result(self, text: str) -> None:
-        """Text for people, or the lines that they asked for."""
-        self._write(text)
+        """Text for people: an answer, but beside the point where JSON is asked for."""
+        if self.json:
+            self.note(text)
+        else:
+            self._write(text)
 
     def table(self, renderable: Any) -> None:
         """A rich renderable: an answer for people, beside the point where JSON is asked for."""

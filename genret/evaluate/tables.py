@@ -45,7 +45,7 @@ def _ledger_table(found: Evaluation) -> Table:
     table.add_column("")
     table.add_column("points", justify="right")
     for row in found.ledger:
-        table.add_row(row.stage, f"{-row.points:+.2f}" if row.is_change else f"{row.points:.2f}")
+        table.add_row(row.stage, f"{0 - row.points:+.2f}" if row.is_change else f"{row.points:.2f}")
     return table
 
 

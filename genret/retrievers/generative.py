@@ -115,18 +115,19 @@ class GenerativeRetriever(CatalogRetriever):
         return self.options.num_beams
 
     @property
-    def indexed(self) -> IndexedTrie:
-        """The trie of all searchable images, rebuilt when the catalog has changed."""
+    def indexed(self) -> IndexedTrie | None:
+        """The trie of all searchable images, rebuilt when the catalog has changed; None without images."""
         version = self.catalog.version
-        if self._index is None or version != self._index_version:
+        if version != self._index_version:
             images, identifiers = by_image(self.catalog.read_identifiers(searchable=True))
-            self._index = index_trie(self.backbone, identifiers, images, self.options.end_symbol)
+            options = self.options
+            self._index = index_trie(self.backbone, identifiers, images, options.end_symbol) if len(images) else None
             self._index_version = version
         return self._index
 
     def candidates(self, queries: Sequence[str], k: int, num_beams: int | None, allowed: Ints | None) -> Ranked:
         index = self.indexed
-        if not index.trie.num_leaves:
+        if index is None:
             return Ranked(*(np.full((len(queries), 1), fill) for fill in (-1, -np.inf, -1)))
         leaves = None
         if allowed is not None:
@@ -149,7 +150,10 @@ class GenerativeRetriever(CatalogRetriever):
         return packed_by_image(found, len(image_ids))
 
     def names(self, keys: Ints, leaves: Ints) -> list[list[str] | None]:
-        index = self.indexed
+        if not len(leaves):
+            return []
+        index = self._index  # the trie that the leaves belong to, even if the catalog has changed since
+        assert index is not None
         vokens = self.identifier.vokens
         rows = index.row_of_leaf[leaves]
         if index.identifiers.codes is None:

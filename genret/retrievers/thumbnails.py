@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -26,9 +27,12 @@ class Thumbnails:
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(thumbnail(picture))
-        partial.replace(path)
+        partial = path.with_suffix(f".{os.getpid()}.partial")  # two processes may add the same picture at once
+        try:
+            partial.write_bytes(thumbnail(picture))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def open(self, sha256: str) -> Image.Image:
         """The small picture; `BadImage` if it is not there."""

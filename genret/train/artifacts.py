@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,10 @@ class Artifacts:
     def __init__(self, root: Path):
         self.root = root
 
+    def discard(self, artifact: Artifact) -> None:
+        """Forgets an artifact that turned out to be damaged, so that it is made anew."""
+        shutil.rmtree(artifact.folder)
+
     def stage(self, name: str, options: Any, inputs: Iterable[str], make: Callable[[Path, Path], None]) -> Artifact:
         """Returns the stage's artifact, making it if it is not there.
 
@@ -68,8 +72,8 @@ class Artifacts:
 
 
 def _made(partial: Path, folder: Path, make: Callable[[Path, Path], None], facts: dict[str, Any]) -> float:
-    result, checkpoints, clock = partial / "result", partial / "checkpoints", partial / "seconds.json"
-    earlier = json.loads(clock.read_text()) if clock.exists() else 0.0
+    result, checkpoints, clock = partial / "result", partial / "checkpoints", partial / "seconds"
+    earlier = _seconds(clock)
     shutil.rmtree(result, ignore_errors=True)  # a half-written result is no result; checkpoints are whole or absent
     result.mkdir(parents=True)
     checkpoints.mkdir(exist_ok=True)
@@ -78,11 +82,20 @@ def _made(partial: Path, folder: Path, make: Callable[[Path, Path], None], facts
         make(result, checkpoints)
     finally:
         seconds = earlier + time.monotonic() - start
-        clock.write_text(json.dumps(seconds))
+        with suppress(OSError):  # on a full disk the first error is the one to report
+            clock.write_text(f"{seconds}\n")
     (result / "stage.json").write_text(json.dumps(facts | {"seconds": round(seconds, 2)}, default=str, indent=1))
     result.replace(folder)
     shutil.rmtree(partial, ignore_errors=True)
     return seconds
+
+
+def _seconds(clock: Path) -> float:
+    """What earlier starts took; a clock that a kill or a full disk cut short counts from 0."""
+    with suppress(OSError, ValueError):
+        text = clock.read_text()
+        return float(text) if text.endswith("\n") else 0.0
+    return 0.0
 
 
 @contextmanager
