@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
@@ -217,10 +218,14 @@ class T5Backbone(Backbone):
             )
             if facts["untied"] and not _untied(self.module):  # transformers 5 ties T5 unless told otherwise
                 _untie(self.module, load_file(folder / "model.safetensors")["lm_head.weight"])
-        except (OSError, ValueError, KeyError) as error:
-            raise GenretError(f"{folder} holds no usable generator ({error}); train the run again") from error
-        self._first, self._vokens = facts["first_symbol"], vokens
+            self._first, self._vokens = int(facts["first_symbol"]), vokens
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise GenretError(f"{folder} holds no usable generator ({_line(error)}); train the run again") from error
         self.module.eval()
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _untied(model: Any) -> bool:

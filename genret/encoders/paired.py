@@ -177,9 +177,12 @@ class PairedEncoder(Encoder):
             heads = self._new_heads(int(widths["image_width"]), int(widths["text_width"]), seed=0)
             heads.load_state_dict(load_file(folder / "heads.safetensors"))
         except FileNotFoundError as error:
-            raise GenretError(f"{error.filename} is missing; the folder holds no trained heads") from error
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise GenretError(f"the heads in {folder} do not fit the recipe, or are damaged: {error}") from error
+            raise GenretError(f"there are no trained heads in {folder}: {error.filename} is missing; train the run again") from error
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise GenretError(
+                f"the heads in {folder} do not fit the recipe, or are damaged ({reason}); train the run again"
+            ) from error
         self.heads = heads.eval().to(self.device)
 
     def to(self, device: torch.device) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -29,6 +30,10 @@ from genret.quantize.rq import ResidualQuantizer
 
 CHUNK = 8192
 """Rows quantized at once, so that memory does not grow with the corpus."""
+
+
+KMEANS_ROWS = 1 << 16
+"""Most vectors that k-means looks at."""
 
 
 class RQTraining(LoopOptions):
@@ -64,7 +69,7 @@ class RQIdentifier(Identifier):
         """Decay of the moving averages."""
         dead_code_threshold: float = Field(0.05, ge=0, lt=1)
         """Codes chosen less often than this share of the average are revived at a residual of the batch; 0: never."""
-        kmeans_iters: int = Field(25, ge=0)
+        kmeans_iters: int = Field(10, ge=0)
         """Iterations of the k-means that initialises each level."""
         fit_texts: bool = False
         """Whether caption vectors, too, are quantized in training, so that codes also part what words part."""
@@ -120,11 +125,14 @@ class RQIdentifier(Identifier):
         return TokenizerNetwork(width, latent_width, c.hidden_width, quantizer)
 
     def _examples(self, train: Corpus, device: torch.device) -> Tensor:
-        """Everything that k-means initialises the codes from, (n, D)."""
+        """What k-means initialises the codes from, (n, D): a sample, where there is more than enough."""
         parts = [train.features if train.views is None else train.views.flatten(0, 1)]
         if self.config.fit_texts and train.text_features is not None:
             parts.append(train.text_features)
-        return torch.cat(parts).to(device)
+        examples = torch.cat(parts)
+        if len(examples) > KMEANS_ROWS:
+            examples = examples[torch.randperm(len(examples))[:KMEANS_ROWS]]
+        return examples.to(device)
 
     # ------------------------------------------------------------------------------------------------ using
     def identify(self, corpus: Corpus) -> Identifiers:
@@ -177,8 +185,9 @@ class RQIdentifier(Identifier):
             width = json.loads((folder / "tokenizer.json").read_text())["width"]
             network = self._network(int(width))
             network.load_state_dict(load_file(folder / "tokenizer.safetensors"))
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise GenretError(f"{folder} holds no usable identifier model ({error}); train the run again") from error
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())
+            raise GenretError(f"{folder} holds no usable identifier model ({reason}); train the run again") from error
         self.network = network.eval()
 
 

@@ -45,7 +45,10 @@ class Artifacts:
 
     def discard(self, artifact: Artifact) -> None:
         """Forgets an artifact that turned out to be damaged, so that it is made anew."""
-        shutil.rmtree(artifact.folder)
+        damaged = artifact.folder.with_suffix(".damaged")
+        shutil.rmtree(damaged, ignore_errors=True)
+        artifact.folder.replace(damaged)
+        shutil.rmtree(damaged, ignore_errors=True)
 
     def stage(self, name: str, options: Any, inputs: Iterable[str], make: Callable[[Path, Path], None]) -> Artifact:
         """Returns the stage's artifact, making it if it is not there.

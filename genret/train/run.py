@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from genret.assemble import Parts, components, device_of
-from genret.errors import UsageError
+from genret.errors import GenretError, UsageError
 from genret.evaluate.gate import Gate, gate_table, quality_gate
 from genret.evaluate.run import Evaluation
 from genret.interfaces import Corpus, FitContext, Identifiers
@@ -110,8 +111,8 @@ class Pipeline:
             encoder.save(folder)
 
         towers = [encoder.tower_key("image"), encoder.tower_key("text")]
-        artifact = self.stage("encoder", {"encoder": self.plain["encoder"]}, [train.key, dev.key, *towers], make)
-        encoder.load(artifact.folder)
+        options, inputs = {"encoder": self.plain["encoder"]}, [train.key, dev.key, *towers]
+        artifact = self.stage("encoder", options, inputs, make, encoder.load)
         encoder.to(self.device)
         return artifact
 
@@ -125,9 +126,7 @@ class Pipeline:
             identifier.save(folder)
 
         options = {"identifier": self.plain["identifier"], "loss": {name: self.plain["loss"][name] for name in losses}}
-        artifact = self.stage("identifier", options, [heads.key], make)
-        identifier.load(artifact.folder)
-        return artifact
+        return self.stage("identifier", options, [heads.key], make, identifier.load)
 
     def targets(self, train: Corpus, dev: Corpus, model: Artifact, train_split: Split, dev_split: Split) -> Artifact:
         """What captions are taught to write, and the quality gate: are these identifiers fit to be learnt?"""
@@ -143,7 +142,8 @@ class Pipeline:
 
         words = ("target_noise", "target_samples", "target_views", "dense_targets", "dense_temperature", "seed")
         options = {word: self.plain["train"][word] for word in words}
-        artifact = self.stage("targets", options, [model.key, train_split.key, dev_split.key], make)
+        inputs = [model.key, train_split.key, dev_split.key]
+        artifact = self.stage("targets", options, inputs, make, Targets.load)
         codes = Targets.load(artifact.folder).own.codes
         if codes is not None and (gate := self._gate(codes, dev)) is not None:
             self.ui.table(gate_table(gate))
@@ -184,8 +184,8 @@ class Pipeline:
 
         options = {word: self.plain[word] for word in ("backbone", "train", "search")}
         options["loss"] = {name: self.plain["loss"][name] for name in self.parts.generator_losses}
-        artifact = self.stage("generator", options, [targets_artifact.key], make)
-        backbone.load(artifact.folder, identifier.vokens)
+        load = partial(backbone.load, vokens=identifier.vokens)
+        artifact = self.stage("generator", options, [targets_artifact.key], make, load)
         backbone.module.to(self.device)
         return artifact
 
@@ -211,10 +211,25 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------------------ help for stages
     def stage(
-        self, name: str, options: dict[str, Any], inputs: list[str], make: Callable[[Path, Path], None]
+        self,
+        name: str,
+        options: dict[str, Any],
+        inputs: list[str],
+        make: Callable[[Path, Path], None],
+        load: Callable[[Path], Any],
     ) -> Artifact:
+        """Makes the artifact or finds it, and loads it; one that cannot be loaded is made anew."""
         options = options | {"seed": self.recipe.train.seed, "device": self.device.type}
         artifact = self.store.stage(name, options, inputs, make)
+        try:
+            load(artifact.folder)
+        except GenretError as error:
+            if not artifact.reused:
+                raise
+            self.ui.warn(f"{name}: what was stored cannot be used and is made anew ({error})")
+            self.store.discard(artifact)
+            artifact = self.store.stage(name, options, inputs, make)
+            load(artifact.folder)
         self.seconds[name] = round(artifact.seconds, 1)
         self.ui.note(f"{name}: {'reused' if artifact.reused else f'done in {artifact.seconds:.0f} s'}")
         return artifact

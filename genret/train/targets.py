@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from genret.errors import GenretError
 from genret.interfaces import Corpus, Identifier, Identifiers
 from genret.recipe import TrainOptions
 
@@ -62,9 +64,13 @@ class Targets(NamedTuple):
 
     @classmethod
     def load(cls, folder: Path) -> Targets:
-        tensors, plain = load_file(folder / "targets.safetensors"), json.loads((folder / "targets.json").read_text())
-        identifiers = Identifiers(tensors["owners"], tensors.get("codes"), plain["texts"])
-        return cls(identifiers, plain["num_own"], tensors["choices"], tensors["weights"])
+        try:
+            tensors = load_file(folder / "targets.safetensors")
+            plain = json.loads((folder / "targets.json").read_text())
+            identifiers = Identifiers(tensors["owners"], tensors.get("codes"), plain["texts"])
+            return cls(identifiers, plain["num_own"], tensors["choices"], tensors["weights"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise GenretError(f"{folder} holds no usable targets ({error}); train the run again") from error
 
 
 def make_targets(train: Corpus, identifier: Identifier, options: TrainOptions) -> Targets:
