@@ -53,7 +53,7 @@ def train(
         train_split = pipeline.read(pipeline.parts.dataset.train_split, views=pipeline.parts.encoder.num_views)
         dev_split = pipeline.read(pipeline.parts.dataset.dev_split)
         test_split = pipeline.read(pipeline.parts.dataset.test_split)
-    _refuse_leaks(train_split, dev_split, test_split, pipeline)
+    train_split = _without_leaks(train_split, [dev_split, test_split], ui)
     heads = pipeline.heads(train_split, dev_split)
     artifacts = {"encoder": heads}
     if recipe.retriever == "generative":
@@ -290,13 +290,14 @@ def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
         raise UsageError(f"{run} was begun with another recipe ({', '.join(changed)} differ); name another --run")
 
 
-def _refuse_leaks(train: Split, dev: Split, test: Split, pipeline: Pipeline) -> None:
-    """Searched pictures may not be trained on; the same picture in both is a fault of the data, said aloud."""
-    known = dict(zip(train.hashes, (record.uri for record in train.records), strict=True))
-    for split in (dev, test):
-        same = [(known[h], record.uri) for h, record in zip(split.hashes, split.records, strict=True) if h in known]
-        if same:
-            pipeline.ui.warn(
-                f"{len(same)} pictures of split '{split.name}' are also in the training split "
-                f"(the first: {same[0][1]} = {same[0][0]}); figures on it will be too good"
-            )
+def _without_leaks(train: Split, searched: list[Split], ui: Any) -> Split:
+    """Searched pictures are never trained on: where a data set has the same picture in both, training goes without."""
+    kept = train
+    for split in searched:
+        before = len(kept.records)
+        kept = kept.without(set(split.hashes))
+        if leaked := before - len(kept.records):
+            ui.note(f"{leaked} training pictures are also in the split '{split.name}'; they are left out of training")
+    if not kept.records:
+        raise GenretError("every training picture is also one that is searched; give train another split")
+    return kept
