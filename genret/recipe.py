@@ -88,8 +88,8 @@ class PlainOptions(Config):
 
     retriever: Literal["generative", "two-tower"] = "generative"
     """`two-tower` needs no identifier, backbone or loss."""
-    protocol: Literal["inductive", "transductive-index", "transductive-pseudo"] = "inductive"
-    """What training may know of the searched images."""
+    protocol: Literal["inductive"] = "inductive"
+    """What training may know of the searched images: inductive, nothing at all."""
     train: TrainOptions = TrainOptions()
     search: SearchOptions = SearchOptions()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,8 +41,8 @@ def validate(
         if show:
             ui.result(recipe.dump_yaml().rstrip())
         else:
-            again = " ".join([*map(str, recipes), *(f"--set {override}" for override in overrides or [])])
-            ui.result(f"The recipe is sound. Next: genret train {again}")
+            sets = [word for override in overrides or [] for word in ("--set", override)]
+            ui.result(f"The recipe is sound. Next: genret train {shlex.join([*map(str, recipes), *sets])}")
 
 
 def components(

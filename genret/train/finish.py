@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from genret.catalog.store import Catalog, NewImage
 from genret.data.images import decode_image
+from genret.errors import BadImage, GenretError
 from genret.evaluate.run import Evaluation, evaluate
 from genret.interfaces import Corpus
 from genret.retrievers.catalog import run_id_of
@@ -52,21 +53,44 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def finish_run(pipeline: Pipeline, artifacts: dict[str, Artifact], searched: Split, development: Split) -> Evaluation:
-    """Fills the run directory and measures the run on the split that it searches."""
+def finish_run(
+    pipeline: Pipeline, artifacts: dict[str, Artifact], searched: Split, development: Split
+) -> Evaluation | None:
+    """Fills the run directory and measures the run on the split that it searches, if that has captions to search by."""
     run, recipe, ui = pipeline.run, pipeline.recipe, pipeline.ui
     for name, artifact in artifacts.items():
         lend(artifact.folder, run / name)
     with pipeline.timed("catalog"), ui.progress("catalog", len(searched.records) + len(development.records)) as bar:
-        _make_catalog(pipeline, {searched.name: searched, development.name: development}, bar)
-    with pipeline.timed("evaluation"):
-        found = evaluate(run, "test", [recipe.search.num_beams], pipeline.registries, pipeline.settings, ui)
+        if not _keeps_catalog(pipeline):
+            _make_catalog(pipeline, {searched.name: searched, development.name: development}, bar)
+    found = None
+    if searched.captions:
+        with pipeline.timed("evaluation"):
+            found = evaluate(run, "test", [recipe.search.num_beams], pipeline.registries, pipeline.settings, ui)
     write_json(
         run / "environment.json",
         pipeline.environment | {"seconds": pipeline.seconds, "peak_memory_mb": peak_memory_mb()},
     )
-    write_json(run / "summary.json", {"seconds": pipeline.seconds, "evaluation": found.as_json()})
+    write_json(run / "summary.json", {"seconds": pipeline.seconds, "evaluation": found and found.as_json()})
     return found
+
+
+def _keeps_catalog(pipeline: Pipeline) -> bool:
+    """A finished run that is resumed keeps its catalog, and so the pictures that people added, if it can be used."""
+    run = pipeline.run
+    catalog, aside = run / "catalog.sqlite", run / "catalog.unusable.sqlite"
+    if not (run / "summary.json").exists() or not catalog.exists():
+        return False
+    try:
+        with Catalog.open(catalog, run_id=run_id_of(run)) as there:
+            there.image_count()
+    except GenretError as error:
+        pipeline.ui.warn(f"the catalog is made anew; add your own pictures again ({error}; it is kept as {aside.name})")
+        for suffix in ("", "-wal", "-shm"):
+            if (part := catalog.with_name(catalog.name + suffix)).exists():
+                part.replace(aside.with_name(aside.name + suffix))
+        return False
+    return True
 
 
 def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Any) -> None:
@@ -94,7 +118,10 @@ def _new_images(pipeline: Pipeline, split: Split, corpus: Corpus, searchable: bo
         names = packed_by_image(parts.identifier.identify(corpus), len(split.records))
     for row, record in enumerate(split.records):
         if searchable and not thumbnails.has(split.hashes[row]):
-            thumbnails.save(split.hashes[row], decode_image(parts.dataset.read(record), record.uri))
+            try:
+                thumbnails.save(split.hashes[row], decode_image(parts.dataset.read(record), record.uri))
+            except BadImage as error:  # it was there when its vector was made
+                pipeline.ui.warn(f"no thumbnail: {error}")
         yield NewImage(
             record.image_id,
             record.uri,

@@ -37,7 +37,8 @@ from genret.train.teacher import Teacher
 class TrainSummary(NamedTuple):
     run: Path
     seconds: dict[str, float]
-    evaluation: dict[str, Any]
+    evaluation: dict[str, Any] | None
+    """None where the searched pictures have no captions to search by"""
 
     def as_json(self) -> dict[str, Any]:
         return {"run": str(self.run), "seconds": self.seconds, "evaluation": self.evaluation}
@@ -63,10 +64,10 @@ def train(
         targets = pipeline.targets(train_corpus, dev_corpus, identifier, train_split, dev_split)
         artifacts["generator"] = pipeline.generator(train_corpus, dev_corpus, targets)
     found = finish_run(pipeline, artifacts, test_split, dev_split)
-    for table in found.tables():
+    for table in found.tables() if found is not None else ():
         ui.table(table)
-    ui.result(next_steps(run, found, pipeline.seconds))
-    return TrainSummary(run, pipeline.seconds, found.as_json())
+    ui.result(next_steps(run, len(test_split.records), found, pipeline.seconds))
+    return TrainSummary(run, pipeline.seconds, None if found is None else found.as_json())
 
 
 class Pipeline:
@@ -155,7 +156,9 @@ class Pipeline:
     def _gate(self, codes: torch.Tensor, dev: Corpus) -> Gate | None:
         """Usage and uniqueness over the training images, retrieval over the development images."""
         identifier = self.parts.identifier
-        assert identifier is not None and dev.text_features is not None and dev.owners is not None
+        assert identifier is not None
+        if dev.text_features is None or dev.owners is None:
+            return None
         dev_codes = identifier.identify(dev).codes
         reconstruction = identifier.reconstruct(dev_codes) if dev_codes is not None else None
         if reconstruction is None:
@@ -182,7 +185,8 @@ class Pipeline:
             fit_generator(backbone, examples, losses, recipe.train, recipe.search, development, context)
             backbone.save(folder)
 
-        options = {word: self.plain[word] for word in ("backbone", "train", "search")}
+        options = {word: self.plain[word] for word in ("backbone", "train")}
+        options["search"] = {word: self.plain["search"][word] for word in ("num_beams", "score", "end_symbol")}
         options["loss"] = {name: self.plain["loss"][name] for name in self.parts.generator_losses}
         load = partial(backbone.load, vokens=identifier.vokens)
         artifact = self.stage("generator", options, [targets_artifact.key], make, load)
@@ -199,7 +203,7 @@ class Pipeline:
 
     def _development(self, dev: Corpus, identifiers: Identifiers | None) -> Development | None:
         """A fixed sample of development captions, searched among all development images."""
-        if identifiers is None or dev.owners is None:
+        if identifiers is None or dev.owners is None or not dev.captions:
             return None
         backbone, recipe = self.parts.backbone, self.recipe
         assert backbone is not None
@@ -264,12 +268,13 @@ class _Timed:
             self.pipeline.ui.note(f"{self.name}: done in {seconds:.0f} s")
 
 
-def next_steps(run: Path, found: Evaluation, seconds: dict[str, float]) -> str:
+def next_steps(run: Path, num_images: int, found: Evaluation | None, seconds: dict[str, float]) -> str:
     """The last words of a training: what was made, how good it is, what to type next."""
-    recall = found.recall["10"]
-    how = f"finds {recall:.0f} % of the pictures among its first ten" if recall is not None else "answers"
+    how = "not measured: they have no captions"
+    if found is not None and (recall := found.recall["10"]) is not None:
+        how = f"{recall:.0f} % of them are found among the first ten"
     return (
-        f"\n{run} is ready after {sum(seconds.values()):.0f} s: it searches {found.num_images:,} pictures and {how}.\n"
+        f"\n{run} is ready after {sum(seconds.values()):.0f} s. It searches {num_images:,} pictures; {how}.\n"
         'Next:  genret search "a happy dog"\n'
         "       genret index FOLDER          adds your own pictures\n"
         "       genret evaluate --num-beams 1,5,10,20"
@@ -278,8 +283,6 @@ def next_steps(run: Path, found: Evaluation, seconds: dict[str, float]) -> str:
 
 def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
     """Writes the resolved recipe, or checks that a resumed run is the same experiment."""
-    if recipe.protocol != "inductive":
-        raise UsageError(f"protocol: '{recipe.protocol}' is not available in this version; use inductive")
     path = run / "recipe.yaml"
     if not path.exists():
         write_text(path, recipe.dump_yaml())
