@@ -8,6 +8,7 @@ bits: batch order is a function of (seed, epoch), and weights, optimizer and ran
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -24,6 +26,8 @@ from genret.errors import GenretError
 from genret.interfaces import FitContext, LoopOptions
 
 CHECKPOINT_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
 
 
 class LoopResult(NamedTuple):
@@ -192,7 +196,16 @@ class _Checkpoint:
         old = self.folder.with_suffix(".old")
         if old.exists() and not self.folder.exists():  # killed between the two renames of `save`
             old.replace(self.folder)
-        return (self.folder / "state.json").exists()
+        if not (self.folder / "state.json").exists():
+            return False
+        try:  # a machine that lost its power may leave files that were never written out
+            json.loads((self.folder / "state.json").read_text())
+            with safe_open(self.folder / "tensors.safetensors", "pt"):
+                return True
+        except (OSError, ValueError, SafetensorError) as error:
+            log.warning("the checkpoint %s is damaged (%s); this part starts anew", self.folder, error)
+            shutil.rmtree(self.folder)
+            return False
 
     def save_if_due(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, state: _Progress, best: dict[str, Tensor]

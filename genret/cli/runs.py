@@ -44,6 +44,8 @@ def fresh_run(run: Path) -> Path:
 def resumable_run(run: Path | None, recipes: Sequence[Path], settings: Settings) -> Path:
     """The directory that `--resume` continues: the one named, else the newest of this recipe that is not finished."""
     if run is not None:
+        if (run / "recipe.yaml.partial").is_file() and not (run / "recipe.yaml").exists():
+            (run / "recipe.yaml.partial").unlink()  # stopped while the first file was written
         if recipes and not (run.is_dir() and any(run.iterdir())) and not (settings.runs_dir / run).is_dir():
             return fresh_run(run)  # stopped before anything was written
         found = _find(run, settings)

@@ -177,7 +177,9 @@ class PairedEncoder(Encoder):
             heads = self._new_heads(int(widths["image_width"]), int(widths["text_width"]), seed=0)
             heads.load_state_dict(load_file(folder / "heads.safetensors"))
         except FileNotFoundError as error:
-            raise GenretError(f"there are no trained heads in {folder}: {error.filename} is missing; train the run again") from error
+            raise GenretError(
+                f"there are no trained heads in {folder}: {error.filename} is missing; train the run again"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = " ".join(str(error).split())
             raise GenretError(
