@@ -77,19 +77,28 @@ def describe(registries: Registries, kind: str, name: str, strict: bool = False)
 
 
 def _options(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
-    """Options of nested models follow their owner's, by key path."""
+    """Options of nested models follow their owner's, by key path; those of alternatives, one after the other."""
     for name, field in model.model_fields.items():
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, BaseModel):
-            default = None if field.is_required() else field.get_default(call_default_factory=True)
+        path, meaning = f"{prefix}{name}", " ".join((field.description or "").split())
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        models = [part for part in (field.annotation, *get_args(field.annotation)) if _is_model(part)]
+        if len(models) == 1:
             given = default if isinstance(default, BaseModel) else None
-            for option in _options(nested, f"{prefix}{name}."):
-                inner = option.name.removeprefix(f"{prefix}{name}.")
+            for option in _options(models[0], f"{path}."):
+                inner = option.name.removeprefix(f"{path}.")
                 yield option if given is None else option._replace(default=_dig(given, inner), required=False)
-            continue
-        default = None if field.is_required() else _json_of(field.get_default(call_default_factory=True))
-        meaning = " ".join((field.description or "").split())
-        yield Option(f"{prefix}{name}", _type_name(field.annotation), default, field.is_required(), meaning)
+        elif models:
+            kinds = [str(part.model_fields["type"].default) for part in models]
+            yield Option(path, " | ".join(kinds), getattr(default, "type", None), field.is_required(), meaning)
+            for kind, part in zip(kinds, models, strict=True):
+                own = (option for option in _options(part, f"{path}.") if option.name != f"{path}.type")
+                yield from (option._replace(name=f"{option.name} ({kind})") for option in own)
+        else:
+            yield Option(path, _type_name(field.annotation), _json_of(default), field.is_required(), meaning)
+
+
+def _is_model(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, BaseModel)
 
 
 def _dig(value: Any, path: str) -> Any:
