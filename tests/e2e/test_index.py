@@ -1,0 +1,213 @@
+"""Pictures come and go without retraining, whoever looks."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genret.assemble import open_retriever
+from genret.plugins import load_plugins
+from genret.settings import Settings
+
+
+@pytest.fixture
+def mine(tiny: Any, tmp_path: Path) -> Path:
+    """A folder with two pictures that no data set has."""
+    tiny.draw(tmp_path / "mine" / "one.png", "red", "cross", "white")
+    tiny.draw(tmp_path / "mine" / "deep" / "two.png", "blue", "circle", "white")
+    return tmp_path / "mine"
+
+
+def retriever_of(tiny: Any, run: Path) -> Any:
+    settings = Settings(home=tiny.home, device="cpu", num_threads=1)
+    return open_retriever(run, load_plugins((), settings).registries, settings)
+
+
+def found_by(retriever: Any) -> set[str]:
+    return {hit.image_id for hit in retriever.search(["a red cross"], k=50)[0].hits}
+
+
+def ids(folder: Path) -> set[str]:
+    return {str(folder / "one.png"), str(folder / "deep" / "two.png")}
+
+
+def test_added_pictures_are_found_at_once_and_removed_ones_are_gone(tiny, run, mine):
+    before = set(tiny.search("--run", run))
+    figures = tiny.genret("evaluate", "--run", run, "--json").document
+    open_one = retriever_of(tiny, run)
+    assert found_by(open_one) == before and len(before) == 8
+
+    assert tiny.genret("index", "--run", run, mine, "--json").document == {"added": 2, "removed": 0, "skipped": []}
+    assert set(tiny.search("--run", run)) == before | ids(mine)
+    assert found_by(open_one) == before | ids(mine), "a retriever that was open already"
+    assert tiny.genret("evaluate", "--run", run, "--json").document == figures, "only the split is measured"
+
+    again = tiny.genret("index", "--run", run, mine, "--json")
+    assert again.code == 1, "nothing was done"
+    there = [{"path": str(mine / name), "reason": "already there"} for name in ("one.png", "deep/two.png")]
+    assert json.loads(again.out) == {"added": 0, "removed": 0, "skipped": there}
+
+    gone = str(mine / "one.png")
+    removed = tiny.genret("index", "--run", run, "--remove", gone, "--remove", "nobody", "--json").document
+    assert removed == {
+        "added": 0,
+        "removed": 1,
+        "skipped": [{"path": "nobody", "reason": "there is no image of this id"}],
+    }
+    assert set(tiny.search("--run", run)) == found_by(open_one) == before | ids(mine) - {gone}
+    assert tiny.genret("index", "--run", run, mine, "--remove", gone, "--json").code == 0
+    assert tiny.genret("evaluate", "--run", run, "--json").document == figures
+
+
+def test_a_changed_picture_takes_the_place_of_the_old_one(tiny, run, mine):
+    tiny.genret("index", "--run", run, mine, "--json")
+    before = set(tiny.search("--run", run))
+    tiny.draw(mine / "one.png", "green", "line", "grey")
+    assert tiny.genret("index", "--run", run, mine, "--json").document["added"] == 1
+    assert set(tiny.search("--run", run)) == before
+
+
+def test_the_words_for_people(tiny, run, mine):
+    answer = tiny.genret("index", "--run", run, mine)
+    assert answer.code == 0 and answer.out.startswith("Added 2 pictures. Next: genret search")
+    answer = tiny.genret("search", "a red cross", "--run", run, "-k", 50)
+    assert answer.code == 0 and str(mine / "one.png") in answer.out and len(answer.out.splitlines()) == 10
+
+
+# ------------------------------------------------------------------------------------------------ answers in JSON
+def test_search_as_json(tiny):
+    found = tiny.genret("search", "a red square", "-k", 3, "--json").document
+    assert list(found) == ["query", "hits", "num_beams", "elapsed_ms"]
+    assert (found["query"], found["num_beams"]) == ("a red square", 10) and found["elapsed_ms"] > 0
+    for rank, hit in enumerate(found["hits"], 1):
+        assert list(hit) == ["rank", "image_id", "uri", "score", "identifier"]
+        assert hit["rank"] == rank and hit["uri"] == str(tiny.data / hit["image_id"]) and hit["score"] < 0
+        assert [symbol.partition("_")[0] for symbol in hit["identifier"]] == ["c0", "c1", "c2"]
+    assert len(found["hits"]) == 3
+    assert tiny.genret("search", "a red square", "-k", 25, "--json").document["num_beams"] == 25, "-k widens the beams"
+    assert tiny.genret("search", "a red square", "--num-beams", 4, "-k", 2, "--json").document["num_beams"] == 4
+
+
+def test_evaluate_as_json(tiny):
+    found = tiny.genret("evaluate", "--num-beams", "1,5,10", "--json").document
+    promised = {"protocol", "split", "num_queries", "num_images", "num_beams", "recall", "identifier_recall"}
+    promised |= {"by_num_beams", "two_tower", "ceiling", "reranked", "ledger", "identifier"}
+    assert promised <= set(found)
+    assert (found["protocol"], found["split"], found["num_queries"], found["num_images"]) == ("inductive", "test", 16, 8)
+    assert list(found["by_num_beams"]) == ["1", "5", "10"] and found["num_beams"] == 10
+    assert found["by_num_beams"]["1"]["5"] is None and found["by_num_beams"]["5"]["10"] is None
+    assert set(found["identifier"]) == {"unique_rate", "max_bucket", "perplexity"}
+    dev = tiny.genret("evaluate", "--split", "dev", "--json").document
+    assert (dev["split"], dev["num_images"]) == ("dev", 8) and dev["recall"].keys() == found["recall"].keys()
+
+
+def test_many_queries_are_answered_in_the_order_asked(tiny, tmp_path):
+    asked = [f"a {colour} {shape}" for colour in ("red", "blue") for shape in ("cross", "line", "cross")]
+    (tmp_path / "queries.txt").write_text("\n".join(asked) + "\n")
+    from_file = tiny.genret("search", "--queries", tmp_path / "queries.txt", "-k", 2)
+    from_pipe = tiny.genret("search", "--queries", "-", "-k", 2, stdin="\n".join(asked))
+    for answer in (from_file, from_pipe):
+        assert answer.code == 0, answer.err
+        documents = [json.loads(line) for line in answer.out.splitlines()]
+        assert [document["query"] for document in documents] == asked
+        for document in documents:
+            alone = tiny.genret("search", document["query"], "-k", 2, "--json").document
+            assert [hit["image_id"] for hit in document["hits"]] == [hit["image_id"] for hit in alone["hits"]]
+
+
+def test_where(tiny, run, mine):
+    tiny.genret("index", "--run", run, mine, "--json")
+    everything = tiny.search("--run", run)
+    red = tiny.search("--run", run, "--where", "colour=red")
+    assert 0 < len(red) < 8 and set(red) < set(everything)
+    assert red == [image for image in everything if image in red], "a filter changes no order"
+    assert set(tiny.search("--run", run, "--where", "folder=deep")) == {str(mine / "deep" / "two.png")}
+    assert tiny.search("--run", run, "--where", "colour=pink") == []
+
+
+# ------------------------------------------------------------------------------------------------ places and kinds
+def test_a_copied_run_searches_with_an_empty_home(tiny, tmp_path):
+    """A run needs nothing of the home that it was trained in, nor its pictures."""
+    run = shutil.copytree(tiny.run, tmp_path / "elsewhere")
+    assert tiny.search("--run", run, home=tmp_path / "empty") == tiny.search()
+    assert not (tmp_path / "empty").exists(), "searching writes nothing there"
+    first = tiny.genret("evaluate", "--run", run, "--json", home=tmp_path / "empty").document
+    assert first == tiny.genret("evaluate", "--json").document
+
+
+def test_two_towers(tiny, tmp_path, mine):
+    run = tmp_path / "two-tower"
+    answer = tiny.genret("train", tiny.recipe, "--set", "retriever=two-tower", "--run", run, "--json")
+    trained = answer.document["evaluation"]
+    assert "encoder: reused" in answer.err
+    assert trained["recall"] == trained["two_tower"] == tiny.genret("evaluate", "--json").document["two_tower"]
+    assert (trained["num_beams"], trained["ledger"], trained["by_num_beams"], trained["ceiling"]) == (None, [], {}, None)
+    found = tiny.genret("search", "a red square on grey", "--run", run, "-k", 50, "--json").document
+    assert found["num_beams"] is None and len(found["hits"]) == 8
+    assert all(hit["identifier"] is None for hit in found["hits"])
+    assert tiny.genret("index", "--run", run, mine, "--json").document["added"] == 2
+    assert ids(mine) < set(tiny.search("--run", run))
+    assert tiny.genret("evaluate", "--run", run, "--json").document == trained
+
+
+def test_dense_reranking_orders_like_two_towers(tiny, tmp_path):
+    """With a beam as wide as the catalog, all images are reranked: the order is that of the dense search."""
+    dense, towers = tmp_path / "dense", tmp_path / "towers"
+    answer = tiny.genret("train", tiny.recipe, "--set", "rerank=dense", "--run", dense, "--json")
+    assert answer.code == 0 and "generator: reused" in answer.err
+    assert tiny.genret("train", tiny.recipe, "--set", "retriever=two-tower", "--run", towers, "--json").code == 0
+    found = tiny.genret("search", "a red square on grey", "--run", dense, "-k", 50, "--json").document
+    assert [hit["image_id"] for hit in found["hits"]] == tiny.search("--run", towers)
+    assert found["num_beams"] == 50 and all(hit["identifier"] for hit in found["hits"])
+    figures = answer.document["evaluation"]
+    assert figures["reranked"] == figures["two_tower"]
+
+
+@pytest.mark.parametrize("settings", [[], ["rerank=dense"], ["retriever=two-tower"]], ids=str)
+def test_an_emptied_catalog_has_no_hits(tiny, tmp_path, settings):
+    run = tmp_path / "run"
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert tiny.genret("train", tiny.recipe, *words, "--run", run, "--json").code == 0
+    everything = tiny.search("--run", run)
+    removed = tiny.genret("index", "--run", run, *(word for name in everything for word in ("--remove", name)), "--json")
+    assert removed.document["removed"] == 8
+    assert tiny.search("--run", run) == []
+    assert tiny.search("--run", run, "--where", "colour=red") == []
+    answer = tiny.genret("search", "a red square", "--run", run)
+    assert answer.code == 0 and answer.out == "" and "Nothing found" in answer.err
+    assert tiny.genret("index", "--run", run, tiny.data, "--json").document["added"] > 0
+    assert tiny.search("--run", run), "filled again, it searches again"
+
+
+ADD = """
+import sys
+import torch
+from genret.cli import main
+torch.set_num_threads(1)
+main(["index", "--run", sys.argv[1], *sys.argv[2:], "--json"])
+"""
+
+
+def test_two_processes_that_add_at_once_lose_nothing(tiny, run, tmp_path):
+    """Some pictures are common to both, under other names: their thumbnails are written by both."""
+    for name in ("left", "right"):
+        for number, (colour, shape) in enumerate((c, s) for c in ("red", "blue", "green") for s in ("cross", "circle")):
+            ground = "white" if number % 2 else {"left": "pink", "right": "brown"}[name]
+            tiny.draw(tmp_path / name / f"{number}.png", colour, shape, ground)
+    before = set(tiny.search("--run", run))
+    words = [sys.executable, "-c", ADD, str(run)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([*words, str(tmp_path / name)], **pipes) for name in ("left", "right")]
+    for process in both:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert json.loads(out) == {"added": 6, "removed": 0, "skipped": []}
+    added = {str(path) for name in ("left", "right") for path in (tmp_path / name).iterdir()}
+    assert set(tiny.search("--run", run)) == before | added
+    assert not list((run / "thumbnails").rglob("*.partial"))
