@@ -47,6 +47,12 @@ class BadImage(GenretError):
     """A file that is no usable picture. Long runs skip and report it; they never end because of it."""
 
 
+def one_line(error: object, most: int = 200) -> str:
+    """What an error of another library says, short enough to stand within a sentence."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`", did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

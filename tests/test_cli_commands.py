@@ -296,7 +296,7 @@ def test_train_refuses_a_used_directory(cli, recipe, trained, tmp_path):
     assert result.exit_code == 2 and "--resume" in result.stderr
     assert cli("train", str(recipe), "--run", str(recipe)).exit_code == 2, "a file is no run directory"
     result = cli("train", str(recipe), "--run", str(recipe / "below-a-file"))
-    assert result.exit_code == 1 and "Not a directory" in result.stderr
+    assert result.exit_code == 1 and "a file where a folder is needed" in result.stderr
     assert len(trained) == 1
 
 

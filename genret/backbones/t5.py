@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
 from genret import interfaces
 from genret.backbones import t5_decoder
 from genret.backbones.tokenizers import train_tokenizer
-from genret.errors import GenretError, UsageError
+from genret.errors import GenretError, UsageError, one_line
 from genret.interfaces import Backbone, Identifiers, Vokens
 
 
@@ -220,12 +220,11 @@ class T5Backbone(Backbone):
                 _untie(self.module, load_file(folder / "model.safetensors")["lm_head.weight"])
             self._first, self._vokens = int(facts["first_symbol"]), vokens
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise GenretError(f"{folder} holds no usable generator ({_line(error)}); train the run again") from error
+            raise GenretError(
+                f"{folder} holds no usable generator ({one_line(error)}); "
+                "make it anew with: genret train --run DIR --resume"
+            ) from error
         self.module.eval()
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _untied(model: Any) -> bool:

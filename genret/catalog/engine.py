@@ -140,6 +140,8 @@ def friendly(name: str) -> Iterator[None]:
 def _fault(name: str, said: str) -> str:
     if "disk is full" in said or "No space left" in said:
         return f"cannot write {name}: the disk is full; make room and try again, nothing was changed"
+    if "disk I/O error" in said:
+        return f"cannot read or write {name}: the disk may be full or failing; make room and try again"
     if "readonly" in said or "read-only" in said:
         return f"cannot write {name}: it may only be read; check the rights of the file and its folder"
     if "not a database" in said or "malformed" in said or "encrypted" in said:

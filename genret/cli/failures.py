@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from genret.errors import GenretError, RecipeError
+from genret.errors import GenretError, RecipeError, one_line
 
 _FULL = ("No space left on device", "database or disk is full")
 _READ_ONLY = ("attempt to write a readonly database", "unable to open database file", "Read-only file system")
@@ -55,18 +55,15 @@ def explain(error: BaseException) -> str:
         return f"the disk is full{where}; make room and run the command again (train: with --resume)"
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
         return f"no permission to read or write{where}; choose another folder (--run, GENRET_HOME) or change its rights"
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return f"there is a file where a folder is needed{where}; choose another folder (--run, GENRET_HOME)"
     if any(phrase in text for phrase in _READ_ONLY):
-        return f"a file cannot be written: {_one_line(text)}; check its folder's rights"
+        return f"a file cannot be written: {one_line(text, 300)}; check its folder's rights"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; lower the recipe's batch sizes"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{where}"
-    return f"unexpected {type(error).__name__}: {_one_line(text)} (--debug shows where)"
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 300 else line[:297] + "..."
+    return f"unexpected {type(error).__name__}: {one_line(text, 300)} (--debug shows where)"
 
 
 def _say(text: str) -> None:

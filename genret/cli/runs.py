@@ -46,7 +46,9 @@ def resumable_run(run: Path | None, recipes: Sequence[Path], settings: Settings)
     if run is not None:
         if (run / "recipe.yaml.partial").is_file() and not (run / "recipe.yaml").exists():
             (run / "recipe.yaml.partial").unlink()  # stopped while the first file was written
-        if recipes and not (run.is_dir() and any(run.iterdir())) and not (settings.runs_dir / run).is_dir():
+        empty = run.is_dir() and not any(run.iterdir())
+        absent = not run.exists() and not (settings.runs_dir / run).is_dir()
+        if recipes and (empty or absent):
             return fresh_run(run)  # stopped before anything was written
         found = _find(run, settings)
         if not (found / "recipe.yaml").is_file():

@@ -22,7 +22,7 @@ from genret.encoders.open_clip import OpenCLIPImage, OpenCLIPImageTower, OpenCLI
 from genret.encoders.sentence import SentenceText, SentenceTextTower
 from genret.encoders.timm_tower import TimmImage, TimmImageTower
 from genret.encoders.towers import ImageTower, TextTower, Tower
-from genret.errors import GenretError
+from genret.errors import GenretError, one_line
 from genret.interfaces import Config, Encoder, FitContext, LoopOptions, Pairs
 from genret.loop import run
 
@@ -176,14 +176,10 @@ class PairedEncoder(Encoder):
             widths = json.loads((folder / "heads.json").read_text(encoding="utf-8"))
             heads = self._new_heads(int(widths["image_width"]), int(widths["text_width"]), seed=0)
             heads.load_state_dict(load_file(folder / "heads.safetensors"))
-        except FileNotFoundError as error:
-            raise GenretError(
-                f"there are no trained heads in {folder}: {error.filename} is missing; train the run again"
-            ) from error
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
             raise GenretError(
-                f"the heads in {folder} do not fit the recipe, or are damaged ({reason}); train the run again"
+                f"{folder} holds no usable heads of the encoder ({one_line(error)}); "
+                "make it anew with: genret train --run DIR --resume"
             ) from error
         self.heads = heads.eval().to(self.device)
 

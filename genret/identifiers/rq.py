@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genret import interfaces, loop
-from genret.errors import GenretError
+from genret.errors import GenretError, one_line
 from genret.identifiers.autoencoder import Tokenized, TokenizerNetwork
 from genret.interfaces import (
     Corpus,
@@ -186,8 +186,10 @@ class RQIdentifier(Identifier):
             network = self._network(int(width))
             network.load_state_dict(load_file(folder / "tokenizer.safetensors"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())
-            raise GenretError(f"{folder} holds no usable identifier model ({reason}); train the run again") from error
+            raise GenretError(
+                f"{folder} holds no usable identifier model ({one_line(error)}); "
+                "make it anew with: genret train --run DIR --resume"
+            ) from error
         self.network = network.eval()
 
 

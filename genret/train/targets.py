@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genret.errors import GenretError
+from genret.errors import GenretError, one_line
 from genret.interfaces import Corpus, Identifier, Identifiers
 from genret.recipe import TrainOptions
 
@@ -70,7 +70,7 @@ class Targets(NamedTuple):
             identifiers = Identifiers(tensors["owners"], tensors.get("codes"), plain["texts"])
             return cls(identifiers, plain["num_own"], tensors["choices"], tensors["weights"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise GenretError(f"{folder} holds no usable targets ({error}); train the run again") from error
+            raise GenretError(f"{folder} holds no usable targets ({one_line(error)})") from error
 
 
 def make_targets(train: Corpus, identifier: Identifier, options: TrainOptions) -> Targets:

@@ -99,7 +99,12 @@ def test_evaluate_as_json(tiny):
     promised = {"protocol", "split", "num_queries", "num_images", "num_beams", "recall", "identifier_recall"}
     promised |= {"by_num_beams", "two_tower", "ceiling", "reranked", "ledger", "identifier"}
     assert promised <= set(found)
-    assert (found["protocol"], found["split"], found["num_queries"], found["num_images"]) == ("inductive", "test", 16, 8)
+    assert (found["protocol"], found["split"], found["num_queries"], found["num_images"]) == (
+        "inductive",
+        "test",
+        16,
+        8,
+    )
     assert list(found["by_num_beams"]) == ["1", "5", "10"] and found["num_beams"] == 10
     assert found["by_num_beams"]["1"]["5"] is None and found["by_num_beams"]["5"]["10"] is None
     assert set(found["identifier"]) == {"unique_rate", "max_bucket", "perplexity"}
@@ -147,7 +152,12 @@ def test_two_towers(tiny, tmp_path, mine):
     trained = answer.document["evaluation"]
     assert "encoder: reused" in answer.err
     assert trained["recall"] == trained["two_tower"] == tiny.genret("evaluate", "--json").document["two_tower"]
-    assert (trained["num_beams"], trained["ledger"], trained["by_num_beams"], trained["ceiling"]) == (None, [], {}, None)
+    assert (trained["num_beams"], trained["ledger"], trained["by_num_beams"], trained["ceiling"]) == (
+        None,
+        [],
+        {},
+        None,
+    )
     found = tiny.genret("search", "a red square on grey", "--run", run, "-k", 50, "--json").document
     assert found["num_beams"] is None and len(found["hits"]) == 8
     assert all(hit["identifier"] is None for hit in found["hits"])
@@ -175,7 +185,9 @@ def test_an_emptied_catalog_has_no_hits(tiny, tmp_path, settings):
     words = [word for setting in settings for word in ("--set", setting)]
     assert tiny.genret("train", tiny.recipe, *words, "--run", run, "--json").code == 0
     everything = tiny.search("--run", run)
-    removed = tiny.genret("index", "--run", run, *(word for name in everything for word in ("--remove", name)), "--json")
+    removed = tiny.genret(
+        "index", "--run", run, *(word for name in everything for word in ("--remove", name)), "--json"
+    )
     assert removed.document["removed"] == 8
     assert tiny.search("--run", run) == []
     assert tiny.search("--run", run, "--where", "colour=red") == []
