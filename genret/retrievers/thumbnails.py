@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import uuid
 from pathlib import Path
 
 from PIL import Image
@@ -27,7 +27,7 @@ class Thumbnails:
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")  # two processes may add the same picture at once
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")  # two may add the same picture at once
         try:
             partial.write_bytes(thumbnail(picture))
             partial.replace(path)

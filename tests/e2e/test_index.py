@@ -6,13 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from genret.assemble import open_retriever
 from genret.plugins import load_plugins
+from genret.retrievers.thumbnails import Thumbnails
 from genret.settings import Settings
 
 
@@ -197,12 +201,20 @@ def test_an_emptied_catalog_has_no_hits(tiny, tmp_path, settings):
     assert tiny.search("--run", run), "filled again, it searches again"
 
 
-ADD = """
-import sys
-import torch
+ADD_AT_ONCE = """
+import os, sys
+import timm, torch, transformers
+import genret.assemble, genret.backbones.t5, genret.encoders.paired, genret.identifiers.rq
 from genret.cli import main
+
+run, *folders = sys.argv[1:]
 torch.set_num_threads(1)
-main(["index", "--run", sys.argv[1], *sys.argv[2:], "--json"])
+children = []
+for folder in folders:
+    children.append(os.fork())
+    if not children[-1]:
+        main(["index", "--run", run, folder, "--json"])
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
 """
 
 
@@ -213,13 +225,27 @@ def test_two_processes_that_add_at_once_lose_nothing(tiny, run, tmp_path):
             ground = "white" if number % 2 else {"left": "pink", "right": "brown"}[name]
             tiny.draw(tmp_path / name / f"{number}.png", colour, shape, ground)
     before = set(tiny.search("--run", run))
-    words = [sys.executable, "-c", ADD, str(run)]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen([*words, str(tmp_path / name)], **pipes) for name in ("left", "right")]
-    for process in both:
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
-        assert json.loads(out) == {"added": 6, "removed": 0, "skipped": []}
+    words = [sys.executable, "-c", ADD_AT_ONCE, run, tmp_path / "left", tmp_path / "right"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert reports == [{"added": 6, "removed": 0, "skipped": []}] * 2
     added = {str(path) for name in ("left", "right") for path in (tmp_path / name).iterdir()}
     assert set(tiny.search("--run", run)) == before | added
     assert not list((run / "thumbnails").rglob("*.partial"))
+
+
+def test_threads_that_save_the_same_thumbnail_do_not_meet(tmp_path):
+    picture = Image.new("RGB", (40, 30), "red")
+    for number in range(20):
+        store, start = Thumbnails(tmp_path), Barrier(4)
+
+        def save(store: Thumbnails = store, number: int = number, start: Barrier = start) -> None:
+            start.wait()
+            store.save(f"{number:064}", picture)
+
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(save) for _ in range(4)]:
+                done.result()
+        assert store.open(f"{number:064}").size == (40, 30)
+    assert not list(tmp_path.rglob("*.partial"))
