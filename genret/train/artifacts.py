@@ -64,7 +64,10 @@ class Artifacts:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(folder.with_suffix(".lock")):
                 if facts.exists():
-                    return Artifact(name, key, folder, True, json.loads(facts.read_text())["seconds"])
+                    with suppress(ValueError, KeyError, TypeError):
+                        return Artifact(name, key, folder, True, float(json.loads(facts.read_text())["seconds"]))
+                if folder.exists():  # a machine that lost its power may leave files that were never written out
+                    shutil.rmtree(folder)
                 seconds = _made(partial, folder, make, {"name": name, "options": options, "inputs": list(inputs)})
         except OSError as error:
             raise GenretError(
@@ -106,4 +109,15 @@ def _locked(path: Path) -> Iterator[None]:
     """Two runs that need the same stage make it once. The lock ends with the process, however it ends."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def only_trainer(run: Path) -> Iterator[None]:
+    """Refuses to train a run directory that another process is training."""
+    with (run / ".train.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GenretError(f"{run} is being trained by another process; wait for it to end, or stop it") from None
         yield

@@ -40,6 +40,12 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def mend_lines(path: Path) -> None:
+    """Drops a last line that a full disk or a kill cut short."""
+    if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
+        path.write_bytes(data[: data.rfind(b"\n") + 1])
+
+
 def lend(source: Path, target: Path) -> None:
     """Puts a finished stage into a run directory, by hard links where it can: neither ever changes."""
     shutil.rmtree(target, ignore_errors=True)

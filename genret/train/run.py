@@ -25,10 +25,10 @@ from genret.recipe import Recipe, load_recipe
 from genret.registry import Registries
 from genret.retrievers.generative import index_trie, tokens_with_end
 from genret.settings import Settings
-from genret.train.artifacts import Artifact, Artifacts, content_key
+from genret.train.artifacts import Artifact, Artifacts, content_key, only_trainer
 from genret.train.data import Split, corpus_of, read_split
 from genret.train.environment import describe
-from genret.train.finish import finish_run, write_json, write_text
+from genret.train.finish import finish_run, mend_lines, write_json, write_text
 from genret.train.generator import Development, Examples, fit_generator
 from genret.train.targets import Targets, make_targets
 from genret.train.teacher import Teacher
@@ -49,6 +49,12 @@ def train(
 ) -> TrainSummary:
     """Runs what is missing of the recipe's stages and leaves a finished run directory."""
     _begin(recipe, run, registries)
+    with only_trainer(run):
+        mend_lines(run / "metrics.jsonl")
+        return _train(recipe, run, registries, settings, ui)
+
+
+def _train(recipe: Recipe, run: Path, registries: Registries, settings: Settings, ui: Any) -> TrainSummary:
     pipeline = Pipeline(recipe, run, registries, settings, ui)
     with pipeline.timed("features"):
         train_split = pipeline.read(pipeline.parts.dataset.train_split, views=pipeline.parts.encoder.num_views)

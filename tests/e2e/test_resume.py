@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from genret.train.artifacts import only_trainer
+
 KILLS = [
     "features:2", "features:3", "heads:2", "heads:4", "tokenizer:2", "tokenizer:5", "targets:1", "targets:2",
     "generator:2", "generator:5", "catalog:2", "catalog:3", "evaluation:1", "evaluation:1",
@@ -127,8 +129,19 @@ def test_a_damaged_checkpoint_or_stage_is_made_anew(trainer: Trainer, whole: Pat
         "generator/*.partial/checkpoints/*/tensors.safetensors"
     )
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with (trainer.folder / "torn-run" / "metrics.jsonl").open("a") as stream:
+        stream.write('{"stage": "gener')
+    (facts,) = (trainer.folder / "torn" / "artifacts").glob("targets/*/stage.json")
+    facts.write_text("")
     (codebooks,) = (trainer.folder / "torn" / "artifacts").glob("identifier/*/tokenizer.safetensors")
     codebooks.write_bytes(codebooks.read_bytes()[:-100])
     assert trainer.train("torn", "--resume") == 0, trainer.said()
     assert load_file(trainer.folder / "torn-run" / "identifier" / "tokenizer.safetensors")
     assert_same(trainer.folder / "torn-run", whole)
+
+
+def test_two_trainings_of_one_run(trainer: Trainer, whole: Path) -> None:
+    with only_trainer(whole):
+        assert trainer.train("whole", "--resume") == 1
+        assert trainer.said().rstrip().endswith("is being trained by another process; wait for it to end, or stop it")
+    assert trainer.train("whole", "--resume") == 0, "the lock ends with its owner"
