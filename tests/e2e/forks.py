@@ -31,6 +31,7 @@ import genret.encoders.paired
 import genret.identifiers.rq
 import genret.losses.generator
 import genret.losses.tokenizer
+import genret.train.pipeline
 import genret.train.run
 from genret import cli, loop
 from genret.catalog.store import Catalog
@@ -81,8 +82,8 @@ def arm(killer: Killer) -> None:
         encode.__kwdefaults__["batch_size"] = 7
     finish.CATALOG_CHUNK = 3
     after(killer, FeatureCache, "put_many", "features")
-    before(killer, genret.train.run, "make_targets", "targets")
-    after(killer, genret.train.run.Targets, "save", "targets")
+    before(killer, genret.train.pipeline, "make_targets", "targets")
+    after(killer, genret.train.pipeline.Targets, "save", "targets")
     after(killer, Catalog, "add", "catalog")
     before(killer, finish, "evaluate", "evaluation")
     steps = 0

@@ -1,0 +1,220 @@
+"""The stages of a training, each an artifact: what is there is reused, what was interrupted continues.
+
+It knows how stages hang together and what each is keyed by; what happens inside one is its component's affair.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genret.assemble import Parts, components, device_of
+from genret.errors import GenretError
+from genret.evaluate.gate import Gate, gate_table, quality_gate
+from genret.interfaces import Corpus, FitContext, Identifiers
+from genret.recipe import Recipe
+from genret.registry import Registries
+from genret.retrievers.generative import index_trie, tokens_with_end
+from genret.settings import Settings
+from genret.train.artifacts import Artifact, Artifacts
+from genret.train.data import Split, corpus_of, read_split
+from genret.train.environment import describe
+from genret.train.files import write_json
+from genret.train.generator import Development, Examples, fit_generator
+from genret.train.targets import Targets, make_targets
+from genret.train.teacher import Teacher
+
+
+class Pipeline:
+    """One run's stages, in order; knows where everything is kept and how long it took."""
+
+    def __init__(self, recipe: Recipe, run: Path, registries: Registries, settings: Settings, ui: Any):
+        self.recipe, self.run, self.registries, self.settings, self.ui = recipe, run, registries, settings, ui
+        self.parts: Parts = components(recipe, registries)
+        self.device = device_of(settings)
+        self.plain = recipe.canonical()
+        self.store = Artifacts(settings.artifacts_dir)
+        self.seconds: dict[str, float] = {}
+        self.parts.encoder.to(self.device)
+        origins = {
+            f"{kind} {slot.type}": registries.of(kind).origin(slot.type)
+            for kind, slot in self._slots()
+            if slot is not None
+        }
+        self.environment = describe(self.device, recipe.train.seed, origins)
+
+    def _slots(self) -> list[tuple[str, Any]]:
+        r = self.recipe
+        return [("dataset", r.dataset), ("encoder", r.encoder), ("identifier", r.identifier), ("backbone", r.backbone)]
+
+    # ------------------------------------------------------------------------------------------------ stages
+    def read(self, split: str, views: int = 1) -> Split:
+        found = read_split(
+            self.parts.dataset, split, self.parts.encoder, views, self.settings.features_dir, self.ui.progress
+        )
+        for item in found.skipped[:5]:
+            self.ui.warn(f"left out {item.path}: {item.reason}")
+        if len(found.skipped) > 5:
+            self.ui.warn(f"... and {len(found.skipped) - 5} more of split '{split}' were left out")
+        return found
+
+    def heads(self, train: Split, dev: Split) -> Artifact:
+        """The encoder's trained heads (none for encoders that come with a joint space)."""
+        encoder = self.parts.encoder
+
+        def make(folder: Path, checkpoints: Path) -> None:
+            encoder.fit(train.pairs, dev.pairs, self.context(checkpoints))
+            encoder.save(folder)
+
+        towers = [encoder.tower_key("image"), encoder.tower_key("text")]
+        options, inputs = {"encoder": self.plain["encoder"]}, [train.key, dev.key, *towers]
+        artifact = self.stage("encoder", options, inputs, make, encoder.load)
+        encoder.to(self.device)
+        return artifact
+
+    def identifier(self, train: Corpus, heads: Artifact) -> Artifact:
+        """The identifier model (paper 3.1)."""
+        identifier, losses = self.parts.identifier, self.parts.tokenizer_losses
+        assert identifier is not None
+
+        def make(folder: Path, checkpoints: Path) -> None:
+            identifier.fit(train, losses, self.context(checkpoints))
+            identifier.save(folder)
+
+        options = {"identifier": self.plain["identifier"], "loss": {name: self.plain["loss"][name] for name in losses}}
+        return self.stage("identifier", options, [heads.key], make, identifier.load)
+
+    def targets(self, train: Corpus, dev: Corpus, model: Artifact, train_split: Split, dev_split: Split) -> Artifact:
+        """What captions are taught to write, and the quality gate: are these identifiers fit to be learnt?"""
+        identifier = self.parts.identifier
+        assert identifier is not None
+
+        def make(folder: Path, checkpoints: Path) -> None:
+            targets = make_targets(train, identifier, self.recipe.train)
+            targets.save(folder)
+            codes = targets.own.codes
+            if codes is not None and (gate := self._gate(codes, dev)) is not None:
+                write_json(folder / "quality.json", gate.as_json())
+
+        words = ("target_noise", "target_samples", "target_views", "dense_targets", "dense_temperature", "seed")
+        options = {word: self.plain["train"][word] for word in words}
+        inputs = [model.key, train_split.key, dev_split.key]
+        artifact = self.stage("targets", options, inputs, make, Targets.load)
+        codes = Targets.load(artifact.folder).own.codes
+        if codes is not None and (gate := self._gate(codes, dev)) is not None:
+            self.ui.table(gate_table(gate))
+            for warning in gate.warnings():
+                self.ui.warn(warning)
+            write_json(self.run / "quality.json", gate.as_json())
+        return artifact
+
+    def _gate(self, codes: torch.Tensor, dev: Corpus) -> Gate | None:
+        """Usage and uniqueness over the training images, retrieval over the development images."""
+        identifier = self.parts.identifier
+        assert identifier is not None
+        if dev.text_features is None or dev.owners is None:
+            return None
+        dev_codes = identifier.identify(dev).codes
+        reconstruction = identifier.reconstruct(dev_codes) if dev_codes is not None else None
+        if reconstruction is None:
+            return None
+        sizes = identifier.vokens.sizes
+        return quality_gate(codes, sizes, dev.text_features, dev.features, reconstruction, dev.owners)
+
+    def generator(self, train: Corpus, dev: Corpus, targets_artifact: Artifact) -> Artifact:
+        """The language model that writes identifiers (paper 3.2)."""
+        identifier, backbone, recipe = self.parts.identifier, self.parts.backbone, self.recipe
+        assert identifier is not None and backbone is not None
+        targets = Targets.load(targets_artifact.folder)
+
+        def make(folder: Path, checkpoints: Path) -> None:
+            backbone.build(identifier.vokens, identifier.code_vectors(), train.captions, recipe.train.seed)
+            backbone.module.to(self.device)
+            end = recipe.search.end_symbol
+            tokens = tokens_with_end(backbone, targets.identifiers, end)
+            trie = index_trie(backbone, targets.own, np.arange(len(train.features)), end).trie
+            examples = Examples(train.captions, targets, tokens, trie, self._teacher(train))
+            development = self._development(dev, identifier.identify(dev) if identifier.identifies_new_images else None)
+            losses = self.parts.generator_losses
+            context = self.context(checkpoints)
+            fit_generator(backbone, examples, losses, recipe.train, recipe.search, development, context)
+            backbone.save(folder)
+
+        options = {word: self.plain[word] for word in ("backbone", "train")}
+        options["search"] = {word: self.plain["search"][word] for word in ("num_beams", "score", "end_symbol")}
+        options["loss"] = {name: self.plain["loss"][name] for name in self.parts.generator_losses}
+        load = partial(backbone.load, vokens=identifier.vokens)
+        artifact = self.stage("generator", options, [targets_artifact.key], make, load)
+        backbone.module.to(self.device)
+        return artifact
+
+    def _teacher(self, train: Corpus) -> Teacher | None:
+        identifier, backbone, options = self.parts.identifier, self.parts.backbone, self.recipe.train
+        wanted = options.teacher_targets > 0 or any(loss.needs_teacher for loss in self.parts.generator_losses.values())
+        if not wanted:
+            return None
+        assert identifier is not None and backbone is not None and train.text_features is not None
+        return Teacher(identifier, backbone, train.text_features, options.teacher_temperature)
+
+    def _development(self, dev: Corpus, identifiers: Identifiers | None) -> Development | None:
+        """A fixed sample of development captions, searched among all development images."""
+        if identifiers is None or dev.owners is None or not dev.captions:
+            return None
+        backbone, recipe = self.parts.backbone, self.recipe
+        assert backbone is not None
+        index = index_trie(backbone, identifiers, np.arange(len(dev.features)), recipe.search.end_symbol)
+        order = torch.randperm(len(dev.captions), generator=torch.Generator().manual_seed(recipe.train.seed))
+        chosen = order[: recipe.train.dev_queries].tolist()
+        relevant = dev.owners[torch.tensor(chosen)].numpy()
+        return Development([dev.captions[row] for row in chosen], relevant, index.trie, index.leaf_images)
+
+    # ------------------------------------------------------------------------------------------------ help for stages
+    def stage(
+        self,
+        name: str,
+        options: dict[str, Any],
+        inputs: list[str],
+        make: Callable[[Path, Path], None],
+        load: Callable[[Path], Any],
+    ) -> Artifact:
+        """Makes the artifact or finds it, and loads it; one that cannot be loaded is made anew."""
+        options = options | {"seed": self.recipe.train.seed, "device": self.device.type}
+        artifact = self.store.stage(name, options, inputs, make)
+        try:
+            load(artifact.folder)
+        except GenretError as error:
+            if not artifact.reused:
+                raise
+            self.ui.warn(f"{name}: what was stored cannot be used and is made anew ({error})")
+            self.store.discard(artifact)
+            artifact = self.store.stage(name, options, inputs, make)
+            load(artifact.folder)
+        self.seconds[name] = round(artifact.seconds, 1)
+        self.ui.note(f"{name}: {'reused' if artifact.reused else f'done in {artifact.seconds:.0f} s'}")
+        return artifact
+
+    def corpus(self, split: Split) -> Corpus:
+        return corpus_of(split, self.parts.encoder, self.device)
+
+    def context(self, checkpoints: Path) -> FitContext:
+        return FitContext(self.recipe.train.seed, self.device, checkpoints, self.ui.progress, self.log)
+
+    def log(self, row: dict[str, Any]) -> None:
+        with (self.run / "metrics.jsonl").open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Adds a step that makes no artifact to the run's seconds."""
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 1)
+        self.ui.note(f"{name}: done in {self.seconds[name]:.0f} s")
