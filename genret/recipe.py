@@ -66,6 +66,8 @@ class TrainOptions(LoopOptions):
     """How much the dense teacher hesitates between codes; lower is surer."""
     teacher_targets: float = Field(0.0, ge=0, le=1)
     """Share of targets that the teacher writes: codes drawn for the caption's own vector."""
+    query_noise: float = Field(0.0, ge=0, le=1)
+    """Share of training queries that lose a word or gain one of another query, so that odd words do not mislead."""
     dev_queries: int = Field(500, ge=1)
     """Development captions searched at every look; early stopping goes by their recall."""
 

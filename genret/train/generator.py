@@ -75,7 +75,7 @@ def fit_generator(
         return torch.where(taught, written, target)
 
     def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
-        queries = [examples.captions[index] for index in indices.tolist()]
+        queries = noisy([examples.captions[index] for index in indices.tolist()], options.query_noise)
         target = draw(indices)
         compare = only_compares or (epoch >= options.rank_from and _turn(indices, options.rank_every))
         active = {name: loss for name, loss in losses.items() if compare or not loss.needs_candidates}
@@ -118,6 +118,26 @@ def recalls(backbone: Backbone, development: Development, search: SearchOptions)
         ranks.append(np.where(hit.any(axis=1), hit.argmax(axis=1), np.iinfo(np.int64).max))
     ranks_all = np.concatenate(ranks)
     return {k: 100.0 * float((ranks_all < k).mean()) for k in CUTOFFS}
+
+
+def noisy(queries: list[str], share: float) -> list[str]:
+    """Some of the queries with a word less or, as likely, with one more that a random other query lends.
+
+    People's queries hold words that no caption had; whoever learnt from clean captions alone is thrown off by them.
+    Draws from torch's global random state.
+    """
+    if share == 0:
+        return queries
+    result = list(queries)
+    for row in (torch.rand(len(queries)) < share).nonzero()[:, 0].tolist():
+        words = queries[row].split()
+        place, lender, pick, fewer = torch.rand(4).tolist()
+        if fewer < 0.5 and len(words) > 1:
+            del words[int(place * len(words))]
+        elif others := queries[int(lender * len(queries))].split():
+            words.insert(int(place * (len(words) + 1)), others[int(pick * len(others))])
+        result[row] = " ".join(words)
+    return result
 
 
 def _turn(indices: Tensor, every: int) -> bool:

@@ -113,3 +113,17 @@ def test_a_killed_training_resumes_to_the_same_bits(tmp_path, monkeypatch):
 def test_without_any_loss_there_is_nothing_to_learn(tmp_path):
     with pytest.raises(UsageError, match=r"loss\.token or loss\.rank"):
         job(tmp_path, {})
+
+
+def test_noisy_queries_lose_or_gain_one_word_of_another_query():
+    torch.manual_seed(0)
+    queries = [f"a{row} b{row} c{row}" for row in range(400)]
+    known = {word for query in queries for word in query.split()}
+    changed = [(old.split(), new.split()) for old, new in zip(queries, generator.noisy(queries, 0.5), strict=True)]
+    fewer = [new for old, new in changed if len(new) == 2 and set(new) < set(old)]
+    more = [new for old, new in changed if len(new) == 4 and [w for w in new if w in old][:3] and set(new) <= known]
+    same = [new for old, new in changed if new == old]
+    assert len(fewer) + len(more) + len(same) == 400
+    assert 60 < len(fewer) < 140 and 60 < len(more) < 140
+    assert generator.noisy(queries, 0.0) == queries
+    assert generator.noisy(["dog"], 1.0) == ["dog dog"]
