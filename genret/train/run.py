@@ -6,6 +6,7 @@ The stages are in pipeline.py, what happens to a finished one in finish.py.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,18 +60,19 @@ def _train(recipe: Recipe, run: Path, registries: Registries, settings: Settings
     found = finish_run(pipeline, artifacts, test_split, dev_split)
     for table in found.tables() if found is not None else ():
         ui.table(table)
-    ui.result(next_steps(run, len(test_split.records), found, pipeline.seconds))
+    ui.result(next_steps(run, test_split, found, pipeline.seconds))
     return TrainSummary(run, pipeline.seconds, None if found is None else found.as_json())
 
 
-def next_steps(run: Path, num_images: int, found: Evaluation | None, seconds: dict[str, float]) -> str:
+def next_steps(run: Path, searched: Split, found: Evaluation | None, seconds: dict[str, float]) -> str:
     """The last words of a training: what was made, how good it is, what to type next."""
     how = "not measured: they have no captions"
     if found is not None and (recall := found.recall["10"]) is not None:
         how = f"{recall:.0f} % of them are found among the first ten"
+    example = shlex.quote(searched.captions[0]) if searched.captions else '"a happy dog"'
     return (
-        f"\n{run} is ready after {sum(seconds.values()):.0f} s. It searches {num_images:,} pictures; {how}.\n"
-        'Next:  genret search "a happy dog"\n'
+        f"\n{run} is ready after {sum(seconds.values()):.0f} s. It searches {len(searched.records):,} pictures; {how}.\n"
+        f"Next:  genret search {example}\n"
         "       genret index FOLDER          adds your own pictures\n"
         "       genret evaluate --num-beams 1,5,10,20"
     )
