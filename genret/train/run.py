@@ -69,9 +69,10 @@ def next_steps(run: Path, searched: Split, found: Evaluation | None, seconds: di
     how = "not measured: they have no captions"
     if found is not None and (recall := found.recall["10"]) is not None:
         how = f"{recall:.0f} % of them are found among the first ten"
+    count = f"{len(searched.records):,}"
     example = shlex.quote(searched.captions[0]) if searched.captions else '"a happy dog"'
     return (
-        f"\n{run} is ready after {sum(seconds.values()):.0f} s. It searches {len(searched.records):,} pictures; {how}.\n"
+        f"\n{run} is ready after {sum(seconds.values()):.0f} s. It searches {count} pictures; {how}.\n"
         f"Next:  genret search {example}\n"
         "       genret index FOLDER          adds your own pictures\n"
         "       genret evaluate --num-beams 1,5,10,20"
