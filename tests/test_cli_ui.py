@@ -18,6 +18,7 @@ from genret.cli.ui import Ui, plain
 def quick(monkeypatch):
     monkeypatch.setattr(ui_module, "SHOW_AFTER_SECONDS", 0.01)
     monkeypatch.setattr(ui_module, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setenv("TERM", "xterm")  # rich draws no bars on a dumb terminal
 
 
 def on_terminal() -> tuple[Ui, io.StringIO]:

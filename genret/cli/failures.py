@@ -39,6 +39,7 @@ def friendly(debug: bool, run: Callable[[], Path | None] = lambda: None) -> Iter
         if debug:
             traceback.print_exc()
         _say(f"Error: {explain(error)}")
+        _drop_unwritable_output()
         raise SystemExit(error.exit_code if isinstance(error, GenretError) else 1) from None
 
 
@@ -71,6 +72,16 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
     except UnicodeEncodeError:
         print(text.encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)
+
+
+def _drop_unwritable_output() -> None:
+    """What could not be written (a full disk) must not be tried again at exit, which would hide the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _close_output()
+    except ValueError:  # closed already
+        return
 
 
 def _close_output() -> None:
