@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from genret.encoders.hf_vision import HuggingFaceImage, HuggingFaceImageTower, joint_vector, load_model
 from genret.encoders.hub import fingerprint, loading, model_folder
-from genret.encoders.towers import ImageTowerConfig, TextTower, TowerConfig
+from genret.encoders.towers import ImageTowerConfig, JointEncoder, TextTower, TowerConfig
 from genret.errors import GenretError
-from genret.interfaces import Encoder
 
 
 class CLIPText(TowerConfig):
@@ -64,7 +61,7 @@ class CLIPTextTower(TextTower):
         return joint_vector(module.get_text_features(**inputs))
 
 
-class CLIPEncoder(Encoder):
+class CLIPEncoder(JointEncoder):
     """CLIP or SigLIP from transformers."""
 
     class Config(ImageTowerConfig):
@@ -78,17 +75,3 @@ class CLIPEncoder(Encoder):
         self.image = HuggingFaceImageTower(HuggingFaceImage(**both, resize=c.resize), self.resolve_weights)
         self.text = CLIPTextTower(CLIPText(**both), self.resolve_weights)
         self.text.shared = self.image
-
-    def tower_key(self, modality: Literal["image", "text"]) -> str:
-        return self.image.key() if modality == "image" else self.text.key()
-
-    def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
-        assert view == 0, "a pretrained joint space has no training views"
-        return self.image.features(images)
-
-    def text_features(self, texts: Sequence[str]) -> Tensor:
-        return self.text.features(texts)
-
-    def to(self, device: torch.device) -> None:
-        self.image.to(device)
-        self.text.to(device)

@@ -6,15 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from genret.encoders.hub import PATTERNS, fingerprint, loading, model_folder, weights_file
 from genret.encoders.preprocess import Preprocess, from_open_clip
-from genret.encoders.towers import ImageTower, ImageTowerConfig, TextTower, TowerConfig
+from genret.encoders.towers import ImageTower, ImageTowerConfig, JointEncoder, TextTower, TowerConfig
 from genret.errors import GenretError, UnknownName
-from genret.interfaces import Encoder
 
 WEIGHTS = ("open_clip_model.safetensors", "model.safetensors")
 MODEL = "ViT-B-32"
@@ -164,7 +161,7 @@ class OpenCLIPTextTower(TextTower):
         return module.encode_text(self._tokenizer(list(texts)).to(self.device))
 
 
-class OpenCLIPEncoder(Encoder):
+class OpenCLIPEncoder(JointEncoder):
     """Any model of open_clip: CLIP, SigLIP, MetaCLIP, DFN ..."""
 
     class Config(OpenCLIPModel, ImageTowerConfig):
@@ -177,17 +174,3 @@ class OpenCLIPEncoder(Encoder):
         both = {"model": c.model, "pretrained": c.pretrained, "revision": c.revision, "bf16": c.bf16}
         self.image = OpenCLIPImageTower(OpenCLIPImage(**both, resize=c.resize), self.resolve_weights, source)
         self.text = OpenCLIPTextTower(OpenCLIPText(**both), self.resolve_weights, source)
-
-    def tower_key(self, modality: Literal["image", "text"]) -> str:
-        return self.image.key() if modality == "image" else self.text.key()
-
-    def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
-        assert view == 0, "a pretrained joint space has no training views"
-        return self.image.features(images)
-
-    def text_features(self, texts: Sequence[str]) -> Tensor:
-        return self.text.features(texts)
-
-    def to(self, device: torch.device) -> None:
-        self.image.to(device)
-        self.text.to(device)

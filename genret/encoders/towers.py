@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genret.encoders.preprocess import Preprocess
-from genret.interfaces import Config
+from genret.interfaces import Config, Encoder
 from genret.loop import autocast, native_bf16
 
 
@@ -103,6 +103,27 @@ class TextTower(Tower):
         """B texts → (B, D) float32 on the CPU."""
         with torch.inference_mode(), self.mixed_precision():
             return self.forward(list(texts)).float().cpu().clone()
+
+
+class JointEncoder(Encoder):
+    """Two towers that were trained into one space: nothing is left to fit, and pictures have no training views."""
+
+    image: ImageTower
+    text: TextTower
+
+    def tower_key(self, modality: Literal["image", "text"]) -> str:
+        return self.image.key() if modality == "image" else self.text.key()
+
+    def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
+        assert view == 0, "a pretrained joint space has no training views"
+        return self.image.features(images)
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        return self.text.features(texts)
+
+    def to(self, device: torch.device) -> None:
+        self.image.to(device)
+        self.text.to(device)
 
 
 SIZE = Field(None, ge=16, le=2048)

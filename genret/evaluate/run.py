@@ -28,7 +28,7 @@ from genret.quantize.rq import usage_statistics
 from genret.registry import Registries
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.dense import dense_ranks
-from genret.retrievers.generative import GenerativeRetriever, IndexedTrie, by_image, index_trie, search_trie
+from genret.retrievers.generative import GenerativeRetriever, IndexedTrie, by_image, columns_of, index_trie, search_trie
 from genret.retrievers.ranking import Ranked, rank_images
 from genret.settings import Settings
 
@@ -114,7 +114,8 @@ def evaluate(
     widths = list(num_beams) or [recipe.search.num_beams]
     _, identifiers = by_image(retriever.catalog.read_identifiers(split=question.split))
     index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), recipe.search.end_symbol)
-    searched = {width: _search(retriever, question, index, width, ui) for width in widths}
+    leaf_table = _leaves_of_images(index, len(question.keys))
+    searched = {width: _search(retriever, question, index, leaf_table, width, ui) for width in widths}
     main = searched[widths[-1]]
     reranked = _rerank_ranks(main.ranked, question)
     ceiling = _ceiling_ranks(retriever, identifiers, question)
@@ -125,7 +126,7 @@ def evaluate(
         identifier_ranks=main.identifier_ranks,
         image_ranks=main.image_ranks,
         reranked_ranks=reranked,
-        forced_scores=_forced_scores(retriever, question, index, ui),
+        forced_scores=_forced_scores(retriever, question, index, leaf_table, ui),
         beam_scores=main.beam_scores,
     )
     if trec is not None:
@@ -163,11 +164,10 @@ def _question(retriever: CatalogRetriever, split: str, settings: Settings, ui: A
 
 
 def _search(
-    retriever: GenerativeRetriever, question: Question, index: IndexedTrie, num_beams: int, ui: Any
+    retriever: GenerativeRetriever, question: Question, index: IndexedTrie, leaf_table: Tensor, num_beams: int, ui: Any
 ) -> Searched:
     """Beam search of every query, with the ranks at which the right image and its prefixes stood."""
     parts: list[Searched] = []
-    leaf_table = _leaves_of_images(index, len(question.keys))
     size = retriever.options.batch_size
     with ui.progress(f"search, {num_beams} beams", len(question.queries)) as bar:
         for start in range(0, len(question.queries), size):
@@ -220,20 +220,19 @@ def _leaves_of_images(index: IndexedTrie, num_images: int) -> Tensor:
 
 
 def _forced_scores(
-    retriever: GenerativeRetriever, question: Question, index: IndexedTrie, ui: Any
+    retriever: GenerativeRetriever, question: Question, index: IndexedTrie, leaf_table: Tensor, ui: Any
 ) -> NDArray[np.float32]:
     """(Q,) the model's log-probability of the right identifier (the best one, of several), beam or no beam."""
     if retriever.options.score == "trie":  # normalised over children: no beam-free score is comparable
         return np.full(len(question.queries), -np.inf, np.float32)
-    table, trie, backbone = _leaves_of_images(index, len(question.keys)), index.trie, retriever.backbone
-    by_level = retriever.options.score == "level"
-    columns = [backbone.level_tokens(level) if by_level else None for level in range(trie.depth)]
+    trie, backbone = index.trie, retriever.backbone
+    columns = columns_of(backbone, retriever.options.score, trie.depth)
     best = []
     size = retriever.options.batch_size
     with ui.progress("scores of the right identifiers", len(question.queries)) as bar, torch.inference_mode():
         for start in range(0, len(question.queries), size):
             queries = question.queries[start : start + size]
-            right = table[question.relevant[start : start + size]].to(trie.device)
+            right = leaf_table[question.relevant[start : start + size]].to(trie.device)
             scores = backbone.score(queries, trie.tokens_of(right), columns).sum(-1)
             best.append(scores.masked_fill(right < 0, -torch.inf).amax(1).float().cpu().numpy())
             bar.advance(len(queries))

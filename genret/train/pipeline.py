@@ -98,11 +98,7 @@ class Pipeline:
         assert identifier is not None
 
         def make(folder: Path, checkpoints: Path) -> None:
-            targets = make_targets(train, identifier, self.recipe.train)
-            targets.save(folder)
-            codes = targets.own.codes
-            if codes is not None and (gate := self._gate(codes, dev)) is not None:
-                write_json(folder / "quality.json", gate.as_json())
+            make_targets(train, identifier, self.recipe.train).save(folder)
 
         words = ("target_noise", "target_samples", "target_views", "dense_targets", "dense_temperature", "seed")
         options = {word: self.plain["train"][word] for word in words}
