@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SearchScore = Literal["level", "vocab", "trie"]
+NewImages = Literal["described", "numbered", "refused"]
+"""What an identifier scheme makes of images that it was not fitted on: an identifier that follows from the picture, one
+that says nothing of it (so that it can only be guessed), or none."""
 
 
 class Config(BaseModel):
@@ -152,6 +155,21 @@ class Encoder(Component, ABC):
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Texts → (B, D_text) float32 on the CPU."""
 
+    @property
+    def finetunes(self) -> bool:
+        """Whether `fit_towers` is to run before any vector is computed: an option of encoders that support it."""
+        return False
+
+    def fit_towers(self, train: Pictures, dev: Pictures, context: FitContext) -> None:
+        """Trains the towers themselves on pixels and words."""
+        raise NotImplementedError("an encoder that fine-tunes says how")
+
+    def save_towers(self, folder: Path) -> None:
+        """Writes what `fit_towers` changed (safetensors, JSON)."""
+
+    def load_towers(self, folder: Path, key: str) -> None:
+        """Reads what `save_towers` wrote; from here on `tower_key` includes `key`, which names these weights."""
+
     def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
         """Trains the heads. Pretrained joint spaces (CLIP) have none: the default does nothing."""
 
@@ -178,6 +196,15 @@ def _unit(rows: Tensor) -> Tensor:
     return scaled
 
 
+class Pictures(NamedTuple):
+    """Captioned images as pixels. Caption t describes image `owners[t]`."""
+
+    read: Sequence[Callable[[], Image.Image]]
+    """Opens each picture (RGB) when it is needed; `BadImage` if it cannot be read."""
+    captions: Sequence[str]
+    owners: Sequence[int]
+
+
 class Pairs(NamedTuple):
     """Captioned images as vectors. Caption t describes image `owners[t]`."""
 
@@ -202,7 +229,11 @@ class Corpus(NamedTuple):
     text_features: Tensor | None = None
     """(T, D) unit rows; row t is `captions[t]`."""
     owners: Tensor | None = None
-    """(T,) the image that caption t describes."""
+    """(T,) the image that caption t describes; an image may have none."""
+    named_before: int = 0
+    """How many images were named since the fit: schemes that count go on from there."""
+    taken: Tensor | None = None
+    """(R', M) codes that other images of the catalog bear, -1 pads; given only to schemes that avoid collisions."""
 
 
 class Vokens(NamedTuple):
@@ -244,9 +275,20 @@ class Identifier(Component, ABC):
 
     kind = "identifier"
 
-    identifies_new_images: bool = True
-    """Whether `identify` may meet images that `fit` never saw."""
+    new_images: ClassVar[NewImages] = "described"
+    """What `identify` makes of images that `fit` never saw."""
+    uses_tokenizer_losses: ClassVar[bool] = False
+    """Whether `fit` descends the losses of stage `tokenizer`; elsewhere they are noted as unused."""
+    has_teacher: ClassVar[bool] = False
+    """Whether `code_probabilities` answers."""
+    has_code_vectors: ClassVar[bool] = False
+    """Whether `code_vectors` answers."""
     vokens: Vokens = Vokens()
+
+    @property
+    def avoids_collisions(self) -> bool:
+        """Whether `identify` wants to know the codes that are taken (`Corpus.taken`)."""
+        return False
 
     @abstractmethod
     def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:
@@ -254,8 +296,8 @@ class Identifier(Component, ABC):
 
     @abstractmethod
     def identify(self, corpus: Corpus) -> Identifiers:
-        """Identifiers of any images, deterministic, ordered by image; `GenretError` if the scheme cannot identify new
-        ones."""
+        """Identifiers of any images, at least one each, deterministic, ordered by image; `GenretError` if the scheme
+        cannot identify new ones. An image of the fit keeps the identifier it had there."""
 
     def reconstruct(self, codes: Tensor) -> Tensor | None:
         """(R, M) → (R, D) unit rows, what the codes still say of the vector; None if they say nothing."""
@@ -292,16 +334,21 @@ class Backbone(Component, ABC):
 
     kind = "backbone"
 
+    reads_features: ClassVar[bool] = False
+    """Whether `feature_logits` and `caption_log_probs` answer."""
     module: torch.nn.Module
     """The trainable model."""
     end_token: int
     vocab_size: int
 
     @abstractmethod
-    def build(self, vokens: Vokens, code_vectors: Tensor | None, texts: Iterable[str], seed: int) -> None:
+    def build(
+        self, vokens: Vokens, code_vectors: Tensor | None, texts: Iterable[str], seed: int, feature_width: int = 0
+    ) -> None:
         """Makes or loads the model and grows its vocabulary by the scheme's symbols.
 
-        `texts`: the training captions, for backbones that train their tokenizer.
+        `texts`: the training captions, for backbones that train their tokenizer. `feature_width`: D where the model is
+        to read image vectors as well, else 0; asked only of backbones that say `reads_features`.
         """
 
     @abstractmethod
@@ -337,6 +384,14 @@ class Backbone(Component, ABC):
         Position l is normalised over the tokens `columns[l]` (None: the whole vocabulary); each query is encoded once.
         """
 
+    def feature_logits(self, features: Tensor, targets: Tensor) -> Tensor:
+        """`logits` with an image's vector (B, D) in the place of the query: GRACE's image → identifier task."""
+        raise NotImplementedError("a backbone that reads features says how")
+
+    def caption_log_probs(self, features: Tensor, captions: Sequence[str]) -> Tensor:
+        """(B, D) image vectors and a caption each → (B,) log p(caption | image), differentiable (TIGeR's reverse)."""
+        raise NotImplementedError("a backbone that reads features says how")
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes model and tokenizer in Hugging Face's `save_pretrained` layout."""
@@ -365,6 +420,8 @@ class TokenizerBatch(NamedTuple):
     """(B, M, D_code) the partial sums ẑ^(d), d = 1..M"""
     reconstruction: Tensor
     """(B, D) v̂_i = MLP(ẑ^(M)), straight-through"""
+    assignments: Sequence[Tensor] = ()
+    """Per level (B, K), −‖r_m − e_k‖² of what is left over to each code, differentiable; only if a loss needs them."""
 
 
 class Soft(NamedTuple):
@@ -391,6 +448,10 @@ class GeneratorBatch(NamedTuple):
     """(B,) which candidate is the right one"""
     teacher: Sequence[Soft] = ()
     """Per level, what a dense teacher would write after the target's symbols so far; only if a loss needs it."""
+    image_logits: Tensor | None = None
+    """(B, L, V) teacher-forced from the pictures' vectors instead of the queries; only if a loss needs them."""
+    caption_log_probs: Tensor | None = None
+    """(B,) log p(query | picture); only if a loss needs it."""
 
 
 class Loss(Component, ABC):
@@ -405,6 +466,12 @@ class Loss(Component, ABC):
     """Whether `GeneratorBatch.candidate_scores` has to be there: a beam search with the current model."""
     needs_teacher: ClassVar[bool] = False
     """Whether `GeneratorBatch.teacher` has to be there."""
+    needs_image_logits: ClassVar[bool] = False
+    """Whether `GeneratorBatch.image_logits` has to be there; only with backbones that read features."""
+    needs_captions: ClassVar[bool] = False
+    """Whether `GeneratorBatch.caption_log_probs` has to be there; only with backbones that read features."""
+    needs_assignments: ClassVar[bool] = False
+    """Whether `TokenizerBatch.assignments` has to be there."""
 
     @abstractmethod
     def __call__(self, batch: Any) -> Tensor:
@@ -425,13 +492,18 @@ class Candidates(NamedTuple):
     scores: Tensor
     """(B, C) what the first stage thought"""
     read: Callable[[int], Image.Image]
-    """Opens the picture of a catalog key."""
+    """Opens the picture of a catalog key (its stored thumbnail)."""
+    caption_log_probs: Callable[[Tensor, Sequence[str]], Tensor] | None = None
+    """The run's own `Backbone.caption_log_probs`, where its generator learnt to read features."""
 
 
 class Reranker(Component, ABC):
     """Scores the candidates of another retriever anew."""
 
     kind = "reranker"
+
+    def to(self, device: torch.device) -> None:
+        """Moves what there is to move."""
 
     @abstractmethod
     def score(self, candidates: Candidates) -> Tensor:

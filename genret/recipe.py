@@ -32,6 +32,9 @@ GENERATIVE = ("identifier", "backbone", "loss")
 """Keys that a two-tower retriever does not need."""
 
 
+Protocol = Literal["inductive", "transductive-index", "transductive-pseudo"]
+
+
 class Slot(Config):
     """A component by name, with its validated options."""
 
@@ -83,6 +86,20 @@ class SearchOptions(Config):
     """Whether the end symbol's log-probability counts, too."""
     batch_size: int = Field(64, ge=1)
     """Queries searched at a time."""
+    index: Literal["exact", "hnsw"] = "exact"
+    """How `two-tower` finds the nearest vectors: exactly, or by FAISS's HNSW graph (pip install 'genret[faiss]')."""
+
+
+class PseudoQueries(Config):
+    """Made-up captions of the searched images, for protocol transductive-pseudo only."""
+
+    file: str | None = None
+    """JSON Lines, {"image_id": ..., "caption": ...}, such as a captioner writes; null makes them from the captions of
+    the nearest training images."""
+    per_image: int = Field(5, ge=1)
+    """Captions of each searched image at most."""
+    neighbours: int = Field(10, ge=1)
+    """Nearest training images whose captions are considered; those that fit the picture best are taken."""
 
 
 class PlainOptions(Config):
@@ -90,8 +107,11 @@ class PlainOptions(Config):
 
     retriever: Literal["generative", "two-tower"] = "generative"
     """`two-tower` needs no identifier, backbone or loss."""
-    protocol: Literal["inductive"] = "inductive"
-    """What training may know of the searched images: inductive, nothing at all."""
+    protocol: Protocol = "inductive"
+    """What training may know of the searched images: inductive, nothing at all; transductive-index, their pixels may
+    train the tokenizer; transductive-pseudo, their pixels and made-up captions of them train everything but the heads.
+    Their true captions are never trained on."""
+    pseudo_queries: PseudoQueries = PseudoQueries()
     train: TrainOptions = TrainOptions()
     search: SearchOptions = SearchOptions()
 
@@ -115,6 +135,7 @@ class Recipe(PlainOptions):
             "retriever": plain["retriever"],
             "dataset": slots["dataset"],
             "protocol": plain["protocol"],
+            "pseudo_queries": plain["pseudo_queries"],
             "encoder": slots["encoder"],
             "identifier": slots["identifier"],
             "backbone": slots["backbone"],

@@ -56,7 +56,9 @@ class T5Backbone(Backbone):
         self._first = 0  # token id of the scheme's symbol 0
 
     # ------------------------------------------------------------------------------------------------ building
-    def build(self, vokens: Vokens, code_vectors: Tensor | None, texts: Iterable[str], seed: int) -> None:
+    def build(
+        self, vokens: Vokens, code_vectors: Tensor | None, texts: Iterable[str], seed: int, feature_width: int = 0
+    ) -> None:
         copy = self.config.copy_code_vectors
         if copy is True and code_vectors is None:
             raise UsageError(

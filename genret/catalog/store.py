@@ -160,6 +160,11 @@ class Catalog:
         """Keys of the images of a split, of the searchable ones, or of all, ascending."""
         return self._keys_by(_only(select(images.c.id), split, searchable))
 
+    def highest_key(self) -> int:
+        """The key of the newest image, 0 in an empty catalog: how many were ever added, at least."""
+        with reading(self._database) as connection:
+            return int(connection.execute(select(func.max(images.c.id))).scalar_one() or 0)
+
     def searchable_keys(self) -> Ints:
         """Keys of everything that a search may find, ascending."""
         return self.keys(searchable=True)

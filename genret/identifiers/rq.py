@@ -52,6 +52,10 @@ class RQTraining(LoopOptions):
 class RQIdentifier(Identifier):
     """M codes from coarse to fine; each level quantizes what the levels before left over."""
 
+    uses_tokenizer_losses = True
+    has_teacher = True
+    has_code_vectors = True
+
     class Config(interfaces.Config):
         codebook_size: int = Field(256, ge=2, le=65536)
         """Codes per level (the paper's N)."""

@@ -141,13 +141,16 @@ class GenerativeRetriever(CatalogRetriever):
         return ranked if allowed is None else _only(ranked, allowed)
 
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
-        if not self.identifier.identifies_new_images:
+        if self.identifier.new_images == "refused":
             raise GenretError(
                 "this run's identifier scheme cannot identify images that it was not trained on; "
                 "use a scheme made from pixels (rq, structured), or train again with these images"
             )
-        found = self.identifier.identify(Corpus(image_ids, features))
-        return packed_by_image(found, len(image_ids))
+        taken = None
+        if self.identifier.avoids_collisions:
+            taken = by_image(self.catalog.read_identifiers(searchable=True))[1].codes
+        corpus = Corpus(image_ids, features, named_before=self.catalog.highest_key(), taken=taken)
+        return packed_by_image(self.identifier.identify(corpus), len(image_ids))
 
     def names(self, keys: Ints, leaves: Ints) -> list[list[str] | None]:
         if not len(leaves):

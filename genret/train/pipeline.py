@@ -138,7 +138,9 @@ class Pipeline:
             tokens = tokens_with_end(backbone, targets.identifiers, end)
             trie = index_trie(backbone, targets.own, np.arange(len(train.features)), end).trie
             examples = Examples(train.captions, targets, tokens, trie, self._teacher(train))
-            development = self._development(dev, identifier.identify(dev) if identifier.identifies_new_images else None)
+            development = self._development(
+                dev, identifier.identify(dev) if identifier.new_images == "described" else None
+            )
             losses = self.parts.generator_losses
             context = self.context(checkpoints)
             fit_generator(backbone, examples, losses, recipe.train, recipe.search, development, context)
