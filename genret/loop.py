@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from genret.errors import GenretError
 from genret.interfaces import FitContext, LoopOptions
+from genret.precision import autocast
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -127,26 +128,6 @@ def run(
         module.load_state_dict(best_weights)
     module.eval()
     return LoopResult(state.epoch, state.last_loss, state.best, state.best_epoch)
-
-
-def native_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 products are native on `device`, and so faster than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
-    return False
-
-
-def autocast(device: torch.device, bf16: bool | str) -> torch.autocast:
-    """The mixed-precision context that an option `bf16: auto | true | false` asks for."""
-    enabled = native_bf16(device) if bf16 == "auto" else bool(bf16)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def _cpu_flags() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _adamw(parameters: list[nn.Parameter], options: LoopOptions) -> torch.optim.AdamW:

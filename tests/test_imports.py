@@ -20,9 +20,9 @@ ROOT = Path(genret.__file__).parent
 LAYERS = [
     {"errors", "plain_yaml"},
     {"interfaces", "settings"},
-    {"loop", "faults", "draft", "registry", "hookspecs"},
+    {"loop", "hub", "precision", "faults", "draft", "registry", "hookspecs"},
     {"data", "encoders", "quantize", "identifiers", "backbones", "losses", "rerank", "decode", "catalog"},
-    {"builtins", "plugins", "recipe"},
+    {"builtins", "plugins", "recipe", "compatibility"},
     {"retrievers"},
     {"assemble"},
     {"train", "evaluate", "serve", "testing"},

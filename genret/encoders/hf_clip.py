@@ -8,9 +8,9 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from genret.encoders.hf_vision import HuggingFaceImage, HuggingFaceImageTower, joint_vector, load_model
-from genret.encoders.hub import fingerprint, loading, model_folder
 from genret.encoders.towers import ImageTowerConfig, JointEncoder, TextTower, TowerConfig
 from genret.errors import GenretError
+from genret.hub import fingerprint, loading, model_folder
 
 
 class CLIPText(TowerConfig):

@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from genret.encoders.hub import fingerprint, has_weights, loading, model_folder, read_json
 from genret.encoders.preprocess import Preprocess, from_transformers
 from genret.encoders.towers import ImageTower, ImageTowerConfig
 from genret.errors import GenretError
+from genret.hub import fingerprint, has_weights, loading, model_folder, read_json
 
 
 class HuggingFaceImage(ImageTowerConfig):

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from genret.encoders.hub import PATTERNS, fingerprint, loading, model_folder, weights_file
 from genret.encoders.preprocess import Preprocess, from_open_clip
 from genret.encoders.towers import ImageTower, ImageTowerConfig, JointEncoder, TextTower, TowerConfig
 from genret.errors import GenretError, UnknownName
+from genret.hub import PATTERNS, fingerprint, loading, model_folder, weights_file
 
 WEIGHTS = ("open_clip_model.safetensors", "model.safetensors")
 MODEL = "ViT-B-32"

@@ -16,9 +16,9 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from genret.encoders.hub import fingerprint, has_weights, loading, model_folder, read_json, weights_file
 from genret.encoders.towers import TextTower, TowerConfig
 from genret.errors import GenretError
+from genret.hub import fingerprint, has_weights, loading, model_folder, read_json, weights_file
 
 Pooling = Literal["mean", "cls", "max", "last"]
 ACTIVATIONS = {"Tanh": torch.tanh, "ReLU": torch.relu, "GELU": F.gelu, "Identity": lambda x: x}

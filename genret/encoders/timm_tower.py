@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from genret.encoders.hub import PATTERNS, fingerprint, loading, model_folder, read_json, weights_file
 from genret.encoders.preprocess import Preprocess, from_timm
 from genret.encoders.towers import SIZE, ImageTower, ImageTowerConfig
 from genret.errors import GenretError, UnknownName
+from genret.hub import PATTERNS, fingerprint, loading, model_folder, read_json, weights_file
 
 
 class TimmImage(ImageTowerConfig):

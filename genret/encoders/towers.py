@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genret.encoders.preprocess import Preprocess
 from genret.interfaces import Config, Encoder
-from genret.loop import autocast, native_bf16
+from genret.precision import autocast, native_bf16
 
 
 class TowerConfig(Config):
