@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers.utils import logging as transformers_logging
 
+from genret.compatibility import idle_losses
 from genret.errors import GenretError
 from genret.interfaces import Backbone, Component, Dataset, Encoder, Identifier, Loss, Reranker
 from genret.recipe import Recipe, Slot, load_recipe
@@ -31,12 +32,13 @@ class Parts(NamedTuple):
 
 
 def components(recipe: Recipe, registries: Registries) -> Parts:
-    """Makes every component that the recipe names; a loss of weight 0 is left out."""
+    """Makes every component that the recipe names; a loss of weight 0 is left out, and one without effect."""
     transformers_logging.disable_progress_bar()  # its bars know nothing of ours
+    idle = idle_losses(recipe, registries)
     losses = {
         name: registries.loss.get(name)(config, resolve_weights=registries.resolve_weights)
         for name, config in recipe.loss.items()
-        if config.weight > 0
+        if config.weight > 0 and name not in idle
     }
 
     def made(kind: str, slot: Slot | None) -> Any:

@@ -235,6 +235,10 @@ class Corpus(NamedTuple):
     taken: Tensor | None = None
     """(R', M) codes that other images of the catalog bear, -1 pads; given only to schemes that avoid collisions."""
 
+    def without_captions(self) -> Corpus:
+        """The images alone: all that may be known of searched ones."""
+        return self._replace(captions=(), text_features=None, owners=None)
+
 
 class Vokens(NamedTuple):
     """The symbols that a scheme adds to the vocabulary: `sizes[m]` codes at level m.

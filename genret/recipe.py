@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny
 
+from genret.compatibility import impossible
 from genret.draft import Draft
 from genret.errors import GenretError, RecipeError, did_you_mean
 from genret.faults import faults_of
@@ -159,23 +160,11 @@ def load_recipe(files: Sequence[Path | str], overrides: Iterable[str], registrie
     recipe = _Checker(draft, registries).check()
     if recipe is None or draft.faults:
         raise RecipeError(draft.faults)
+    for path, message in impossible(recipe, registries):
+        draft.fault(path, message)
+    if draft.faults:
+        raise RecipeError(draft.faults)
     return recipe
-
-
-def notes(recipe: Recipe, registries: Registries) -> list[str]:
-    """What is allowed but without effect, in plain sentences."""
-    found = []
-    if recipe.retriever == "two-tower":
-        unused = [key for key in GENERATIVE if getattr(recipe, key)]
-        if unused:
-            found.append(f"retriever two-tower does not use: {', '.join(unused)}")
-    elif recipe.rerank is None and recipe.search.num_beams < 10:
-        found.append(f"search.num_beams is {recipe.search.num_beams}: recall@10 cannot be measured with fewer than 10")
-    if recipe.retriever == "generative" and (recipe.train.rank_every > 1 or recipe.train.rank_from > 0):
-        rank = [name for name, config in recipe.loss.items() if registries.loss.get(name).needs_candidates]
-        if not any(recipe.loss[name].weight > 0 for name in rank):
-            found.append("train.rank_every and train.rank_from have no effect: no loss compares candidates")
-    return found
 
 
 class _Checker:
@@ -207,9 +196,7 @@ class _Checker:
             return None
         assert options is not None
         fields: dict[str, Any] = {key: getattr(options, key) for key in PlainOptions.model_fields}
-        recipe = Recipe(**fields | slots, loss=losses)
-        self._check_objective(recipe)
-        return recipe
+        return Recipe(**fields | slots, loss=losses)
 
     def _slot(self, key: str, value: Any) -> Slot | None:
         if not isinstance(value, dict):
@@ -257,16 +244,6 @@ class _Checker:
         for fault in validated.faults:
             self.draft.fault((*path, *fault.path), fault.message)
         return validated.options
-
-    def _check_objective(self, recipe: Recipe) -> None:
-        if recipe.retriever != "generative" or recipe.train.epochs == 0:
-            return
-        stages = {name: self.registries.loss.get(name).stage for name in recipe.loss}
-        if not any(stages[name] == "generator" and config.weight > 0 for name, config in recipe.loss.items()):
-            known = [name for name in self.registries.loss if self.registries.loss.get(name).stage == "generator"]
-            self.draft.fault(
-                ("loss",), f"the generator has nothing to learn from: give one of {', '.join(known)} a weight above 0"
-            )
 
 
 def _plain_slot(slot: Slot | None) -> dict[str, Any] | None:

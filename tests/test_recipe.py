@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 import genret
+from genret.compatibility import notes
 from genret.errors import RecipeError
 from genret.interfaces import LoopOptions, LossConfig
 from genret.plain_yaml import dump
-from genret.recipe import Recipe, load_recipe, notes
+from genret.recipe import Recipe, load_recipe
 from genret.registry import Registries
 from genret.settings import Settings
 

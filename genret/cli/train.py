@@ -43,7 +43,8 @@ def train(
     Next: genret search "a happy dog"
     """
     from genret.cli.runs import fresh_run, new_run, resumable_run
-    from genret.recipe import load_recipe, notes
+    from genret.compatibility import notes
+    from genret.recipe import load_recipe
 
     state = state_of(context)
     files = recipes or []

@@ -21,10 +21,12 @@ from genret.encoders.encode import encode_texts
 from genret.errors import UnknownName
 from genret.evaluate.ledger import LedgerRow, Trace, ledger
 from genret.evaluate.metrics import CUTOFFS, MISSED, Recalls, recalls
+from genret.evaluate.ranks import TWO_TOWER, beams, write_ranks
 from genret.evaluate.tables import evaluation_tables
 from genret.evaluate.trec import write_qrels, write_run
-from genret.interfaces import Identifiers
+from genret.interfaces import Identifier, Identifiers
 from genret.quantize.rq import usage_statistics
+from genret.recipe import Recipe
 from genret.registry import Registries
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.dense import dense_ranks
@@ -52,6 +54,8 @@ class Evaluation(NamedTuple):
     reranked: Recalls | None
     ledger: list[LedgerRow]
     identifier: dict[str, Any] | None
+    remark: str | None = None
+    """Why figures cannot exist (then they are null), or what they cannot say"""
 
     def as_json(self) -> dict[str, Any]:
         return self._asdict() | {
@@ -108,14 +112,24 @@ def evaluate(
     question = _question(retriever, dataset.test_split if split == "test" else split, settings, ui)
     facts = (recipe.protocol, dataset.concepts, split, len(question.queries), len(question.keys))
     two_tower = dense_ranks(question.query_features, question.features, question.relevant)
+    _keep_ranks(run, split, question, {TWO_TOWER: two_tower}, ui)
     if not isinstance(retriever, GenerativeRetriever):
         found = recalls(two_tower)
         return Evaluation(*facts, None, found, None, {}, found, None, None, [], None)
     widths = list(num_beams) or [recipe.search.num_beams]
-    _, identifiers = by_image(retriever.catalog.read_identifiers(split=question.split))
+    remark = _remark(retriever.identifier, recipe)
+    named, identifiers = by_image(retriever.catalog.read_identifiers(split=question.split))
+    if not len(named):
+        nothing = dict.fromkeys(map(str, CUTOFFS))
+        by_width = dict.fromkeys(widths, nothing)
+        found = recalls(two_tower)
+        return Evaluation(
+            *facts, widths[-1], nothing, nothing, by_width, found, None, None, [], None, f"not applicable: {remark}"
+        )
     index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), recipe.search.end_symbol)
     leaf_table = _leaves_of_images(index, len(question.keys))
     searched = {width: _search(retriever, question, index, leaf_table, width, ui) for width in widths}
+    _keep_ranks(run, split, question, {beams(width): found.image_ranks for width, found in searched.items()}, ui)
     main = searched[widths[-1]]
     reranked = _rerank_ranks(main.ranked, question)
     ceiling = _ceiling_ranks(retriever, identifiers, question)
@@ -142,6 +156,21 @@ def evaluate(
         recalls(reranked, num_beams=widths[-1]),
         ledger(trace, k=max(CUTOFFS)),
         _statistics(identifiers, index, retriever.identifier.vokens.sizes),
+        remark,
+    )
+
+
+def _remark(identifier: Identifier, recipe: Recipe) -> str | None:
+    """What the scheme cannot do for pictures that it was not fitted on, where the searched ones were not."""
+    if identifier.new_images == "described" or recipe.protocol == "transductive-pseudo":
+        return None
+    assert recipe.identifier is not None
+    name = recipe.identifier.type
+    if identifier.new_images == "refused" and recipe.protocol == "inductive":
+        return f"under protocol inductive the searched pictures get no {name} identifiers, which only training gives"
+    return (
+        f"chance by construction: {name} identifiers say nothing of a picture, and under protocol {recipe.protocol} no "
+        "query for the searched ones was trained on"
     )
 
 
@@ -277,6 +306,14 @@ def _stacked(parts: list[NDArray[Any]], fill: float) -> NDArray[Any]:
     """Rows of different widths, one below the other."""
     width = max(part.shape[1] for part in parts)
     return np.concatenate([np.pad(p, ((0, 0), (0, width - p.shape[1])), constant_values=fill) for p in parts])
+
+
+def _keep_ranks(run: Path, split: str, question: Question, found: dict[str, Ints], ui: Any) -> None:
+    """So that `genret compare` can pair queries; a run on a disk that is only read is evaluated all the same."""
+    try:
+        write_ranks(run, split, question.queries, question.relevant, question.image_ids, found)
+    except OSError as error:
+        ui.warn(f"the ranks of single queries are not kept in {run}: {error.strerror or error}")
 
 
 def _write_trec(folder: Path, question: Question, ranked: Ranked, tag: str) -> None:

@@ -21,7 +21,8 @@ def _recall_table(found: Evaluation) -> Table:
     protocol = found.protocol + (f", {found.concepts}" if found.concepts else "")
     table = Table(
         title=f"{found.num_queries:,} queries over {found.num_images:,} images, split '{found.split}' ({protocol})",
-        caption="recall in %; two-tower: dense search with the same encoder; ceiling: by what the codes still say",
+        caption="recall in %; two-tower: dense search with the same encoder; ceiling: by what the codes still say"
+        + (f"\n{found.remark}" if found.remark else ""),
         title_justify="left",
         caption_justify="left",
     )

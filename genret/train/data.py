@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,19 +94,28 @@ def _open(dataset: Dataset, record: Record) -> Image.Image:
     return decode_image(dataset.read(record), record.uri)
 
 
+def text_vectors(
+    encoder: Encoder, texts: Sequence[str], cache_dir: Path, device: torch.device, progress: Any
+) -> Tensor:
+    """Any texts → (T, D) in the shared space."""
+    with FeatureCache.of_tower(cache_dir, encoder.tower_key("text")) as cache:
+        return _project(encode_texts(encoder, texts, cache, progress=progress), encoder.project_texts, device)
+
+
+def _project(features: Tensor, head: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([head(part.to(device)).float().cpu() for part in features.split(8192)])
+
+
 def corpus_of(split: Split, encoder: Encoder, device: torch.device) -> Corpus:
     """The split in the shared space."""
-
-    def project(features: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-        with torch.no_grad():
-            return torch.cat([head(part.to(device)).float().cpu() for part in features.split(8192)])
-
-    views = project(split.images.flatten(0, 1), encoder.project_images).view(*split.images.shape[:2], -1)
+    flat = _project(split.images.flatten(0, 1), encoder.project_images, device)
+    views = flat.view(*split.images.shape[:2], -1)
     return Corpus(
         [record.image_id for record in split.records],
         views[:, 0].contiguous(),
         views if views.shape[1] > 1 else None,
         split.captions,
-        project(split.texts, encoder.project_texts) if split.captions else None,
+        _project(split.texts, encoder.project_texts, device) if split.captions else None,
         split.owners,
     )

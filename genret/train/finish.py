@@ -70,8 +70,11 @@ def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Any) -> Non
         leftover.unlink()
     searched = pipeline.parts.dataset.test_split
     with Catalog.create(partial, run_id_of(pipeline.run)) as catalog:
+        named = 0
         for name, split in splits.items():
             corpus = corpus_of(split, pipeline.parts.encoder, pipeline.device)
+            corpus = corpus.without_captions()._replace(named_before=named)
+            named += len(split.records)
             images = _new_images(pipeline, split, corpus, name == searched)
             while chunk := list(islice(images, CATALOG_CHUNK)):
                 catalog.add(chunk)
@@ -81,11 +84,23 @@ def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Any) -> Non
     partial.replace(pipeline.run / "catalog.sqlite")
 
 
+def _identifiers(pipeline: Pipeline, corpus: Corpus) -> list[list[bytes]]:
+    """The packed identifiers of each image; none for two-tower, nor where the scheme refuses new images."""
+    identifier = pipeline.parts.identifier
+    none: list[list[bytes]] = [[] for _ in corpus.image_ids]
+    if identifier is None or pipeline.recipe.retriever != "generative":
+        return none
+    try:
+        return packed_by_image(identifier.identify(corpus), len(corpus.image_ids))
+    except GenretError:
+        if identifier.new_images != "refused":
+            raise
+        return none
+
+
 def _new_images(pipeline: Pipeline, split: Split, corpus: Corpus, searchable: bool) -> Iterator[NewImage]:
     parts, thumbnails = pipeline.parts, Thumbnails(pipeline.run / "thumbnails")
-    names: list[list[bytes]] = [[] for _ in split.records]
-    if parts.identifier is not None and pipeline.recipe.retriever == "generative":
-        names = packed_by_image(parts.identifier.identify(corpus), len(split.records))
+    names = _identifiers(pipeline, corpus)
     for row, record in enumerate(split.records):
         if searchable and not thumbnails.has(split.hashes[row]):
             try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,11 @@ from genret.registry import Registries
 from genret.retrievers.generative import index_trie, tokens_with_end
 from genret.settings import Settings
 from genret.train.artifacts import Artifact, Artifacts
-from genret.train.data import Split, corpus_of, read_split
+from genret.train.data import Split, corpus_of, read_split, text_vectors
 from genret.train.environment import describe
 from genret.train.files import write_json
 from genret.train.generator import Development, Examples, fit_generator
+from genret.train.protocols import TrainingCorpora, training_corpora
 from genret.train.targets import Targets, make_targets
 from genret.train.teacher import Teacher
 
@@ -80,17 +81,28 @@ class Pipeline:
         encoder.to(self.device)
         return artifact
 
-    def identifier(self, train: Corpus, heads: Artifact) -> Artifact:
+    def corpora(self, train: Corpus, searched: Corpus) -> TrainingCorpora:
+        """What the protocol lets the two models be trained on."""
+
+        def encode(texts: Sequence[str]) -> torch.Tensor:
+            return text_vectors(self.parts.encoder, texts, self.settings.features_dir, self.device, self.ui.progress)
+
+        found = training_corpora(self.recipe.protocol, self.recipe.pseudo_queries, train, searched, encode)
+        if found.remark is not None:
+            self.ui.note(found.remark)
+        return found
+
+    def identifier(self, corpora: TrainingCorpora, heads: Artifact) -> Artifact:
         """The identifier model (paper 3.1)."""
         identifier, losses = self.parts.identifier, self.parts.tokenizer_losses
         assert identifier is not None
 
         def make(folder: Path, checkpoints: Path) -> None:
-            identifier.fit(train, losses, self.context(checkpoints))
+            identifier.fit(corpora.tokenizer, losses, self.context(checkpoints))
             identifier.save(folder)
 
         options = {"identifier": self.plain["identifier"], "loss": {name: self.plain["loss"][name] for name in losses}}
-        return self.stage("identifier", options, [heads.key], make, identifier.load)
+        return self.stage("identifier", options, [heads.key, corpora.key], make, identifier.load)
 
     def targets(self, train: Corpus, dev: Corpus, model: Artifact, train_split: Split, dev_split: Split) -> Artifact:
         """What captions are taught to write, and the quality gate: are these identifiers fit to be learnt?"""
@@ -116,11 +128,12 @@ class Pipeline:
         """Usage and uniqueness over the training images, retrieval over the development images."""
         identifier = self.parts.identifier
         assert identifier is not None
-        if dev.text_features is None or dev.owners is None:
+        if dev.text_features is None or dev.owners is None or identifier.new_images != "described":
             return None
-        dev_codes = identifier.identify(dev).codes
-        reconstruction = identifier.reconstruct(dev_codes) if dev_codes is not None else None
-        if reconstruction is None:
+        dev_codes = identifier.identify(dev.without_captions()).codes
+        if dev_codes is None or len(dev_codes) != len(dev.features):  # several of an image have no one reconstruction
+            return None
+        if (reconstruction := identifier.reconstruct(dev_codes)) is None:
             return None
         sizes = identifier.vokens.sizes
         return quality_gate(codes, sizes, dev.text_features, dev.features, reconstruction, dev.owners)
@@ -138,12 +151,13 @@ class Pipeline:
             tokens = tokens_with_end(backbone, targets.identifiers, end)
             trie = index_trie(backbone, targets.own, np.arange(len(train.features)), end).trie
             examples = Examples(train.captions, targets, tokens, trie, self._teacher(train))
-            development = self._development(
-                dev, identifier.identify(dev) if identifier.new_images == "described" else None
-            )
+            described = identifier.new_images == "described"
+            named = identifier.identify(dev.without_captions()) if described else None
+            development = self._development(dev, named)
             losses = self.parts.generator_losses
+            words = recipe.train if identifier.has_teacher else recipe.train.model_copy(update={"teacher_targets": 0.0})
             context = self.context(checkpoints)
-            fit_generator(backbone, examples, losses, recipe.train, recipe.search, development, context)
+            fit_generator(backbone, examples, losses, words, recipe.search, development, context)
             backbone.save(folder)
 
         options = {word: self.plain[word] for word in ("backbone", "train")}
@@ -156,10 +170,12 @@ class Pipeline:
 
     def _teacher(self, train: Corpus) -> Teacher | None:
         identifier, backbone, options = self.parts.identifier, self.parts.backbone, self.recipe.train
+        if identifier is None or not identifier.has_teacher:
+            return None
         wanted = options.teacher_targets > 0 or any(loss.needs_teacher for loss in self.parts.generator_losses.values())
         if not wanted:
             return None
-        assert identifier is not None and backbone is not None and train.text_features is not None
+        assert backbone is not None and train.text_features is not None
         return Teacher(identifier, backbone, train.text_features, options.teacher_temperature)
 
     def _development(self, dev: Corpus, identifiers: Identifiers | None) -> Development | None:

@@ -52,11 +52,11 @@ def _train(recipe: Recipe, run: Path, registries: Registries, settings: Settings
     heads = pipeline.heads(train_split, dev_split)
     artifacts = {"encoder": heads}
     if recipe.retriever == "generative":
-        corpora = {split.name: pipeline.corpus(split) for split in (train_split, dev_split)}
-        train_corpus, dev_corpus = corpora.values()
-        artifacts["identifier"] = identifier = pipeline.identifier(train_corpus, heads)
-        targets = pipeline.targets(train_corpus, dev_corpus, identifier, train_split, dev_split)
-        artifacts["generator"] = pipeline.generator(train_corpus, dev_corpus, targets)
+        train_corpus, dev_corpus, searched = (pipeline.corpus(split) for split in (train_split, dev_split, test_split))
+        corpora = pipeline.corpora(train_corpus, searched)
+        artifacts["identifier"] = identifier = pipeline.identifier(corpora, heads)
+        targets = pipeline.targets(corpora.generator, dev_corpus, identifier, train_split, dev_split)
+        artifacts["generator"] = pipeline.generator(corpora.generator, dev_corpus, targets)
     found = finish_run(pipeline, artifacts, test_split, dev_split)
     for table in found.tables() if found is not None else ():
         ui.table(table)

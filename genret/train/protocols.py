@@ -1,0 +1,199 @@
+"""What training may know of the searched images: the recipe's `protocol`, and the made-up captions it may need.
+
+inductive            nothing at all
+transductive-index   their pixels, for the identifier model
+transductive-pseudo  their pixels and made-up captions of them, for the identifier model and the generator
+
+Their true captions are never trained on, and the encoder's heads never see them. A searched image's place in the
+training corpus is behind those of the training images.
+
+    N training images   S searched images   D width of the shared space
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from genret.errors import GenretError, one_line
+from genret.interfaces import Corpus
+from genret.recipe import Protocol, PseudoQueries
+from genret.train.artifacts import content_key
+
+CHUNK = 1024
+MOST_LINE = 100_000
+"""Characters of a line of a pseudo-query file; a longer one is no caption."""
+
+
+class TrainingCorpora(NamedTuple):
+    """What the two models may be trained on."""
+
+    tokenizer: Corpus
+    generator: Corpus
+    key: str
+    """Changes with whatever the searched images contribute."""
+    remark: str | None = None
+    """What a person should know of it."""
+
+
+class Captions(NamedTuple):
+    """Made-up captions of S images."""
+
+    texts: list[str]
+    owners: list[int]
+    features: Tensor
+    """(T, D) unit rows"""
+
+
+def training_corpora(
+    protocol: Protocol,
+    options: PseudoQueries,
+    train: Corpus,
+    searched: Corpus,
+    encode: Callable[[Sequence[str]], Tensor],
+) -> TrainingCorpora:
+    """`encode`: texts → (T, D) unit rows, for captions that come from a file."""
+    if protocol == "inductive":
+        return TrainingCorpora(train, train, content_key(protocol))
+    bare = searched.without_captions()
+    if protocol == "transductive-index":
+        joined = join(train, bare)
+        return TrainingCorpora(joined, train, content_key(protocol, list(searched.image_ids)))
+    if options.file is not None:
+        made = captions_from_file(Path(options.file), searched, options.per_image, encode)
+    else:
+        made = captions_of_neighbours(train, bare, options)
+    learnt = bare._replace(captions=made.texts, text_features=made.features, owners=torch.tensor(made.owners))
+    joined = join(train, learnt)
+    key = content_key(protocol, list(searched.image_ids), made.texts, made.owners)
+    return TrainingCorpora(joined, joined, key, _remark(searched, made))
+
+
+def join(train: Corpus, searched: Corpus) -> Corpus:
+    """One corpus of N + S images; searched images' views, where there are none, are the plain picture."""
+    taken = set(train.image_ids)
+    if both := next((name for name in searched.image_ids if name in taken), None):
+        raise GenretError(
+            f"the image id '{both}' occurs among the training and among the searched images; "
+            "a transductive protocol needs ids that are unique within the data set"
+        )
+    views = train.views
+    if views is not None:
+        theirs = searched.views if searched.views is not None else searched.features[:, None]
+        views = torch.cat([views, theirs[:, :1].expand(-1, views.shape[1], -1)])
+    joined = train._replace(
+        image_ids=[*train.image_ids, *searched.image_ids],
+        features=torch.cat([train.features, searched.features]),
+        views=views,
+    )
+    if not searched.captions:
+        return joined
+    assert train.text_features is not None and searched.text_features is not None
+    assert train.owners is not None and searched.owners is not None
+    return joined._replace(
+        captions=[*train.captions, *searched.captions],
+        text_features=torch.cat([train.text_features, searched.text_features]),
+        owners=torch.cat([train.owners, searched.owners + len(train.features)]),
+    )
+
+
+def captions_of_neighbours(train: Corpus, searched: Corpus, options: PseudoQueries) -> Captions:
+    """Each searched image takes over, from its nearest training images, the captions that fit its own vector best."""
+    if train.text_features is None or train.owners is None or not train.captions:
+        raise GenretError("protocol transductive-pseudo makes captions from training captions, but there are none")
+    of_image: list[list[int]] = [[] for _ in train.image_ids]
+    for caption, owner in enumerate(train.owners.tolist()):
+        of_image[owner].append(caption)
+    texts, owners, rows = list[str](), list[int](), list[int]()
+    count = min(options.neighbours, len(train.features))
+    for start in range(0, len(searched.features), CHUNK):
+        part = searched.features[start : start + CHUNK]
+        nearest = (part @ train.features.T).topk(count, dim=1).indices.tolist()
+        for place, images in enumerate(nearest):
+            found = torch.tensor([caption for image in images for caption in of_image[image]], dtype=torch.int64)
+            fits = (train.text_features[found] @ part[place]).argsort(descending=True, stable=True)
+            chosen = dict.fromkeys(train.captions[row] for row in found[fits].tolist())  # different wordings, in order
+            by_text = {train.captions[row]: row for row in reversed(found[fits].tolist())}
+            for text in list(chosen)[: options.per_image]:
+                texts.append(text)
+                owners.append(start + place)
+                rows.append(by_text[text])
+    return Captions(texts, owners, train.text_features[torch.tensor(rows, dtype=torch.int64)])
+
+
+def captions_from_file(
+    path: Path, searched: Corpus, per_image: int, encode: Callable[[Sequence[str]], Tensor]
+) -> Captions:
+    """Reads JSON Lines of {"image_id", "caption"}; lines about other images are passed over.
+
+    `GenretError` for a caption that is a true one of its image: those are never trained on.
+    """
+    row_of = {image_id: row for row, image_id in enumerate(searched.image_ids)}
+    true = _wordings(searched)
+    texts, owners = list[str](), list[int]()
+    counts = [0] * len(row_of)
+    try:
+        with path.open(encoding="utf-8") as stream:
+            number = 0
+            while line := stream.readline(MOST_LINE):
+                number += 1
+                image_id, caption = _parsed(line, f"pseudo_queries.file: {path}:{number}")
+                row = row_of.get(image_id)
+                if row is None or counts[row] >= per_image:
+                    continue
+                if _plain(caption) in true[row]:
+                    raise GenretError(
+                        f"pseudo_queries.file: {path}:{number} gives the searched image '{image_id}' its true caption "
+                        f"'{one_line(caption, 60)}'; made-up captions must not be copied from the data"
+                    )
+                texts.append(caption)
+                owners.append(row)
+                counts[row] += 1
+    except (OSError, UnicodeDecodeError) as error:
+        raise GenretError(f"pseudo_queries.file: cannot read {path} ({one_line(error)})") from error
+    if not texts:
+        raise GenretError(f"pseudo_queries.file: {path} has no caption of any searched image")
+    order = sorted(range(len(texts)), key=lambda place: owners[place])
+    texts, owners = [texts[place] for place in order], [owners[place] for place in order]
+    return Captions(texts, owners, encode(texts))
+
+
+def _parsed(line: str, where: str) -> tuple[str, str]:
+    try:
+        row = json.loads(line)
+        image_id, caption = row["image_id"], row["caption"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise GenretError(f'{where}: should be {{"image_id": ..., "caption": ...}}') from None
+    if not isinstance(image_id, str) or not isinstance(caption, str) or not caption.strip():
+        raise GenretError(f"{where}: image_id and caption should be texts, and the caption not empty")
+    return image_id, caption
+
+
+def _wordings(corpus: Corpus) -> list[set[str]]:
+    """The true captions of each image, in plain letters."""
+    found: list[set[str]] = [set() for _ in corpus.image_ids]
+    if corpus.owners is not None:
+        for caption, owner in zip(corpus.captions, corpus.owners.tolist(), strict=True):
+            found[owner].add(_plain(caption))
+    return found
+
+
+def _plain(caption: str) -> str:
+    return "".join(letter for letter in caption.casefold() if letter.isalnum())
+
+
+def _remark(searched: Corpus, made: Captions) -> str | None:
+    """Where training images share wordings with searched ones, a made-up caption may be the true one by chance."""
+    true = _wordings(searched)
+    same = sum(_plain(text) in true[owner] for text, owner in zip(made.texts, made.owners, strict=True))
+    if not same:
+        return None
+    return (
+        f"{same:,} of {len(made.texts):,} made-up captions of searched images are worded like a true one: training "
+        "images have captions of the same words"
+    )
