@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         LossConfig,
         Record,
         Reranker,
+        RerankerConfig,
         Retriever,
     )
 
@@ -32,7 +33,7 @@ _HOME = {
     **dict.fromkeys(
         (
             *("Backbone", "Component", "Config", "Dataset", "Encoder", "FitContext", "Identifier", "Loss"),
-            *("LossConfig", "Record", "Reranker", "Retriever"),
+            *("LossConfig", "Record", "Reranker", "RerankerConfig", "Retriever"),
         ),
         "interfaces",
     ),
@@ -53,6 +54,7 @@ __all__ = [
     "RecipeError",
     "Record",
     "Reranker",
+    "RerankerConfig",
     "Retriever",
     "UnknownName",
     "UsageError",

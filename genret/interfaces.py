@@ -501,17 +501,27 @@ class Candidates(NamedTuple):
     """The run's own `Backbone.caption_log_probs`, where its generator learnt to read features."""
 
 
+class RerankerConfig(Config):
+    candidates: int = Field(100, ge=1)
+    """Images of the first stage that are scored anew, its best ones; `-k` beyond it widens it to k. A generative run has
+    no more of them than its beams lead to."""
+    weight: float = Field(1.0, ge=0, le=1)
+    """Share of the new score, the rest is the first stage's; both are then standardised over a query's candidates. At 1
+    the new score stands alone."""
+
+
 class Reranker(Component, ABC):
     """Scores the candidates of another retriever anew."""
 
     kind = "reranker"
+    Config: ClassVar[type[Config]] = RerankerConfig
 
     def to(self, device: torch.device) -> None:
         """Moves what there is to move."""
 
     @abstractmethod
     def score(self, candidates: Candidates) -> Tensor:
-        """(B, C), higher is better."""
+        """(B, C), higher is better; -inf for a candidate that cannot be judged, which then comes last."""
 
 
 # ----------------------------------------------------------------------------------------------------------- retrievers
