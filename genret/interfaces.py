@@ -129,7 +129,7 @@ class Dataset(Component, ABC):
 
 # ------------------------------------------------------------------------------------------------------------- encoders
 class Encoder(Component, ABC):
-    """Two frozen towers and, if trainable, two heads that bring their vectors into one space.
+    """Two towers, frozen unless fine-tuned, and, if trainable, two heads that bring their vectors into one space.
 
     The towers' vectors are cached on disk by picture and by `tower_key`; the heads run on cached vectors.
     """
@@ -161,7 +161,11 @@ class Encoder(Component, ABC):
         return False
 
     def fit_towers(self, train: Pictures, dev: Pictures, context: FitContext) -> None:
-        """Trains the towers themselves on pixels and words."""
+        """Trains the towers themselves on pixels and words.
+
+        What it learns must follow from the option `finetune` (an encoder without one: from all its options), the
+        pretrained towers' keys, the data, the seed and the kind of device: the stage is reused by these.
+        """
         raise NotImplementedError("an encoder that fine-tunes says how")
 
     def save_towers(self, folder: Path) -> None:
@@ -244,12 +248,14 @@ class Vokens(NamedTuple):
     """The symbols that a scheme adds to the vocabulary: `sizes[m]` codes at level m.
 
     `shared`: all levels use one codebook (the paper's Eqn. 2) and so the same rows of the vocabulary. `variable`: some
-    identifiers end before the last level; all then carry the end symbol.
+    identifiers end before the last level; all then carry the end symbol. `learned`: how many levels, from the first,
+    are codebooks, which should be used evenly; the rest number what those do not tell apart. None: all levels.
     """
 
     sizes: tuple[int, ...] = ()
     shared: bool = False
     variable: bool = False
+    learned: int | None = None
 
     @property
     def num_symbols(self) -> int:
@@ -301,7 +307,8 @@ class Identifier(Component, ABC):
     @abstractmethod
     def identify(self, corpus: Corpus) -> Identifiers:
         """Identifiers of any images, at least one each, deterministic, ordered by image; `GenretError` if the scheme
-        cannot identify new ones. An image of the fit keeps the identifier it had there."""
+        cannot identify new ones. An image of the fit keeps the identifier it had there (unless others have taken it,
+        `Corpus.taken`)."""
 
     def reconstruct(self, codes: Tensor) -> Tensor | None:
         """(R, M) → (R, D) unit rows, what the codes still say of the vector; None if they say nothing."""
@@ -417,7 +424,8 @@ class TokenizerBatch(NamedTuple):
     image: Tensor
     """(B, D) v_i, unit rows"""
     text: Tensor | None
-    """(B, D) v_t, a caption of each image"""
+    """(B, D) v_t, a caption of each image. Some images have none: losses with `needs_text` are handed the others alone,
+    all fields alike, and are not computed where none is left."""
     latent: Tensor
     """(B, D_code) z(v_i), what is quantized"""
     partial: Tensor
