@@ -11,6 +11,7 @@ from transformers.utils import logging as transformers_logging
 from genret.compatibility import idle_losses
 from genret.errors import GenretError
 from genret.interfaces import Backbone, Component, Dataset, Encoder, Identifier, Loss, Reranker
+from genret.provenance import remember_run
 from genret.recipe import Recipe, Slot, load_recipe
 from genret.registry import Registries
 from genret.retrievers.catalog import CatalogRetriever
@@ -92,4 +93,5 @@ def run_recipe(run: Path, registries: Registries) -> Recipe:
     path = run / "recipe.yaml"
     if not path.exists():
         raise GenretError(f"{run} is no run directory: it has no recipe.yaml; name one with --run, or train one first")
+    remember_run(run, registries)
     return load_recipe([path], [], registries)

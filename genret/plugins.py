@@ -1,17 +1,15 @@
-"""Finds plugins and takes in what they register. A broken one is left out and reported; it never ends the program.
+"""Takes in what plugins register. A broken one is left out and reported; it never ends the program.
 
-Three sources, in this order: entry points of group `genret` (installed packages), `<home>/plugins/*.py`, and files
-named by `--plugin`. Each plugin is taken as a whole or not at all.
+Each plugin is taken as a whole or not at all. Where they are found: discovery.py.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +17,9 @@ import pluggy
 from pluggy import HookImpl
 
 from genret import builtins, hookspecs
+from genret.discovery import Found, Memory, find_plugins, one_file
 from genret.errors import GenretError, UsageError, did_you_mean
+from genret.provenance import remember_companions
 from genret.registry import Registries
 from genret.settings import Settings, load_settings
 
@@ -35,6 +35,7 @@ _KIND_OF_HOOK = {
     "register_rerankers": "reranker",
     "register_weights": "weights",
 }
+_HOOKS = [*_KIND_OF_HOOK, "register_commands"]
 
 
 class Plugin(NamedTuple):
@@ -51,22 +52,38 @@ class Failure(NamedTuple):
     traceback: str
 
 
-class _Found(NamedTuple):
-    name: str
-    source: str
-    load: Callable[[], Any]
-
-
 class Plugins:
-    """What was found, what failed and why, and the registries that the sound ones filled."""
+    """What was found, what failed and why, and the registries that the sound ones filled.
+
+    Plugins that are known to be sound and to add no commands are imported when someone asks for one of these three.
+    """
 
     def __init__(self, settings: Settings):
-        self.registries = Registries(settings)
-        self.loaded: list[Plugin] = []
-        self.failures: list[Failure] = []
+        self._registries = Registries(settings)
+        self._loaded: list[Plugin] = []
+        self._failures: list[Failure] = []
+        self._later: list[Found] = []
         self._strict = settings.strict_plugins
         self._manager = pluggy.PluginManager("genret")
         self._manager.add_hookspecs(hookspecs)
+        remember_companions(self._registries)
+
+    @property
+    def registries(self) -> Registries:
+        return self._whole()._registries
+
+    @property
+    def loaded(self) -> list[Plugin]:
+        return self._whole()._loaded
+
+    @property
+    def failures(self) -> list[Failure]:
+        return self._whole()._failures
+
+    def _whole(self) -> Plugins:
+        while self._later:
+            self._add(self._later.pop(0))
+        return self
 
     def add_commands(self, cli: typer.Typer) -> None:
         """Lets plugins add commands; one whose hook fails loses its commands, all of them."""
@@ -74,7 +91,8 @@ class Plugins:
             before = len(cli.registered_commands), len(cli.registered_groups)
             taken = {_command_name(command) for command in (*cli.registered_commands, *cli.registered_groups)}
             try:
-                _call(impl, cli=cli)
+                with redirect_stdout(sys.stderr):
+                    _call(impl, cli=cli)
                 added = (*cli.registered_commands[before[0] :], *cli.registered_groups[before[1] :])
                 for command in added:
                     if _command_name(command) in taken:
@@ -82,68 +100,87 @@ class Plugins:
             except (Exception, SystemExit) as error:
                 del cli.registered_commands[before[0] :]
                 del cli.registered_groups[before[1] :]
-                plugin = next(plugin for plugin in self.loaded if plugin.name == impl.plugin_name)
+                plugin = next(plugin for plugin in self._loaded if plugin.name == impl.plugin_name)
                 self._fail(plugin.name, plugin.source, error, "its commands are left out: ")
 
-    def _add(self, found: _Found) -> None:
+    def _add(self, found: Found) -> None:
         try:
             if self._manager.has_plugin(found.name):
-                other = next(plugin for plugin in self.loaded if plugin.name == found.name)
-                raise UsageError(f"a plugin of this name is already loaded from {other.source}")
+                other = next(plugin for plugin in self._loaded if plugin.name == found.name)
+                raise UsageError(
+                    f"a plugin of this name is already loaded from {other.source}; rename or remove one of them"
+                )
             with redirect_stdout(sys.stderr):  # standard output belongs to the command's answer
                 plugin = found.load()
+            hooks = self._checked_hooks(plugin)
             self._manager.register(plugin, name=found.name)
-            impls = list(self._hook_impls(plugin))
-            _check_hook_names(impls)
-            self._take_in(impls, found)
-            self.loaded.append(Plugin(found.name, found.source, tuple(sorted(impl.hook_name for impl in impls))))
+            self._take_in(plugin, found)
+            self._registries.sources[found.name] = found.source
+            self._loaded.append(Plugin(found.name, found.source, hooks))
         except (Exception, SystemExit) as error:
-            if self._manager.has_plugin(found.name) and all(found.name != plugin.name for plugin in self.loaded):
+            if self._manager.has_plugin(found.name) and all(found.name != plugin.name for plugin in self._loaded):
                 self._manager.unregister(name=found.name)
             self._fail(found.name, found.source, error)
 
-    def _hook_impls(self, plugin: Any) -> Iterator[_Impl]:
-        for caller in self._manager.get_hookcallers(plugin) or []:
-            for impl in caller.get_hookimpls():
-                if impl.plugin is plugin:
-                    yield _Impl(caller.name, caller.has_spec() or impl.optionalhook, impl)
+    def _checked_hooks(self, plugin: Any) -> tuple[str, ...]:
+        """The names of the hooks that the plugin implements, each with the arguments that it has."""
+        found: dict[str, Callable[..., Any]] = {}
+        for attribute in dir(plugin):
+            marked = self._manager.parse_hookimpl_opts(plugin, attribute)
+            if marked is not None:
+                found[marked.get("specname") or attribute] = getattr(plugin, attribute)
+            elif attribute in _HOOKS and _is_own_function(plugin, attribute):
+                raise UsageError(f"the function {attribute} lacks @genret.hookimpl above it")
+        for name, function in found.items():
+            if name not in _HOOKS:
+                raise UsageError(
+                    f"there is no hook '{name}'{did_you_mean(name, _HOOKS)}; hooks: {', '.join(_HOOKS)}"
+                )
+            self._check_arguments(name, function)
+        if not found:
+            raise UsageError(f"it has no hook; mark a function with @genret.hookimpl, one of: {', '.join(_HOOKS)}")
+        return tuple(sorted(found))
 
-    def _take_in(self, impls: list[_Impl], found: _Found) -> None:
+    def _check_arguments(self, hook: str, function: Callable[..., Any]) -> None:
+        (known,) = getattr(self._manager.hook, hook).spec.argnames
+        given = [name for name, one in inspect.signature(function).parameters.items() if one.default is one.empty]
+        for name in given:
+            if name != known:
+                raise UsageError(f"the hook {hook} has no argument '{name}'; write: def {hook}({known})")
+        if not given:
+            raise UsageError(f"the hook {hook} takes no argument and so adds nothing; write: def {hook}({known})")
+
+    def _take_in(self, plugin: Any, found: Found) -> None:
         """Collects all that the plugin registers, then enters it: all or nothing."""
         wanted: list[tuple[str, str, Any]] = []
-        for hook_name, _, impl in impls:
-            if kind := _KIND_OF_HOOK.get(hook_name):
-                with redirect_stdout(sys.stderr):
-                    _call(impl, register=lambda name, target, kind=kind: wanted.append((kind, name, target)))
-        trial = {kind: self.registries.of(kind).copy() for kind, _, _ in wanted}
+        for hook, kind in _KIND_OF_HOOK.items():
+            for impl in getattr(self._manager.hook, hook).get_hookimpls():
+                if impl.plugin is plugin:
+                    with redirect_stdout(sys.stderr):
+                        _call(impl, register=lambda name, target, kind=kind: wanted.append((kind, name, target)))
+        trial = {kind: self._registries.of(kind).copy() for kind, _, _ in wanted}
         for kind, name, target in wanted:
             trial[kind].register(name, target, found.name)
         for kind, name, target in wanted:
-            self.registries.of(kind).register(name, target, found.name)
+            self._registries.of(kind).register(name, target, found.name)
 
     def _fail(self, name: str, source: str, error: BaseException, part: str = "") -> None:
         """`part`: what of the plugin is left out, where that is not all of it."""
         reason = part + " ".join(_reason(error).split())
         if self._strict:
             raise GenretError(f"plugin '{name}' ({source}) failed: {reason}") from error
-        self.failures.append(Failure(name, source, reason, "".join(traceback.format_exception(error))))
+        self._failures.append(Failure(name, source, reason, "".join(traceback.format_exception(error))))
         print(f"Warning: plugin '{name}'{'' if part else ' left out'}: {reason} (see: genret plugins)", file=sys.stderr)
-        for registry in self.registries.all():
+        for registry in self._registries.all():
             registry.hint = "some plugins were left out, see: genret plugins"
-
-
-class _Impl(NamedTuple):
-    hook_name: str
-    known: bool
-    impl: HookImpl
 
 
 def load_plugins(extra_files: Iterable[Path | str] = (), settings: Settings | None = None) -> Plugins:
     """The built-ins and every plugin that is found. GENRET_PLUGINS does not leave out `extra_files`."""
     settings = settings or load_settings()
     plugins = Plugins(settings)
-    plugins._add(_Found("genret", "built in", lambda: builtins))
-    found = [*_installed(), *(_one_file(path) for path in sorted(settings.plugins_dir.glob("*.py")))]
+    plugins._add(Found("genret", "built in", lambda: builtins, "genret.builtins"))
+    found = find_plugins(settings)
     if settings.plugins is not None:
         wanted = [name.strip() for name in settings.plugins.split(",") if name.strip()]
         names = {plugin.name for plugin in found}
@@ -152,54 +189,24 @@ def load_plugins(extra_files: Iterable[Path | str] = (), settings: Settings | No
                 missing = UsageError(f"GENRET_PLUGINS names it but it is not installed{did_you_mean(name, names)}")
                 plugins._fail(name, "GENRET_PLUGINS", missing)
         found = [plugin for plugin in found if plugin.name in wanted]
-    for plugin in (*found, *(_one_file(Path(path)) for path in extra_files)):
+    files = [one_file(Path(path)) for path in extra_files]
+    memory = Memory(settings.plugins_dir / "known.json")
+    known = [None] if files or settings.strict_plugins else [memory.adds_commands(plugin) for plugin in found]
+    if None not in known:  # as it was last time: all are sound and no name is taken twice, so order matters to none
+        plugins._later = [plugin for plugin, commands in zip(found, known, strict=True) if not commands]
+        found = [plugin for plugin, commands in zip(found, known, strict=True) if commands]
+    for plugin in (*found, *files):
         plugins._add(plugin)
+    if None in known and not files and not plugins._failures:
+        hooks = {plugin.name: plugin.hooks for plugin in plugins._loaded}
+        memory.store((plugin, "register_commands" in hooks[plugin.name]) for plugin in found)
     return plugins
 
 
-def _installed() -> list[_Found]:
-    found: dict[tuple[str, str], _Found] = {}
-    for point in sorted(entry_points(group="genret"), key=lambda point: point.name):
-        source = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-        # one package may be seen twice, e.g. as an egg-info beside its dist-info
-        found.setdefault((point.name, point.value), _Found(point.name, source, _loader(point)))
-    return list(found.values())
-
-
-def _loader(point: EntryPoint) -> Callable[[], Any]:
-    return lambda: point.load()
-
-
-def _one_file(path: Path) -> _Found:
-    return _Found(path.stem, str(path), lambda: _run_file(path))
-
-
-def _run_file(path: Path) -> Any:
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    name = f"genret_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pydantic look their module up
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _check_hook_names(impls: list[_Impl]) -> None:
-    known = [*_KIND_OF_HOOK, "register_commands"]
-    for hook_name, is_known, _ in impls:
-        if not is_known:
-            raise UsageError(
-                f"there is no hook '{hook_name}'{did_you_mean(hook_name, known)}; hooks: {', '.join(known)}"
-            )
-    if not impls:
-        raise UsageError(f"it has no hook; mark a function with @genret.hookimpl, one of: {', '.join(known)}")
+def _is_own_function(plugin: Any, attribute: str) -> bool:
+    """A function written in the plugin's own module, not one that it imported from elsewhere."""
+    function = getattr(plugin, attribute)
+    return inspect.isfunction(function) and function.__module__ == getattr(plugin, "__name__", None)
 
 
 def _call(impl: HookImpl, **arguments: Any) -> None:
@@ -216,7 +223,7 @@ def _command_name(command: Any) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and error.name:
         return f"it needs the package '{error.name}', which is not installed"
     if isinstance(error, GenretError | pluggy.PluginValidationError):
         return str(error)

@@ -41,6 +41,8 @@ class Registry:
         self.base = base
         self.hint = hint
         """Added to the error about an unknown name."""
+        self.providers: dict[str, str] = {}
+        """Where names that nobody registers could come from, in words; added to the error about such a name."""
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str, target: Any, origin: str = "genret") -> None:
@@ -85,7 +87,8 @@ class Registry:
 
     def _entry(self, name: str) -> Entry:
         if name not in self._entries:
-            raise UnknownName(self.kind, name, self._entries, self.hint)
+            hints = [hint for hint in (self.providers.get(name), self.hint) if hint]
+            raise UnknownName(self.kind, name, self._entries, "; ".join(hints))
         return self._entries[name]
 
     def _import(self, name: str, entry: Entry) -> Any:
@@ -130,6 +133,8 @@ class Registries:
         self.loss = Registry("loss", Loss)
         self.reranker = Registry("reranker", Reranker)
         self.weights = Registry("weights")
+        self.sources: dict[str, str] = {}
+        """By plugin: the package with its version, or the file."""
         self._cache: Path = settings.weights_dir
         for registry in self.all():
             registry.hint = "more come with plugins, see: genret plugins"
@@ -147,9 +152,11 @@ class Registries:
     def resolve_weights(self, name: str) -> str:
         """The local folder of registered weights; any other name (path, hub name) comes back unchanged.
 
-        A name with the prefix of registered ones, such as `starter:`, has to be registered.
+        A name with the prefix of registered ones, such as `starter:`, has to be registered, and so has one that a known
+        plugin would lend.
         """
         prefix, colon, _ = name.partition(":")
-        if name not in self.weights and not (colon and any(known.startswith(prefix + ":") for known in self.weights)):
+        known = [*self.weights, *self.weights.providers]
+        if name not in known and not (colon and any(one.startswith(prefix + ":") for one in known)):
             return name
         return str(self.weights.get(name)(self._cache))

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from genret import plugins as plugins_module
+from genret import discovery
 from genret.cli import build
 from genret.cli.state import State
 from genret.errors import BadImage, GenretError
@@ -103,7 +103,7 @@ class Cli:
 
 @pytest.fixture
 def cli(tmp_path, monkeypatch) -> Cli:
-    monkeypatch.setattr(plugins_module, "entry_points", lambda group: [])
+    monkeypatch.setattr(discovery, "entry_points", lambda group: [])
     cli = Cli(tmp_path / "home")
     (cli.home / "plugins").mkdir(parents=True)
     (cli.home / "plugins" / "toys.py").write_text(TOYS)

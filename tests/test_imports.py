@@ -20,9 +20,9 @@ ROOT = Path(genret.__file__).parent
 LAYERS = [
     {"errors", "plain_yaml"},
     {"interfaces", "settings"},
-    {"loop", "hub", "precision", "faults", "draft", "registry", "hookspecs"},
+    {"loop", "hub", "precision", "stored", "faults", "draft", "registry", "hookspecs", "discovery"},
     {"data", "encoders", "quantize", "identifiers", "backbones", "losses", "rerank", "decode", "catalog"},
-    {"builtins", "plugins", "recipe", "compatibility"},
+    {"builtins", "plugins", "recipe", "compatibility", "provenance"},
     {"retrievers"},
     {"assemble"},
     {"train", "evaluate", "serve", "testing"},

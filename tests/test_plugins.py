@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genret import plugins as plugins_module
+from genret import discovery
 from genret.errors import GenretError
 from genret.plugins import Plugins, load_plugins
 from genret.settings import Settings
@@ -24,7 +24,7 @@ def register_losses(register):
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setattr(plugins_module, "entry_points", lambda group: [])
+    monkeypatch.setattr(discovery, "entry_points", lambda group: [])
     (tmp_path / "plugins").mkdir()
     return tmp_path
 
@@ -153,7 +153,7 @@ def test_installed_plugins_come_by_entry_points(home, tmp_path, monkeypatch):
     (tmp_path / "installed_toy.py").write_text(GOOD.format(name="installed"))
     monkeypatch.syspath_prepend(tmp_path)
     points = [importlib.metadata.EntryPoint("toy", "installed_toy", "genret")]
-    monkeypatch.setattr(plugins_module, "entry_points", lambda group: points)
+    monkeypatch.setattr(discovery, "entry_points", lambda group: points)
     loaded = load(home)
     assert loaded.registries.loss.origin("installed") == "toy"
     del sys.modules["installed_toy"]

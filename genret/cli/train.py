@@ -44,6 +44,7 @@ def train(
     """
     from genret.cli.runs import fresh_run, new_run, resumable_run
     from genret.compatibility import notes
+    from genret.provenance import remember_run
     from genret.recipe import load_recipe
 
     state = state_of(context)
@@ -54,6 +55,7 @@ def train(
         if resume:
             folder = resumable_run(run, files, state.settings)
             files = files or [folder / "recipe.yaml"]
+            remember_run(folder, state.registries)
         recipe = load_recipe(files, overrides or [], state.registries)
         if not resume:
             folder = fresh_run(run) if run else new_run(files, state.settings)

@@ -16,12 +16,11 @@ import torch
 PACKAGES = ("genret", "torch", "transformers", "timm", "open_clip_torch", "peft", "tokenizers", "sqlalchemy", "pillow")
 
 
-def describe(device: torch.device, seed: int, origins: dict[str, str]) -> dict[str, Any]:
-    """Facts that someone who wants the same figures would ask for. `origins`: which plugin each component came from."""
+def describe(device: torch.device, seed: int) -> dict[str, Any]:
+    """Facts that someone who wants the same figures would ask for."""
     return {
         "python": sys.version.split()[0],
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "components": origins,
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

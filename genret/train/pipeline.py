@@ -20,12 +20,14 @@ from genret.assemble import Parts, components, device_of
 from genret.errors import GenretError
 from genret.evaluate.gate import Gate, gate_table, quality_gate
 from genret.interfaces import Corpus, FitContext, Identifiers
+from genret.provenance import provenance
 from genret.recipe import Recipe
 from genret.registry import Registries
+from genret.retrievers.catalog import load_towers
 from genret.retrievers.generative import index_trie, tokens_with_end
 from genret.settings import Settings
 from genret.train.artifacts import Artifact, Artifacts
-from genret.train.data import Split, corpus_of, read_split, text_vectors
+from genret.train.data import Listing, Split, corpus_of, list_split, read_split, text_vectors
 from genret.train.environment import describe
 from genret.train.files import write_json
 from genret.train.generator import Development, Examples, fit_generator
@@ -45,26 +47,32 @@ class Pipeline:
         self.store = Artifacts(settings.artifacts_dir)
         self.seconds: dict[str, float] = {}
         self.parts.encoder.to(self.device)
-        origins = {
-            f"{kind} {slot.type}": registries.of(kind).origin(slot.type)
-            for kind, slot in self._slots()
-            if slot is not None
-        }
-        self.environment = describe(self.device, recipe.train.seed, origins)
-
-    def _slots(self) -> list[tuple[str, Any]]:
-        r = self.recipe
-        return [("dataset", r.dataset), ("encoder", r.encoder), ("identifier", r.identifier), ("backbone", r.backbone)]
+        self.environment = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
 
     # ------------------------------------------------------------------------------------------------ stages
-    def read(self, split: str, views: int = 1) -> Split:
-        found = read_split(
-            self.parts.dataset, split, self.parts.encoder, views, self.settings.features_dir, self.ui.progress
-        )
+    def list(self, split: str) -> Listing:
+        return list_split(self.parts.dataset, split)
+
+    def towers(self, train: Listing, dev: Listing) -> Artifact:
+        """The encoder's towers, trained themselves; from here on the encoder has these weights."""
+        encoder = self.parts.encoder
+
+        def make(folder: Path, checkpoints: Path) -> None:
+            encoder.fit_towers(train.pictures, dev.pictures, self.context(checkpoints))
+            encoder.save_towers(folder)
+
+        pretrained = [encoder.tower_key("image"), encoder.tower_key("text")]
+        encoder_options = self.plain["encoder"]
+        options = {"finetune": encoder_options.get("finetune", encoder_options)}
+        inputs = [train.key, dev.key, *pretrained]
+        return self.stage("towers", options, inputs, make, lambda folder: load_towers(encoder, folder))
+
+    def read(self, listing: Listing, views: int = 1) -> Split:
+        found = read_split(listing, self.parts.encoder, views, self.settings.features_dir, self.ui.progress)
         for item in found.skipped[:5]:
             self.ui.warn(f"left out {item.path}: {item.reason}")
         if len(found.skipped) > 5:
-            self.ui.warn(f"... and {len(found.skipped) - 5} more of split '{split}' were left out")
+            self.ui.warn(f"... and {len(found.skipped) - 5} more of split '{listing.name}' were left out")
         return found
 
     def heads(self, train: Split, dev: Split) -> Artifact:

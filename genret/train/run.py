@@ -1,6 +1,6 @@
 """`genret train`: every stage from pictures to a finished run directory.
 
-data → frozen features (cached) → encoder heads → identifier model → targets and quality gate → generator → catalog.
+data → (the towers themselves, where the encoder fine-tunes) → features (cached) → encoder heads → identifier model → targets and quality gate → generator → catalog.
 The stages are in pipeline.py, what happens to a finished one in finish.py.
 """
 
@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from genret.errors import GenretError, UsageError
 from genret.evaluate.run import Evaluation
+from genret.provenance import provenance
 from genret.recipe import Recipe, load_recipe
 from genret.registry import Registries
 from genret.settings import Settings
-from genret.train.artifacts import content_key, only_trainer
-from genret.train.data import Split
-from genret.train.files import mend_lines, write_text
+from genret.train.artifacts import Artifact, content_key, only_trainer
+from genret.train.data import Listing, Split
+from genret.train.files import mend_lines, write_json, write_text
 from genret.train.finish import finish_run
 from genret.train.pipeline import Pipeline
 
@@ -44,13 +45,19 @@ def train(
 
 def _train(recipe: Recipe, run: Path, registries: Registries, settings: Settings, ui: Any) -> TrainSummary:
     pipeline = Pipeline(recipe, run, registries, settings, ui)
+    dataset, encoder = pipeline.parts.dataset, pipeline.parts.encoder
+    artifacts: dict[str, Artifact] = {}
+    with pipeline.timed("pictures"):
+        train_files, dev_files, test_files = map(
+            pipeline.list, (dataset.train_split, dataset.dev_split, dataset.test_split)
+        )
+        train_files = _without_leaks(train_files, [dev_files, test_files], ui)
+    if encoder.finetunes:
+        artifacts["towers"] = pipeline.towers(train_files, dev_files)
     with pipeline.timed("features"):
-        train_split = pipeline.read(pipeline.parts.dataset.train_split, views=pipeline.parts.encoder.num_views)
-        dev_split = pipeline.read(pipeline.parts.dataset.dev_split)
-        test_split = pipeline.read(pipeline.parts.dataset.test_split)
-    train_split = _without_leaks(train_split, [dev_split, test_split], ui)
-    heads = pipeline.heads(train_split, dev_split)
-    artifacts = {"encoder": heads}
+        train_split = pipeline.read(train_files, views=encoder.num_views)
+        dev_split, test_split = pipeline.read(dev_files), pipeline.read(test_files)
+    artifacts["encoder"] = heads = pipeline.heads(train_split, dev_split)
     if recipe.retriever == "generative":
         train_corpus, dev_corpus, searched = (pipeline.corpus(split) for split in (train_split, dev_split, test_split))
         corpora = pipeline.corpora(train_corpus, searched)
@@ -84,6 +91,7 @@ def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
     path = run / "recipe.yaml"
     if not path.exists():
         write_text(path, recipe.dump_yaml())
+        write_json(run / "environment.json", provenance(recipe, registries))  # the whole of it comes with the end
         return
     before = load_recipe([path], [], registries).canonical()
     now = recipe.canonical()
@@ -91,7 +99,7 @@ def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
         raise UsageError(f"{run} was begun with another recipe ({', '.join(changed)} differ); name another --run")
 
 
-def _without_leaks(train: Split, searched: list[Split], ui: Any) -> Split:
+def _without_leaks(train: Listing, searched: list[Listing], ui: Any) -> Listing:
     """Searched pictures are never trained on: where a data set has the same picture in both, training goes without."""
     kept = train
     for split in searched:

@@ -1,0 +1,131 @@
+"""Where plugins are found, and what is remembered of them between two starts. Knows nothing of hooks or components.
+
+Three sources, in this order: entry points of group `genret` (installed packages), `<home>/plugins/*.py`, and files
+named by `--plugin`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genret.errors import UsageError
+from genret.settings import Settings
+
+
+class Found(NamedTuple):
+    """A plugin that is there, not yet imported."""
+
+    name: str
+    source: str
+    """A package with its version, or a file."""
+    load: Callable[[], Any]
+    module: str
+    """What `load` imports: a module's name."""
+
+
+def find_plugins(settings: Settings) -> list[Found]:
+    """Installed packages, then the home's files; each list by name, so that every start has the same order."""
+    return [*_installed(), *(one_file(path) for path in sorted(settings.plugins_dir.glob("*.py")))]
+
+
+def one_file(path: Path) -> Found:
+    return Found(path.stem, str(path), lambda: _run_file(path), f"genret_plugin_{path.stem}")
+
+
+def _installed() -> list[Found]:
+    found: dict[tuple[str, str], Found] = {}
+    for point in sorted(entry_points(group="genret"), key=lambda point: point.name):
+        source = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+        # one package may be seen twice, e.g. as an egg-info beside its dist-info
+        found.setdefault((point.name, point.value), Found(point.name, source, _loader(point), point.module))
+    return list(found.values())
+
+
+def _loader(point: EntryPoint) -> Callable[[], Any]:
+    return lambda: point.load()
+
+
+def _run_file(path: Path) -> Any:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    name = f"genret_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pydantic look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+class Memory:
+    """Which plugins were sound when they were last imported, and whether they add commands.
+
+    `genret --help` need not import a sound plugin that adds no command, whatever heavy library that imports. A fact
+    holds as long as the plugin's version and files are what they were; whatever is not known to be sound is imported.
+    """
+
+    def __init__(self, file: Path):
+        self._file = file
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            stored = {}
+        self._facts: dict[str, Any] = stored if isinstance(stored, dict) else {}
+
+    def adds_commands(self, found: Found) -> bool | None:
+        """None: nothing is known of this plugin as it is now."""
+        fact = self._facts.get(_key(found))
+        if not isinstance(fact, dict) or fact.get("source") != found.source:
+            return None
+        files = fact.get("files")
+        if not isinstance(files, dict) or any(_stamp(path) != stamp for path, stamp in files.items()):
+            return None
+        return bool(fact.get("commands"))
+
+    def store(self, sound: Iterable[tuple[Found, bool]]) -> None:
+        """Keeps (plugin, whether it adds commands) for the next start. It is a convenience: a full disk is no error."""
+        facts = {
+            _key(found): {"source": found.source, "commands": commands, "files": _files(found)}
+            for found, commands in sound
+        }
+        others = {key: fact for key, fact in self._facts.items() if not key.startswith(f"{sys.prefix}|")}
+        if others | facts == self._facts:
+            return
+        partial = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(others | facts), encoding="utf-8")
+            partial.replace(self._file)
+
+
+def _key(found: Found) -> str:
+    return f"{sys.prefix}|{found.name}|{found.module}"
+
+
+def _files(found: Found) -> dict[str, Any]:
+    """The files of the plugin's own package that its import ran."""
+    top = found.module.partition(".")[0]
+    modules = [module for name, module in list(sys.modules.items()) if name == top or name.startswith(f"{top}.")]
+    paths = {path for module in modules if isinstance(path := getattr(module, "__file__", None), str)}
+    return {path: _stamp(path) for path in sorted(paths)}
+
+
+def _stamp(path: str) -> list[int] | None:
+    try:
+        facts = Path(path).stat()
+    except OSError:
+        return None
+    return [facts.st_mtime_ns, facts.st_size]
