@@ -23,11 +23,16 @@ def register_encoders(register: Register) -> None:
 @hookimpl
 def register_identifiers(register: Register) -> None:
     register("rq", "genret.identifiers.rq:RQIdentifier")
+    register("numeric", "genret.identifiers.numeric:NumericIdentifier")
+    register("string", "genret.identifiers.string:StringIdentifier")
+    register("semantic", "genret.identifiers.semantic:SemanticIdentifier")
+    register("atomic", "genret.identifiers.atomic:AtomicIdentifier")
 
 
 @hookimpl
 def register_backbones(register: Register) -> None:
     register("t5", "genret.backbones.t5:T5Backbone")
+    register("llama", "genret.backbones.llama:LlamaBackbone")
 
 
 @hookimpl
@@ -43,3 +48,5 @@ def register_losses(register: Register) -> None:
 @hookimpl
 def register_rerankers(register: Register) -> None:
     register("dense", "genret.rerank.dense:DenseReranker")
+    register("itm", "genret.rerank.itm:ITMReranker")
+    register("reverse", "genret.rerank.reverse:ReverseReranker")

@@ -82,7 +82,7 @@ def content_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def thumbnail(image: Image.Image, size: int = 160) -> bytes:
+def thumbnail(image: Image.Image, size: int = 256) -> bytes:
     """The RGB picture as WebP, at most `size` pixels wide and high."""
     small = image.copy()
     small.thumbnail((size, size), Image.Resampling.LANCZOS)

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from genret.catalog.store import Catalog, NewImage
 from genret.data.images import content_hash, decode_image
-from genret.errors import BadImage, GenretError, UsageError
+from genret.errors import BadImage, GenretError, UsageError, one_line
 from genret.interfaces import (
     Candidates,
     Encoder,
@@ -28,7 +29,7 @@ from genret.interfaces import (
     Skipped,
 )
 from genret.recipe import SearchOptions
-from genret.retrievers.ranking import Floats, Ints, Ranked
+from genret.retrievers.ranking import Floats, Ints, Ranked, mixed, reordered
 from genret.retrievers.thumbnails import Thumbnails
 
 INDEX_BATCH = 32
@@ -39,6 +40,18 @@ def run_id_of(run: Path) -> str:
     """What a run's catalog must carry: identifiers mean something only to the models that made them."""
     stages = sorted(run.glob("*/stage.json"))
     return content_hash(b"".join(stage.read_bytes() for stage in stages))[:20]
+
+
+def load_towers(encoder: Encoder, folder: Path) -> None:
+    """Gives the encoder the fine-tuned weights of a finished stage, which keep their name wherever they are copied."""
+    try:
+        facts = (folder / "stage.json").read_bytes()
+    except OSError as error:
+        raise GenretError(
+            f"{folder} holds no fine-tuned towers ({one_line(error)}); make them anew with: genret train --run DIR "
+            "--resume"
+        ) from error
+    encoder.load_towers(folder, content_hash(facts)[:20])
 
 
 class _Decoded(NamedTuple):
@@ -65,6 +78,8 @@ class CatalogRetriever(Retriever):
         self.options = options
         self.device = device
         self.thumbnails = thumbnails
+        if reranker is not None:
+            reranker.to(device)
 
     @abstractmethod
     def candidates(self, queries: Sequence[str], k: int, num_beams: int | None, allowed: Ints | None) -> Ranked:
@@ -96,29 +111,54 @@ class CatalogRetriever(Retriever):
         for start in range(0, len(queries), self.options.batch_size):
             batch = queries[start : start + self.options.batch_size]
             began = time.perf_counter()
-            ranked = self.candidates(batch, k, beams, allowed)
+            ranked = self.candidates(batch, self.depth(k), beams, allowed)
             if self.reranker is not None:
-                ranked = self.rerank(batch, ranked)
+                ranked = self.rerank(batch, self.text_vectors(batch), ranked, k)
             hits = self._hits(ranked, k)
             elapsed = 1000 * (time.perf_counter() - began) / len(batch)
             results += [SearchResult(q, h, beams, elapsed) for q, h in zip(batch, hits, strict=True)]
         return results
 
-    def rerank(self, queries: Sequence[str], ranked: Ranked) -> Ranked:
-        """Reorders each query's candidates by the reranker's scores; equal ones by their old order."""
+    def depth(self, k: int) -> int:
+        """How many images of the first stage matter to a search for k."""
+        return k if self.reranker is None else max(k, self.reranker.config.candidates)
+
+    def rerank(self, queries: Sequence[str], query_features: Tensor, ranked: Ranked, k: int) -> Ranked:
+        """The first `depth(k)` of each query's images, reordered by the reranker's scores; equal ones as they were."""
         assert self.reranker is not None
-        vectors = self.catalog.features_of(ranked.images.reshape(-1))
+        first = ranked.first(self.depth(k))
+        vectors = self.catalog.features_of(first.images.reshape(-1))
         candidates = Candidates(
             queries,
-            self.text_vectors(queries),
-            torch.from_numpy(ranked.images),
-            vectors.view(*ranked.images.shape, -1),
-            torch.from_numpy(ranked.scores),
-            lambda key: self.thumbnails.open(self.catalog.lookup(np.array([key]))[0].sha256),
+            query_features,
+            torch.from_numpy(first.images),
+            vectors.view(*first.images.shape, -1),
+            torch.from_numpy(first.scores),
+            self._reader(first.images),
+            self.caption_log_probs,
         )
-        scores = self.reranker.score(candidates).numpy()
-        order = np.argsort(-scores, axis=1, kind="stable")
-        return Ranked(*(np.take_along_axis(table, order, axis=1) for table in (ranked.images, scores, ranked.leaves)))
+        scores = self.reranker.score(candidates).float().cpu().numpy()
+        scores = np.where(first.images < 0, -np.inf, scores).astype(np.float32)
+        return reordered(first, mixed(first.scores, scores, self.reranker.config.weight))
+
+    @property
+    def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
+        """The run's own log p(query | image), where it has learnt one."""
+        return None
+
+    def _reader(self, keys: Ints) -> Callable[[int], Image.Image]:
+        """Opens the thumbnails of these images; their hashes are asked for together, and only if one is opened."""
+        hashes: dict[int, str] = {}
+
+        def read(key: int) -> Image.Image:
+            if not hashes:
+                distinct = np.unique(keys[keys >= 0])
+                hashes.update(
+                    zip(distinct.tolist(), (row.sha256 for row in self.catalog.lookup(distinct)), strict=True)
+                )
+            return self.thumbnails.open(hashes[key])
+
+        return read
 
     def _hits(self, ranked: Ranked, k: int) -> list[list[Hit]]:
         images, leaves = ranked.images[:, :k], ranked.leaves[:, :k]
@@ -186,6 +226,8 @@ class CatalogRetriever(Retriever):
     def load(cls, folder: Path, **parts: Any) -> CatalogRetriever:
         """Opens a run directory. `parts`: what else the constructor takes, its components not yet loaded."""
         device, encoder = parts["device"], parts["encoder"]
+        if encoder.finetunes:
+            load_towers(encoder, folder / "towers")
         encoder.load(folder / "encoder")
         encoder.to(device)
         catalog = Catalog.open(folder / "catalog.sqlite", run_id=run_id_of(folder))

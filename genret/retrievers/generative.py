@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,13 +42,25 @@ def index_trie(backbone: Backbone, identifiers: Identifiers, images: Ints, end_s
 
 
 def tokens_with_end(backbone: Backbone, identifiers: Identifiers, end_symbol: bool) -> Tensor:
-    """(R, L) token ids, -1 pads; the end symbol is added where asked for, or where identifiers vary in length."""
+    """(R, L) token ids, -1 pads; the end symbol is added where asked for, or where identifiers may vary in length."""
     tokens = backbone.tokens(identifiers)
-    if not end_symbol and bool((tokens >= 0).all()):
+    if not end_symbol and not may_end_early(backbone):
+        if bool((tokens < 0).any()):
+            raise GenretError("identifiers of this scheme vary in length, so its `vokens` have to say `variable=True`")
         return tokens
     tokens = torch.nn.functional.pad(tokens, (0, 1), value=-1)
     lengths = (tokens >= 0).sum(1, keepdim=True)
     return tokens.scatter(1, lengths, backbone.end_token)
+
+
+def may_end_early(backbone: Backbone) -> bool:
+    """Whether the scheme's identifiers vary in length: those of ordinary tokens, and where it says so.
+
+    A matter of the scheme, not of the identifiers at hand: a few may be equally long by chance, and have to be spelt as
+    the model has learnt it.
+    """
+    first, second = backbone.level_tokens(0), backbone.level_tokens(1)
+    return first is None or (second is not None and bool((second == backbone.end_token).any()))
 
 
 def search_trie(
@@ -115,6 +127,12 @@ class GenerativeRetriever(CatalogRetriever):
         return self.options.num_beams
 
     @property
+    def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
+        if not self.backbone.reads_features:
+            return None
+        return lambda features, captions: self.backbone.caption_log_probs(features.to(self.device), captions)
+
+    @property
     def indexed(self) -> IndexedTrie | None:
         """The trie of all searchable images, rebuilt when the catalog has changed; None without images."""
         version = self.catalog.version
@@ -134,23 +152,42 @@ class GenerativeRetriever(CatalogRetriever):
             starts, images = index.leaf_images
             reached = np.concatenate([[0], np.cumsum(np.isin(images, allowed))])
             leaves = torch.from_numpy(reached[starts[1:]] > reached[starts[:-1]])[None]
-        beams = search_trie(self.backbone, queries, index.trie, num_beams or k, self.options, leaves)
-        ranked = rank_images(
-            beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images, self.similarity(queries)
-        )
-        return ranked if allowed is None else _only(ranked, allowed)
+        width = num_beams or k
+        wanted = min(k, width)
+        while True:
+            beams = search_trie(self.backbone, queries, index.trie, width, self.options, leaves)
+            ranked = rank_images(
+                beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images, self.similarity(queries)
+            )
+            ranked = ranked if allowed is None else _only(ranked, allowed)
+            fewest = int((ranked.images >= 0).sum(axis=1).min(initial=wanted))
+            if fewest >= wanted or width >= index.trie.num_leaves:
+                return ranked
+            # Several identifiers led to one image, or there are no more images to be found.
+            images = index.leaf_images.images
+            wanted = min(wanted, len(np.unique(images if allowed is None else images[np.isin(images, allowed)])))
+            if fewest >= wanted:
+                return ranked
+            width *= 2
 
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
-        if self.identifier.new_images == "refused":
-            raise GenretError(
-                "this run's identifier scheme cannot identify images that it was not trained on; "
-                "use a scheme made from pixels (rq, structured), or train again with these images"
-            )
+        if self.identifier.new_images == "numbered":
+            # one by one: which place an image has does not depend on what else comes with it
+            places = zip(image_ids, features[:, None], self._places(image_ids), strict=True)
+            parts = (self.identifier.identify(Corpus([name], row, named_before=place)) for name, row, place in places)
+            return [packed for part in parts for packed in packed_by_image(part, 1)]
         taken = None
         if self.identifier.avoids_collisions:
             taken = by_image(self.catalog.read_identifiers(searchable=True))[1].codes
-        corpus = Corpus(image_ids, features, named_before=self.catalog.highest_key(), taken=taken)
+        corpus = Corpus(image_ids, features, taken=taken)
         return packed_by_image(self.identifier.identify(corpus), len(image_ids))
+
+    def _places(self, image_ids: Sequence[str]) -> list[int]:
+        """How many images came into the catalog before each: its key, or the one that it will get, less one."""
+        keys = self.catalog.keys_of(image_ids).tolist()
+        new = dict.fromkeys(image_id for image_id, key in zip(image_ids, keys, strict=True) if key < 0)
+        place = {image_id: self.catalog.highest_key() + i for i, image_id in enumerate(new)}
+        return [place[image_id] if key < 0 else key - 1 for image_id, key in zip(image_ids, keys, strict=True)]
 
     def names(self, keys: Ints, leaves: Ints) -> list[list[str] | None]:
         if not len(leaves):

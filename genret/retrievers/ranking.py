@@ -44,6 +44,18 @@ class Ranked(NamedTuple):
     leaves: Ints
     """(B, C) the identifier by which the image was reached"""
 
+    def first(self, count: int) -> Ranked:
+        """The best of each query."""
+        return Ranked(self.images[:, :count], self.scores[:, :count], self.leaves[:, :count])
+
+    def take(self, order: Ints) -> Ranked:
+        """(B, C) places → the images at these places of each query."""
+        return Ranked(
+            np.take_along_axis(self.images, order, axis=1),
+            np.take_along_axis(self.scores, order, axis=1),
+            np.take_along_axis(self.leaves, order, axis=1),
+        )
+
 
 def rank_images(
     leaves: Ints, scores: Floats, leaf_images: LeafImages, similarity: Callable[[Ints, Ints], Floats] | None = None
@@ -76,3 +88,38 @@ def rank_images(
     ranked.scores[query, place] = score
     ranked.leaves[query, place] = leaf
     return ranked
+
+
+def mixed(first: Floats, second: Floats, weight: float) -> Floats:
+    """Two judges' scores (B, C) → weight · z(second) + (1 − weight) · z(first), z being standardised over the
+    candidates of a query that both have judged; -inf where one has not. At weight 1 the second's scores themselves."""
+    if weight == 1:
+        return second
+    judged = np.isfinite(first) & np.isfinite(second)
+    scores = weight * _standardised(second, judged) + (1 - weight) * _standardised(first, judged)
+    return np.where(judged, scores, -np.inf).astype(np.float32)
+
+
+def _standardised(scores: Floats, judged: NDArray[np.bool_]) -> Floats:
+    """Mean 0 and variance 1 along each row's judged entries; all 0 where these are equal."""
+    count = np.maximum(judged.sum(axis=1, keepdims=True), 1)
+    known = np.where(judged, scores, 0.0).astype(np.float64)
+    centred = np.where(judged, known - known.sum(axis=1, keepdims=True) / count, 0.0)
+    spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
+    result: Floats = np.where(spread > 1e-9, centred / np.maximum(spread, 1e-9), 0.0)
+    return result
+
+
+def reordered(ranked: Ranked, scores: Floats) -> Ranked:
+    """Candidates in the order of new scores (B, C), equal ones as they were.
+
+    Those without one (-inf) come last and get the lowest score that there is, so that scores stay finite numbers; where
+    no candidate of a query has one, the old scores stand.
+    """
+    there = ranked.images >= 0
+    judged = there & np.isfinite(scores)
+    order = np.lexsort((np.broadcast_to(np.arange(scores.shape[1]), scores.shape), -scores, ~judged, ~there), axis=1)
+    lowest = np.where(judged, scores, np.inf).min(axis=1, keepdims=True)
+    scores = np.where(judged, scores, np.where(np.isfinite(lowest), lowest, ranked.scores))
+    scores = np.where(there, scores, -np.inf).astype(np.float32)
+    return ranked._replace(scores=scores).take(order)

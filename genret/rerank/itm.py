@@ -1,0 +1,30 @@
+"""One tower that sees picture and words together: BLIP's image-text matching (Li et al., arXiv 2201.12086)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from genret.rerank.pictures import PictureConfig, PictureReranker, Words
+
+
+class ITMReranker(PictureReranker):
+    """How surely BLIP says that query and picture match: the difference of its two logits."""
+
+    class Config(PictureConfig):
+        model: str = "Salesforce/blip-itm-base-flickr"
+        """A BLIP with a matching head: name on the model hub, local folder or registered weights."""
+
+    architectures = ("BlipForImageTextRetrieval",)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(P, 3, S, S) → (P, T, D) patches"""
+        states: Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
+        return states
+
+    def judge(self, states: Tensor, words: Words) -> Tensor:
+        text = self.model.text_encoder(
+            input_ids=words.ids, attention_mask=words.mask, encoder_hidden_states=states
+        ).last_hidden_state
+        no, yes = self.model.itm_head(text[:, 0]).float().unbind(-1)
+        difference: Tensor = yes - no
+        return difference
