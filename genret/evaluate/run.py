@@ -21,7 +21,8 @@ from genret.encoders.encode import encode_texts
 from genret.errors import UnknownName
 from genret.evaluate.ledger import LedgerRow, Trace, ledger
 from genret.evaluate.metrics import CUTOFFS, MISSED, Recalls, recalls
-from genret.evaluate.ranks import TWO_TOWER, beams, write_ranks
+from genret.evaluate.ranks import DENSE_SEARCH, TWO_TOWER, beams, write_ranks
+from genret.evaluate.rerank import rerank, search_densely
 from genret.evaluate.tables import evaluation_tables
 from genret.evaluate.trec import write_qrels, write_run
 from genret.interfaces import Identifier, Identifiers
@@ -32,9 +33,12 @@ from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.dense import dense_ranks
 from genret.retrievers.generative import GenerativeRetriever, IndexedTrie, by_image, columns_of, index_trie, search_trie
 from genret.retrievers.ranking import Ranked, rank_images
+from genret.retrievers.two_tower import TwoTowerRetriever
 from genret.settings import Settings
 
 Ints = NDArray[np.int64]
+TREC_DEPTH = 100
+"""Images of each query in the run files of dense searches."""
 
 
 class Evaluation(NamedTuple):
@@ -56,6 +60,8 @@ class Evaluation(NamedTuple):
     identifier: dict[str, Any] | None
     remark: str | None = None
     """Why figures cannot exist (then they are null), or what they cannot say"""
+    first_stage: Recalls | None = None
+    """Of the search before the recipe's reranker; None where it has none"""
 
     def as_json(self) -> dict[str, Any]:
         return self._asdict() | {
@@ -113,9 +119,19 @@ def evaluate(
     facts = (recipe.protocol, dataset.concepts, split, len(question.queries), len(question.keys))
     two_tower = dense_ranks(question.query_features, question.features, question.relevant)
     _keep_ranks(run, split, question, {TWO_TOWER: two_tower}, ui)
-    if not isinstance(retriever, GenerativeRetriever):
-        found = recalls(two_tower)
-        return Evaluation(*facts, None, found, None, {}, found, None, None, [], None)
+    if isinstance(retriever, TwoTowerRetriever):
+        first = search_densely(retriever, question, least=0 if trec is None else TREC_DEPTH)
+        exact = retriever.options.index == "exact"
+        first_ranks = two_tower if exact else _image_ranks(first, question)
+        final = rerank(retriever, question, first, ui)
+        final_ranks = first_ranks if retriever.reranker is None else _image_ranks(final, question)
+        _keep_ranks(run, split, question, {DENSE_SEARCH: final_ranks}, ui)
+        if trec is not None:
+            _write_trec(trec, question, final, "genret-two-tower")
+        before = None if retriever.reranker is None else recalls(first_ranks)
+        found = recalls(final_ranks)
+        return Evaluation(*facts, None, found, None, {}, recalls(two_tower), None, None, [], None, first_stage=before)
+    assert isinstance(retriever, GenerativeRetriever)
     widths = list(num_beams) or [recipe.search.num_beams]
     remark = _remark(retriever.identifier, recipe)
     named, identifiers = by_image(retriever.catalog.read_identifiers(split=question.split))
@@ -129,9 +145,11 @@ def evaluate(
     index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), recipe.search.end_symbol)
     leaf_table = _leaves_of_images(index, len(question.keys))
     searched = {width: _search(retriever, question, index, leaf_table, width, ui) for width in widths}
-    _keep_ranks(run, split, question, {beams(width): found.image_ranks for width, found in searched.items()}, ui)
-    main = searched[widths[-1]]
-    reranked = _rerank_ranks(main.ranked, question)
+    main, reranks = searched[widths[-1]], retriever.reranker is not None
+    final = {width: rerank(retriever, question, found.ranked, ui) for width, found in searched.items()}
+    final_ranks = {width: _image_ranks(found, question) for width, found in final.items()}
+    _keep_ranks(run, split, question, {beams(width): ranks for width, ranks in final_ranks.items()}, ui)
+    dense_order = _dense_order_ranks(main.ranked, question)
     ceiling = _ceiling_ranks(retriever, identifiers, question)
     trace = Trace(
         dense_ranks=two_tower,
@@ -139,24 +157,25 @@ def evaluate(
         prefix_ranks=main.prefix_ranks,
         identifier_ranks=main.identifier_ranks,
         image_ranks=main.image_ranks,
-        reranked_ranks=reranked,
+        reranked_ranks=final_ranks[widths[-1]] if reranks else dense_order,
         forced_scores=_forced_scores(retriever, question, index, leaf_table, ui),
         beam_scores=main.beam_scores,
     )
     if trec is not None:
-        _write_trec(trec, question, main.ranked, f"genret-{widths[-1]}-beams")
+        _write_trec(trec, question, final[widths[-1]], f"genret-{widths[-1]}-beams")
     return Evaluation(
         *facts,
         widths[-1],
-        recalls(main.image_ranks, num_beams=widths[-1]),
+        recalls(final_ranks[widths[-1]], num_beams=widths[-1]),
         recalls(main.identifier_ranks, num_beams=widths[-1]),
-        {width: recalls(found.image_ranks, num_beams=width) for width, found in searched.items()},
+        {width: recalls(ranks, num_beams=width) for width, ranks in final_ranks.items()},
         recalls(two_tower),
         None if ceiling is None else recalls(ceiling),
-        recalls(reranked, num_beams=widths[-1]),
+        recalls(dense_order, num_beams=widths[-1]),
         ledger(trace, k=max(CUTOFFS)),
         _statistics(identifiers, index, retriever.identifier.vokens.sizes),
         remark,
+        recalls(main.image_ranks, num_beams=widths[-1]) if reranks else None,
     )
 
 
@@ -237,6 +256,11 @@ def _first_rank(found: Tensor, wanted: Tensor) -> Ints:
     return torch.where(match.any(1), place, MISSED).cpu().numpy()
 
 
+def _image_ranks(ranked: Ranked, question: Question) -> Ints:
+    """(Q,) ranks from 1 of the right images."""
+    return _first_rank(torch.from_numpy(ranked.images), torch.from_numpy(question.relevant)[:, None])
+
+
 def _leaves_of_images(index: IndexedTrie, num_images: int) -> Tensor:
     """(N, A) the leaves that lead to each image, -1 pads."""
     owners, leaves = index.identifiers.owners, index.trie.leaf_of_row.cpu()
@@ -268,7 +292,7 @@ def _forced_scores(
     return np.concatenate(best)
 
 
-def _rerank_ranks(ranked: Ranked, question: Question) -> Ints:
+def _dense_order_ranks(ranked: Ranked, question: Question) -> Ints:
     """(Q,) ranks from 1 of the right images when the beams' images are put into dense order."""
     images = torch.from_numpy(ranked.images)
     ranks = []

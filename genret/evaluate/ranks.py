@@ -1,0 +1,106 @@
+"""Where the right image stood for every query, kept with the run so that runs can be compared query by query.
+
+One file per split and way of searching, `<run>/evaluations/<split>.<way>.safetensors`. It knows nothing of models.
+
+Q queries
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from genret.errors import GenretError
+from genret.evaluate.metrics import MISSED
+
+Ints = NDArray[np.int64]
+
+FOLDER = "evaluations"
+FORMAT = "1"
+TWO_TOWER = "two-tower"
+"""The way of searching that every run has: exactly, by the vectors alone."""
+DENSE_SEARCH = "dense"
+"""The way in which a two-tower run itself searches: by its recipe's index, and reranked where it says so."""
+
+
+class QueryRanks(NamedTuple):
+    """Ranks of one way of searching one split, with what tells whether another run was asked the same."""
+
+    ranks: Ints
+    """(Q,) from 1, the right image's; MISSED where it was not found"""
+    queries: Ints
+    """(Q,) a hash of each caption and the image that it is of"""
+    images: str
+    """A hash of the ids of the images that were searched"""
+
+
+def beams(num_beams: int) -> str:
+    """The way of searching by a generator with so many beams."""
+    return f"{num_beams}-beams"
+
+
+def write_ranks(
+    run: Path,
+    split: str,
+    queries: Sequence[str],
+    relevant: Iterable[int],
+    image_ids: Sequence[str],
+    found: Mapping[str, Ints],
+) -> None:
+    """Keeps the ranks of each way of searching. relevant (Q,): rows of `image_ids`."""
+    asked = [_hash(query, image_ids[row]) for query, row in zip(queries, relevant, strict=True)]
+    facts = {"format": FORMAT, "images": f"{_hash(*sorted(image_ids)):016x}"}
+    (run / FOLDER).mkdir(exist_ok=True)
+    for way, ranks in found.items():
+        path = ranks_path(run, split, way)
+        partial = path.with_name(path.name + ".partial")
+        save_file({"ranks": ranks, "queries": np.array(asked, np.uint64).view(np.int64)}, partial, facts)
+        partial.replace(path)
+
+
+def read_ranks(run: Path, split: str, way: str) -> QueryRanks | None:
+    """What `write_ranks` kept; None if nothing was."""
+    path = ranks_path(run, split, way)
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = file.metadata() or {}
+            if facts.get("format") != FORMAT:
+                raise GenretError(f"{path} was written by another version of genret; delete it and evaluate again")
+            ranks, queries = file.get_tensor("ranks"), file.get_tensor("queries")
+    except SafetensorError:
+        raise GenretError(f"{path} is damaged; delete it and run: genret evaluate --run {run}") from None
+    return QueryRanks(ranks, queries, facts["images"])
+
+
+def ranks_path(run: Path, split: str, way: str) -> Path:
+    return run / FOLDER / f"{split}.{way}.safetensors"
+
+
+def paired(found: Sequence[QueryRanks]) -> list[Ints] | None:
+    """Ranks brought into one order of queries, (Q,) each; None if the queries or the searched images differ."""
+    orders = [np.argsort(one.queries, kind="stable") for one in found]
+    first = found[0].queries[orders[0]]
+    same = all(
+        one.images == found[0].images and np.array_equal(one.queries[order], first)
+        for one, order in zip(found, orders, strict=True)
+    )
+    return [one.ranks[order] for one, order in zip(found, orders, strict=True)] if same else None
+
+
+def reciprocal(ranks: Ints) -> NDArray[np.float64]:
+    """(Q,) 1 / rank, 0 for what was not found."""
+    return np.where(ranks < MISSED, 1.0 / ranks, 0.0)
+
+
+def _hash(*words: str) -> int:
+    text = "\0".join(words).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
