@@ -31,6 +31,10 @@ def _recall_table(found: Evaluation) -> Table:
         table.add_column(f"R@{k}", justify="right")
     for width, figures in sorted(found.by_num_beams.items()):
         _add(table, f"generated, {width} beams", figures)
+    if not found.by_num_beams and found.recall != found.two_tower:
+        _add(table, "searched", found.recall)
+    if found.first_stage is not None:
+        _add(table, "  before reranking" + (f", {found.num_beams} beams" if found.num_beams else ""), found.first_stage)
     if found.reranked is not None:
         _add(table, f"  those images in dense order, {found.num_beams} beams", found.reranked)
     if found.identifier_recall is not None:

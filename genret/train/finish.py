@@ -102,7 +102,7 @@ def _new_images(pipeline: Pipeline, split: Split, corpus: Corpus, searchable: bo
     parts, thumbnails = pipeline.parts, Thumbnails(pipeline.run / "thumbnails")
     names = _identifiers(pipeline, corpus)
     for row, record in enumerate(split.records):
-        if searchable and not thumbnails.has(split.hashes[row]):
+        if (searchable or parts.reranker is not None) and not thumbnails.has(split.hashes[row]):
             try:
                 thumbnails.save(split.hashes[row], decode_image(parts.dataset.read(record), record.uri))
             except BadImage as error:  # it was there when its vector was made
