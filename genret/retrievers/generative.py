@@ -152,23 +152,23 @@ class GenerativeRetriever(CatalogRetriever):
             starts, images = index.leaf_images
             reached = np.concatenate([[0], np.cumsum(np.isin(images, allowed))])
             leaves = torch.from_numpy(reached[starts[1:]] > reached[starts[:-1]])[None]
-        width = num_beams or k
-        wanted = min(k, width)
-        while True:
+
+        def search(queries: Sequence[str], width: int) -> Ranked:
             beams = search_trie(self.backbone, queries, index.trie, width, self.options, leaves)
             ranked = rank_images(
                 beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images, self.similarity(queries)
             )
-            ranked = ranked if allowed is None else _only(ranked, allowed)
-            fewest = int((ranked.images >= 0).sum(axis=1).min(initial=wanted))
-            if fewest >= wanted or width >= index.trie.num_leaves:
-                return ranked
-            # Several identifiers led to one image, or there are no more images to be found.
+            return ranked if allowed is None else _only(ranked, allowed)
+
+        width = num_beams or k
+        ranked, wanted = search(queries, width), min(k, width)
+        if len(ranked.fewer_than(wanted)):  # than there are, or because several identifiers led to one image
             images = index.leaf_images.images
             wanted = min(wanted, len(np.unique(images if allowed is None else images[np.isin(images, allowed)])))
-            if fewest >= wanted:
-                return ranked
+        while width < index.trie.num_leaves and len(rows := ranked.fewer_than(wanted)):
             width *= 2
+            ranked = ranked.replaced(rows, search([queries[row] for row in rows], width))
+        return ranked
 
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
         if self.identifier.new_images == "numbered":

@@ -44,6 +44,26 @@ class Ranked(NamedTuple):
     leaves: Ints
     """(B, C) the identifier by which the image was reached"""
 
+    def fewer_than(self, count: int) -> Ints:
+        """The rows of queries that have fewer images."""
+        return np.flatnonzero((self.images >= 0).sum(axis=1) < count)
+
+    def replaced(self, rows: Ints, other: Ranked) -> Ranked:
+        """These rows as in `other`, which has no more than them."""
+        width = max(self.images.shape[1], other.images.shape[1])
+        ranked, new = self.padded(width), other.padded(width)
+        ranked.images[rows], ranked.scores[rows], ranked.leaves[rows] = new
+        return ranked
+
+    def padded(self, width: int) -> Ranked:
+        """A copy with room for so many images of each query."""
+        room = ((0, 0), (0, width - self.images.shape[1]))
+        return Ranked(
+            np.pad(self.images, room, constant_values=-1),
+            np.pad(self.scores, room, constant_values=-np.inf),
+            np.pad(self.leaves, room, constant_values=-1),
+        )
+
     def first(self, count: int) -> Ranked:
         """The best of each query."""
         return Ranked(self.images[:, :count], self.scores[:, :count], self.leaves[:, :count])
