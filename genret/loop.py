@@ -85,7 +85,7 @@ def run(
     with context.progress(name, total) as bar:
         bar.advance(state.epoch * batches + state.batch)
         while state.epoch < options.epochs and not state.done:
-            order = _order(num_examples, context.seed, state.epoch)
+            order = epoch_order(num_examples, context.seed, state.epoch)
             module.train()
             while state.batch < batches:
                 indices = order[state.batch * options.batch_size : (state.batch + 1) * options.batch_size]
@@ -137,7 +137,8 @@ def _adamw(parameters: list[nn.Parameter], options: LoopOptions) -> torch.optim.
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=options.lr)
 
 
-def _order(num_examples: int, seed: int, epoch: int) -> Tensor:
+def epoch_order(num_examples: int, seed: int, epoch: int) -> Tensor:
+    """(num_examples,) the order in which `run` goes through the examples in an epoch, for steps that read ahead."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(num_examples, generator=generator)
 

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from genret.encoders.preprocess import Preprocess
+from genret.interfaces import Config
 
 OVERSAMPLING = 1.25
 """Pictures are warped from a larger square, so that zooming in stays sharp."""
@@ -26,6 +28,17 @@ NUM_DRAWS = 24
 FLAT_SHARE = 0.6
 """Share of the border that must have one colour for a picture to lie on a plain ground."""
 SAME_COLOUR = 12 / 255
+
+
+class ViewOptions(Config):
+    """How training pictures are varied."""
+
+    strength: float = Field(1.0, ge=0, le=2)
+    """How far augmented views are from the plain picture; 0: not at all."""
+    flip: float = Field(0.0, ge=0, le=1)
+    """Probability of a mirror image; 0 for pictures whose direction means something."""
+    seed: int = Field(0, ge=0)
+    """Another seed draws other views."""
 
 
 class Augment:

@@ -65,7 +65,7 @@ def encode_images(
     missing = _missing(items, suffixes, cache)
     bad: dict[str, str] = {}
     with _bar(progress, label, len(missing)) as bar:
-        for loaded in _loaded(items, list(missing), batch_size, bad):
+        for loaded in decoded(items, list(missing), batch_size, bad):
             vectors: dict[str, np.ndarray] = {}
             for view, suffix in enumerate(suffixes):
                 batch = [(items[i].key + suffix, image) for i, image in loaded if view in missing[i]]
@@ -118,7 +118,7 @@ def _missing(items: Sequence[ImageItem], suffixes: Sequence[str], cache: Feature
     return dict(sorted(missing.items()))
 
 
-def _loaded(
+def decoded(
     items: Sequence[ImageItem], wanted: Sequence[int], batch_size: int, bad: dict[str, str]
 ) -> Iterator[list[tuple[int, Image.Image]]]:
     """Batches of decoded pictures with their positions; what cannot be read goes into `bad`, by key."""
@@ -129,7 +129,7 @@ def _loaded(
     try:
         while True:
             while len(waiting) < BATCHES_AHEAD * batch_size and (i := next(following, None)) is not None:
-                waiting.append((i, pool.submit(_load, items[i])))
+                waiting.append((i, pool.submit(opened, items[i].load)))
             if not waiting:
                 break
             i, future = waiting.popleft()
@@ -146,8 +146,9 @@ def _loaded(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _load(item: ImageItem) -> Image.Image:
-    image = item.load()
+def opened(load: Callable[[], Image.Image]) -> Image.Image:
+    """The picture, no larger than any tower looks at it."""
+    image = load()
     if max(image.size) > LARGEST_SIDE:
         image = image.copy()
         image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC, reducing_gap=3.0)

@@ -1,4 +1,4 @@
-"""Two small networks that bring image and text vectors into one space, and the contrastive loss that trains them.
+"""Where image and text vectors meet: two small networks, or a space that they share already; and the contrastive loss.
 
 They know vectors only: no pictures, no texts, no towers.
 """
@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+DEFAULT_TEMPERATURE = 0.07
+"""Where CLIP's learned temperature started (arXiv 2103.00020, 2.5)."""
 MAX_SCALE = 100.0
 """Upper bound of the inverse temperature, as in CLIP (arXiv 2103.00020, 2.5)."""
 
@@ -51,7 +53,13 @@ class Heads(nn.Module):
     """Both heads and the learned temperature."""
 
     def __init__(
-        self, image_width: int, text_width: int, dim: int, hidden: int, dropout: float, temperature: float = 0.07
+        self,
+        image_width: int,
+        text_width: int,
+        dim: int,
+        hidden: int,
+        dropout: float,
+        temperature: float = DEFAULT_TEMPERATURE,
     ):
         super().__init__()
         self.image = Head(image_width, dim, hidden, dropout)
@@ -61,6 +69,27 @@ class Heads(nn.Module):
     @property
     def scale(self) -> Tensor:
         return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+
+class JointSpace(nn.Module):
+    """The space of two towers that were trained together: nothing to learn but the temperature."""
+
+    def __init__(self, temperature: float):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+
+    def image(self, features: Tensor) -> Tensor:
+        return F.normalize(features.float(), dim=-1)
+
+    def text(self, features: Tensor) -> Tensor:
+        return F.normalize(features.float(), dim=-1)
+
+    @property
+    def scale(self) -> Tensor:
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+
+Space = Heads | JointSpace
 
 
 def info_nce(images: Tensor, texts: Tensor, same: Tensor, scale: Tensor) -> Tensor:

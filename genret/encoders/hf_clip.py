@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from genret.encoders.finetune import Finetune
 from genret.encoders.hf_vision import HuggingFaceImage, HuggingFaceImageTower, joint_vector, load_model
-from genret.encoders.towers import ImageTowerConfig, JointEncoder, TextTower, TowerConfig
+from genret.encoders.joint import JointEncoder
+from genret.encoders.towers import ImageTowerConfig, TextTower, TowerConfig
 from genret.errors import GenretError
 from genret.hub import fingerprint, loading, model_folder
 
@@ -67,6 +69,8 @@ class CLIPEncoder(JointEncoder):
     class Config(ImageTowerConfig):
         model: str = "openai/clip-vit-base-patch32"
         """Name on the model hub, local folder or registered weights."""
+        finetune: Finetune | None = None
+        """How the towers are trained; null: they stay frozen."""
 
     def __init__(self, config: Any = None, **lent: Any):
         super().__init__(config, **lent)

@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from genret.encoders.finetune import Finetune
+from genret.encoders.joint import JointEncoder
 from genret.encoders.preprocess import Preprocess, from_open_clip
-from genret.encoders.towers import ImageTower, ImageTowerConfig, JointEncoder, TextTower, TowerConfig
+from genret.encoders.towers import ImageTower, ImageTowerConfig, TextTower, TowerConfig
 from genret.errors import GenretError, UnknownName
 from genret.hub import PATTERNS, fingerprint, loading, model_folder, weights_file
 
@@ -165,7 +167,8 @@ class OpenCLIPEncoder(JointEncoder):
     """Any model of open_clip: CLIP, SigLIP, MetaCLIP, DFN ..."""
 
     class Config(OpenCLIPModel, ImageTowerConfig):
-        pass
+        finetune: Finetune | None = None
+        """How the towers are trained; null: they stay frozen."""
 
     def __init__(self, config: Any = None, **lent: Any):
         super().__init__(config, **lent)

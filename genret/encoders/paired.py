@@ -14,16 +14,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genret.encoders.augment import Augment
-from genret.encoders.heads import Heads, caption_groups, info_nce, text_to_image_recall
+from genret.encoders.augment import Augment, ViewOptions
+from genret.encoders.finetune import Finetune, sample_vectors
+from genret.encoders.heads import (
+    DEFAULT_TEMPERATURE,
+    Heads,
+    Space,
+    caption_groups,
+    info_nce,
+    text_to_image_recall,
+)
 from genret.encoders.hf_clip import CLIPText, CLIPTextTower
 from genret.encoders.hf_vision import HuggingFaceImage, HuggingFaceImageTower
+from genret.encoders.joint import TwoTowerEncoder
 from genret.encoders.open_clip import OpenCLIPImage, OpenCLIPImageTower, OpenCLIPText, OpenCLIPTextTower
 from genret.encoders.sentence import SentenceText, SentenceTextTower
 from genret.encoders.timm_tower import TimmImage, TimmImageTower
 from genret.encoders.towers import ImageTower, TextTower, Tower
 from genret.errors import GenretError, one_line
-from genret.interfaces import Config, Encoder, FitContext, LoopOptions, Pairs
+from genret.interfaces import Config, FitContext, LoopOptions, Pairs, Pictures
 from genret.loop import run
 
 TOWERS: dict[type[Config], type[Tower]] = {
@@ -36,6 +45,10 @@ TOWERS: dict[type[Config], type[Tower]] = {
 }
 STANDARDIZED_ROWS = 200_000
 """Most vectors that mean and deviation are taken of."""
+MEETING_DIM = 256
+"""Width of the space in which towers are fine-tuned."""
+MEETING_ROWS = 2048
+"""Pictures and captions whose vectors that space is standardised by."""
 
 
 class HeadOptions(LoopOptions):
@@ -53,18 +66,20 @@ class HeadOptions(LoopOptions):
     """Mixed precision; the heads are so small that it gains nothing."""
 
 
-class ViewOptions(Config):
-    """How training pictures are varied."""
+class PairedFinetune(Finetune):
+    """How the towers themselves are trained, before the heads are.
 
-    strength: float = Field(1.0, ge=0, le=2)
-    """How far augmented views are from the plain picture; 0: not at all."""
-    flip: float = Field(0.0, ge=0, le=1)
-    """Probability of a mirror image; 0 for pictures whose direction means something."""
-    seed: int = Field(0, ge=0)
-    """Another seed draws other views."""
+    The towers meet through linear heads of this training alone: the encoder's own are trained afterwards on the cached
+    vectors of the finished towers, on many more captions at a time than pixels allow.
+    """
+
+    warm_up_epochs: int = Field(1, ge=0)
+    """Passes in which only the temporary heads learn, so that their first gradients do not undo the towers."""
+    warm_up_lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of these passes."""
 
 
-class PairedEncoder(Encoder):
+class PairedEncoder(TwoTowerEncoder):
     """An image tower and a text tower with heads trained contrastively (InfoNCE)."""
 
     class Config(Config):
@@ -78,12 +93,15 @@ class PairedEncoder(Encoder):
         """Width of the heads' hidden layer, which adds to a linear map; 0: the linear map alone."""
         dropout: float = Field(0.2, ge=0, lt=1)
         """Share of inputs and hidden units left out in training."""
-        temperature: float = Field(0.07, gt=0, le=1)
+        temperature: float = Field(DEFAULT_TEMPERATURE, gt=0, le=1)
         """Where the learned temperature starts."""
         views: int = Field(1, ge=1, le=64)
         """Views of each training picture, the plain one included; each step draws one."""
         augment: ViewOptions = ViewOptions()
         train: HeadOptions = HeadOptions()
+        """How the heads are trained."""
+        finetune: PairedFinetune | None = None
+        """How the towers are trained before the heads; null: they stay frozen."""
 
     def __init__(self, config: Any = None, **lent: Any):
         super().__init__(config, **lent)
@@ -96,9 +114,6 @@ class PairedEncoder(Encoder):
         self.heads: Heads | None = None
         self.device = torch.device("cpu")
 
-    def tower_key(self, modality: Literal["image", "text"]) -> str:
-        return self.image.key() if modality == "image" else self.text.key()
-
     def view_key(self, view: int) -> str:
         if view == 0:
             return super().view_key(view)
@@ -109,8 +124,20 @@ class PairedEncoder(Encoder):
             return self.image.features(images)
         return self.image.encode(self.augment(images, view, self.image.preprocess))
 
-    def text_features(self, texts: Sequence[str]) -> Tensor:
-        return self.text.features(texts)
+    # ------------------------------------------------------------------------------------------------ towers
+    def space(self, train: Pictures, context: FitContext) -> Space:
+        images, texts = sample_vectors(self.image, self.text, train, context.seed, MEETING_ROWS)
+        temperature = self.config.finetune.temperature or DEFAULT_TEMPERATURE
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            heads = Heads(images.shape[1], texts.shape[1], MEETING_DIM, hidden=0, dropout=0.0, temperature=temperature)
+        heads.image.standardize(images)
+        heads.text.standardize(texts)
+        return heads.to(context.device)
+
+    def warm_up(self) -> LoopOptions | None:
+        c = self.config.finetune
+        return c.model_copy(update={"epochs": c.warm_up_epochs, "lr": c.warm_up_lr})
 
     # ------------------------------------------------------------------------------------------------ heads
     def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
@@ -184,9 +211,8 @@ class PairedEncoder(Encoder):
         self.heads = heads.eval().to(self.device)
 
     def to(self, device: torch.device) -> None:
+        super().to(device)
         self.device = device
-        self.image.to(device)
-        self.text.to(device)
         if self.heads is not None:
             self.heads.to(device)
 

@@ -156,19 +156,18 @@ def _longest(folder: Path, tokenizer: Any, settings: Any) -> int:
     return min(limit for limit in limits if isinstance(limit, int) and limit > 0)
 
 
-class _Dense(nn.Module):
+class _Dense(nn.Linear):
     """A dense layer after pooling, as LaBSE and sentence-T5 have."""
 
     def __init__(self, folder: Path):
-        super().__init__()
         settings = read_json(folder / "config.json") or {}
         name = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
         if name not in ACTIVATIONS:
             raise GenretError(f"{folder / 'config.json'} wants the activation '{name}', which genret does not know")
+        super().__init__(settings["in_features"], settings["out_features"], bias=settings.get("bias", True))
         self.activation = ACTIVATIONS[name]
-        self.linear = nn.Linear(settings["in_features"], settings["out_features"], bias=settings.get("bias", True))
         weights = load_file(weights_file(folder))
-        self.load_state_dict(weights)
+        self.load_state_dict({key.removeprefix("linear."): value for key, value in weights.items()})
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return self.activation(self.linear(vectors))
+        return self.activation(super().forward(vectors))

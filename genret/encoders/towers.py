@@ -1,4 +1,4 @@
-"""What every tower does. A tower is frozen: the same input gives the same vector until a model file changes.
+"""What every tower does. The same input gives the same vector until a model file changes or other weights are lent.
 
 Towers know nothing of caching, heads or training. Their libraries are imported when the first vector is asked for.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genret.encoders.preprocess import Preprocess
-from genret.interfaces import Config, Encoder
+from genret.errors import GenretError
+from genret.interfaces import Config
 from genret.precision import autocast, native_bf16
 
 
@@ -41,6 +42,7 @@ class Tower(ABC):
         self.resolve_weights = resolve_weights
         self.device = torch.device("cpu")
         self._module: nn.Module | None = None
+        self._lent: tuple[str, Mapping[str, Tensor]] | None = None
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -52,9 +54,30 @@ class Tower(ABC):
 
     @property
     def module(self) -> Any:
+        """The model, frozen and in evaluation mode."""
         if self._module is None:
-            self._module = self.build().eval().requires_grad_(False).to(self.device)
+            with torch.inference_mode(False):  # parameters made in that mode could never be trained
+                self._module = self.build().eval().requires_grad_(False).to(self.device)
+                self._apply_lent()
         return self._module
+
+    def lend(self, weights: Mapping[str, Tensor], key: str) -> None:
+        """Replaces some of the model's parameters, by name; `key` names these weights in `Tower.key`."""
+        self._lent = (key, weights)
+        if self._module is not None:
+            self._apply_lent()
+
+    def _apply_lent(self) -> None:
+        if self._lent is None or self._module is None:
+            return
+        parameters = dict(self._module.named_parameters())
+        for name, weights in self._lent[1].items():
+            if name not in parameters or parameters[name].shape != weights.shape:
+                raise GenretError(f"the fine-tuned weights '{name}' do not fit {self.config.model}: another model's?")
+        with torch.no_grad():
+            for name, weights in self._lent[1].items():
+                parameters[name].copy_(weights)
+        self._lent = (self._lent[0], {})  # the model holds them now
 
     @property
     def precision(self) -> str:
@@ -62,7 +85,8 @@ class Tower(ABC):
         return "bf16" if wanted else "fp32"
 
     def key(self) -> str:
-        return json.dumps(self.identity() | {"precision": self.precision}, sort_keys=True)
+        lent = {} if self._lent is None else {"tuned": self._lent[0]}
+        return json.dumps(self.identity() | {"precision": self.precision} | lent, sort_keys=True)
 
     def to(self, device: torch.device) -> None:
         self.device = device
@@ -86,8 +110,12 @@ class ImageTower(Tower):
     def encode(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 → (B, D) float32 on the CPU."""
         with torch.inference_mode(), self.mixed_precision():
-            inputs = self.preprocess.normalize(pixels.to(self.device))
-            return self.forward(inputs.contiguous(memory_format=torch.channels_last)).float().cpu().clone()
+            return self.forward(self.inputs(pixels)).float().cpu().clone()
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) in 0..1 → what `forward` takes, on the tower's device."""
+        normalized = self.preprocess.normalize(pixels.to(self.device))
+        return normalized.contiguous(memory_format=torch.channels_last)
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures → (B, D) float32 on the CPU."""
@@ -103,27 +131,6 @@ class TextTower(Tower):
         """B texts → (B, D) float32 on the CPU."""
         with torch.inference_mode(), self.mixed_precision():
             return self.forward(list(texts)).float().cpu().clone()
-
-
-class JointEncoder(Encoder):
-    """Two towers that were trained into one space: nothing is left to fit, and pictures have no training views."""
-
-    image: ImageTower
-    text: TextTower
-
-    def tower_key(self, modality: Literal["image", "text"]) -> str:
-        return self.image.key() if modality == "image" else self.text.key()
-
-    def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
-        assert view == 0, "a pretrained joint space has no training views"
-        return self.image.features(images)
-
-    def text_features(self, texts: Sequence[str]) -> Tensor:
-        return self.text.features(texts)
-
-    def to(self, device: torch.device) -> None:
-        self.image.to(device)
-        self.text.to(device)
 
 
 SIZE = Field(None, ge=16, le=2048)

@@ -1,4 +1,4 @@
-"""A split of a data set as vectors: pictures and captions go through the frozen towers once and are cached."""
+"""A split of a data set, as files and as vectors: pictures and captions go through the towers once and are cached."""
 
 from __future__ import annotations
 
@@ -15,8 +15,52 @@ from genret.data.images import content_hash, decode_image
 from genret.encoders.cache import FeatureCache
 from genret.encoders.encode import ImageItem, encode_images, encode_texts
 from genret.errors import BadImage, GenretError
-from genret.interfaces import Corpus, Dataset, Encoder, Pairs, Record, Skipped
+from genret.interfaces import Corpus, Dataset, Encoder, Pairs, Pictures, Record, Skipped
 from genret.train.artifacts import content_key
+
+
+class Listing(NamedTuple):
+    """N pictures of a split as files: what is known of them before anything is computed."""
+
+    name: str
+    records: list[Record]
+    items: list[ImageItem]
+    skipped: list[Skipped]
+    """Pictures whose bytes could not be read"""
+
+    @property
+    def hashes(self) -> list[str]:
+        """sha256 of each picture's bytes"""
+        return [item.key for item in self.items]
+
+    @property
+    def key(self) -> str:
+        """Changes with any picture, caption or order."""
+        return content_key(self.hashes, [list(record.captions) for record in self.records])
+
+    @property
+    def pictures(self) -> Pictures:
+        captions, owners = _captions(self.records)
+        return Pictures([item.load for item in self.items], captions, owners)
+
+    def without(self, hashes: set[str]) -> Listing:
+        """The listing less the pictures with these contents."""
+        keep = [row for row, item in enumerate(self.items) if item.key not in hashes]
+        return self._replace(records=[self.records[row] for row in keep], items=[self.items[row] for row in keep])
+
+
+def list_split(dataset: Dataset, name: str) -> Listing:
+    """Reads every picture's bytes once, to know it by its content; holds none of them."""
+    found = Listing(name, [], [], [])
+    for record in dataset.records(name):
+        try:
+            key = content_hash(dataset.read(record))
+        except BadImage as error:
+            found.skipped.append(Skipped(record.uri, str(error)))
+            continue
+        found.records.append(record)
+        found.items.append(ImageItem(key, partial(_open, dataset, record), record.uri))
+    return found
 
 
 class Split(NamedTuple):
@@ -27,7 +71,7 @@ class Split(NamedTuple):
     hashes: list[str]
     """sha256 of each picture's bytes"""
     images: Tensor
-    """(N, W, D_image) frozen vectors of W views"""
+    """(N, W, D_image) the towers' vectors of W views"""
     captions: list[str]
     texts: Tensor
     """(T, D_text)"""
@@ -42,51 +86,35 @@ class Split(NamedTuple):
             [record.image_id for record in self.records], self.hashes, self.captions, self.owners.tolist()
         )
 
-    def without(self, hashes: set[str]) -> Split:
-        """The split less the pictures with these contents, and less their captions."""
-        keep = torch.tensor([content not in hashes for content in self.hashes], dtype=torch.bool)
-        captions = keep[self.owners]
-        rows, texts = keep.nonzero()[:, 0].tolist(), captions.nonzero()[:, 0].tolist()
-        return self._replace(
-            records=[self.records[row] for row in rows],
-            hashes=[self.hashes[row] for row in rows],
-            images=self.images[keep],
-            captions=[self.captions[row] for row in texts],
-            texts=self.texts[captions],
-            owners=(keep.cumsum(0) - 1)[self.owners[captions]],
-        )
-
     @property
     def pairs(self) -> Pairs:
         return Pairs(self.images, self.texts, self.owners)
 
 
-def read_split(dataset: Dataset, name: str, encoder: Encoder, views: int, cache_dir: Path, progress: Any) -> Split:
+def read_split(listing: Listing, encoder: Encoder, views: int, cache_dir: Path, progress: Any) -> Split:
     """Streams the split through both towers; unusable pictures are left out and reported."""
-    records: list[Record] = []
-    items: list[ImageItem] = []
-    skipped: list[Skipped] = []
-    for record in dataset.records(name):
-        try:
-            key = content_hash(dataset.read(record))
-        except BadImage as error:
-            skipped.append(Skipped(record.uri, str(error)))
-            continue
-        records.append(record)
-        items.append(ImageItem(key, partial(_open, dataset, record), record.uri))
+    name, items = listing.name, listing.items
     with FeatureCache.of_tower(cache_dir, encoder.tower_key("image")) as cache:
         encoded = encode_images(encoder, items, cache, views=views, progress=progress, label=f"{name} pictures")
-    skipped += encoded.skipped
+    skipped = [*listing.skipped, *encoded.skipped]
     rows = encoded.rows.tolist()
-    records, hashes = [records[row] for row in rows], [items[row].key for row in rows]
+    records, hashes = [listing.records[row] for row in rows], [items[row].key for row in rows]
     if not records:
         reason = f"; the first: {skipped[0].reason}" if skipped else ""
         raise GenretError(f"the split '{name}' has no usable picture{reason}")
-    captions = [caption for record in records for caption in record.captions]
-    owners = torch.repeat_interleave(torch.arange(len(records)), torch.tensor([len(r.captions) for r in records]))
+    captions, owners = _captions(records)
     with FeatureCache.of_tower(cache_dir, encoder.tower_key("text")) as cache:
         texts = encode_texts(encoder, captions, cache, progress=progress, label=f"{name} captions")
-    return Split(name, records, hashes, encoded.features, captions, texts, owners, skipped)
+    return Split(
+        name, records, hashes, encoded.features, captions, texts, torch.tensor(owners, dtype=torch.int64), skipped
+    )
+
+
+def _captions(records: Sequence[Record]) -> tuple[list[str], list[int]]:
+    """All captions, and the record that each belongs to."""
+    captions = [caption for record in records for caption in record.captions]
+    owners = [row for row, record in enumerate(records) for _ in record.captions]
+    return captions, owners
 
 
 def _open(dataset: Dataset, record: Record) -> Image.Image:

@@ -50,7 +50,7 @@ class Pipeline:
         self.environment = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
 
     # ------------------------------------------------------------------------------------------------ stages
-    def list(self, split: str) -> Listing:
+    def files(self, split: str) -> Listing:
         return list_split(self.parts.dataset, split)
 
     def towers(self, train: Listing, dev: Listing) -> Artifact:

@@ -1,6 +1,7 @@
 """`genret train`: every stage from pictures to a finished run directory.
 
-data → (the towers themselves, where the encoder fine-tunes) → features (cached) → encoder heads → identifier model → targets and quality gate → generator → catalog.
+data → towers, if the encoder fine-tunes → features (cached) → encoder heads → identifier model → targets and quality
+gate → generator → catalog.
 The stages are in pipeline.py, what happens to a finished one in finish.py.
 """
 
@@ -49,7 +50,7 @@ def _train(recipe: Recipe, run: Path, registries: Registries, settings: Settings
     artifacts: dict[str, Artifact] = {}
     with pipeline.timed("pictures"):
         train_files, dev_files, test_files = map(
-            pipeline.list, (dataset.train_split, dataset.dev_split, dataset.test_split)
+            pipeline.files, (dataset.train_split, dataset.dev_split, dataset.test_split)
         )
         train_files = _without_leaks(train_files, [dev_files, test_files], ui)
     if encoder.finetunes:
