@@ -34,9 +34,9 @@ class State:
         """per layer, (B, b, H, P, d)"""
 
 
-def encode(model: Any, input_ids: Tensor, mask: Tensor) -> State:
-    """input_ids (B, S), mask (B, S) → the state before the first token."""
-    hidden = model.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
+def encode(model: Any, mask: Tensor, *, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None) -> State:
+    """mask (B, S), and either input_ids (B, S) or inputs_embeds (B, S, W) → the state before the first token."""
+    hidden = model.encoder(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=mask).last_hidden_state
     cross = []
     for block in model.decoder.block:
         attention = block.layer[1].EncDecAttention

@@ -31,7 +31,7 @@ def backbone(request, tmp_path: Path) -> T5Backbone:
     first = built()
     if request.param == "tied":
         return first
-    config = first.module.config
+    config = first.t5.config
     folder = tmp_path / "pretrained"
     torch.manual_seed(1)
     model = T5ForConditionalGeneration(config)
@@ -51,7 +51,7 @@ def reference_logits(backbone: T5Backbone, queries: list[str], targets: torch.Te
     labels = targets.masked_fill(targets < 0, 0)
     start = torch.zeros_like(labels[:, :1])
     inputs = torch.cat([start, labels[:, :-1]], dim=1)
-    return backbone.module(
+    return backbone.t5(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], decoder_input_ids=inputs
     ).logits
 
@@ -115,7 +115,7 @@ def test_save_and_load_keep_logits_and_ties(backbone, tmp_path):
     again.load(tmp_path / "saved", VOKENS)
     targets = codes_for(backbone, 3)
     torch.testing.assert_close(again.logits(CAPTIONS[:3], targets), backbone.logits(CAPTIONS[:3], targets))
-    tied = [b.module.lm_head.weight.data_ptr() == b.module.shared.weight.data_ptr() for b in (backbone, again)]
+    tied = [b.t5.lm_head.weight.data_ptr() == b.t5.shared.weight.data_ptr() for b in (backbone, again)]
     assert tied[0] == tied[1]
     assert not list((tmp_path / "saved").glob("*.bin"))
 
@@ -126,25 +126,25 @@ def test_growing_keeps_the_pretrained_rows(backbone):
     raw = T5ForConditionalGeneration.from_pretrained(backbone.config.model)
     first = raw.shared.num_embeddings
     assert backbone.vocab_size == first + VOKENS.num_symbols
-    torch.testing.assert_close(backbone.module.shared.weight[:first], raw.shared.weight)
-    torch.testing.assert_close(backbone.module.lm_head.weight[:first], raw.lm_head.weight)
-    assert not torch.equal(backbone.module.lm_head.weight[:first], backbone.module.shared.weight[:first])
+    torch.testing.assert_close(backbone.t5.shared.weight[:first], raw.shared.weight)
+    torch.testing.assert_close(backbone.t5.lm_head.weight[:first], raw.lm_head.weight)
+    assert not torch.equal(backbone.t5.lm_head.weight[:first], backbone.t5.shared.weight[:first])
 
 
 @pytest.mark.parametrize("width", [32, 12, 48])
 def test_code_vectors_are_copied_up_to_scale_and_rotation(width):
     vectors = torch.randn(VOKENS.num_symbols, width, generator=torch.Generator().manual_seed(5))
     backbone = built(code_vectors=vectors)
-    rows = backbone.module.shared.weight[-VOKENS.num_symbols :].detach()
+    rows = backbone.t5.shared.weight[-VOKENS.num_symbols :].detach()
     level = slice(0, VOKENS.sizes[0])
     if width <= 32:  # angles survive equal or greater width exactly
         cosine = torch.nn.functional.cosine_similarity
         torch.testing.assert_close(
             cosine(rows[level][:1], rows[level]), cosine(vectors[level][:1], vectors[level]), atol=1e-4, rtol=1e-4
         )
-    old = backbone.module.shared.weight[: -VOKENS.num_symbols].detach()
+    old = backbone.t5.shared.weight[: -VOKENS.num_symbols].detach()
     torch.testing.assert_close(rows[level].square().mean(), old.square().mean(), rtol=1e-3, atol=1e-3)
-    plain = built(code_vectors=vectors, copy_code_vectors=False).module.shared.weight[-VOKENS.num_symbols :]
+    plain = built(code_vectors=vectors, copy_code_vectors=False).t5.shared.weight[-VOKENS.num_symbols :]
     assert not torch.allclose(rows, plain)
 
 
