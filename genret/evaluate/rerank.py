@@ -7,17 +7,15 @@ Q queries   C images found for each
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from genret.evaluate.metrics import CUTOFFS
+from genret.evaluate.question import Question
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.ranking import Ranked
 from genret.retrievers.two_tower import TwoTowerRetriever, graph_of, nearest
-
-if TYPE_CHECKING:
-    from genret.evaluate.run import Question
 
 
 def search_densely(retriever: TwoTowerRetriever, question: Question, least: int) -> Ranked:
