@@ -1,0 +1,81 @@
+"""One word of recipes/avg.yaml is swapped: what loses its meaning is noted, what becomes impossible is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from genret.compatibility import idle_losses, notes
+from genret.errors import RecipeError
+from genret.plugins import load_plugins
+from genret.recipe import Recipe, load_recipe
+from genret.registry import Registries
+
+AVG = Path(__file__).parent.parent / "recipes" / "avg.yaml"
+
+
+@pytest.fixture(scope="module")
+def registries() -> Registries:
+    return load_plugins().registries
+
+
+@pytest.fixture(scope="module")
+def swapped(registries: Registries) -> Callable[..., Recipe]:
+    return lambda *overrides: load_recipe([AVG], overrides, registries)
+
+
+def test_as_it_is_nothing_is_noted(swapped: Callable[..., Recipe], registries: Registries) -> None:
+    assert notes(swapped(), registries) == []
+
+
+def test_every_identifier_and_backbone_validates_by_one_word(
+    swapped: Callable[..., Recipe], registries: Registries
+) -> None:
+    for kind in ("identifier", "backbone"):
+        for name in registries.of(kind):
+            recipe = swapped(f"{kind}={name}")
+            cls = registries.of(kind).get(name)
+            idle = idle_losses(recipe, registries)
+            if kind == "identifier":
+                assert ("recon" in idle) == (not cls.uses_tokenizer_losses), name
+                assert ("distill" in idle) == (not cls.has_teacher), name
+            assert all(f"loss.{loss} has no effect" in "\n".join(notes(recipe, registries)) for loss in idle)
+
+
+def test_a_scheme_without_tokenizer_and_teacher(swapped: Callable[..., Recipe], registries: Registries) -> None:
+    said = "\n".join(notes(swapped("identifier=numeric"), registries))
+    assert "loss.recon has no effect: identifier numeric trains no tokenizer" in said
+    assert "loss.distill has no effect: identifier numeric cannot code vectors softly" in said
+    assert "train.teacher_targets has no effect" in said
+    assert "under protocol inductive the searched ones can only be guessed" in said
+    said = "\n".join(notes(swapped("identifier=numeric", "protocol=transductive-pseudo"), registries))
+    assert "guessed" not in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("identifier=numeric", "backbone.copy_code_vectors=true"), "identifier numeric has no code vectors to copy"),
+        (
+            ("identifier=numeric", "loss.token.weight=0", "loss.rank.weight=0"),
+            "distill has no effect, identifier numeric cannot code vectors softly; give loss.token a weight above 0",
+        ),
+        (
+            ("loss.token.weight=0", "loss.rank.weight=0", "loss.distill.weight=0"),
+            "the generator has nothing to learn from: give one of",
+        ),
+    ],
+)
+def test_impossible_wishes_are_refused(swapped: Callable[..., Recipe], overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        swapped(*overrides)
+    assert said in str(refused.value)
+
+
+def test_pseudo_queries_need_their_protocol(swapped: Callable[..., Recipe], registries: Registries) -> None:
+    (note,) = notes(swapped("pseudo_queries.file=made.jsonl"), registries)
+    assert note == "pseudo_queries has no effect under protocol inductive"
+    (note,) = notes(swapped("retriever=two-tower", "protocol=transductive-pseudo", "loss=null"), registries)[1:]
+    assert "protocol transductive-pseudo has no effect" in note
