@@ -11,8 +11,11 @@ class ITMReranker(PictureReranker):
     """How surely BLIP says that query and picture match: the difference of its two logits."""
 
     class Config(PictureConfig):
-        model: str = "Salesforce/blip-itm-base-flickr"
+        model: str = "Salesforce/blip-itm-base-coco"
         """A BLIP with a matching head: name on the model hub, local folder or registered weights."""
+        enc_token: bool = False
+        """Whether the words begin with BLIP's symbol [ENC], as its authors evaluate; else with [CLS], as in
+        transformers."""
 
     architectures = ("BlipForImageTextRetrieval",)
 
@@ -22,8 +25,14 @@ class ITMReranker(PictureReranker):
         return states
 
     def judge(self, states: Tensor, words: Words) -> Tensor:
+        ids = words.ids
+        if self.config.enc_token:
+            ids = ids.clone()
+            ids[:, 0] = (
+                self.model.config.text_config.vocab_size - 1
+            )  # of two symbols that BLIP adds to BERT's, the last
         text = self.model.text_encoder(
-            input_ids=words.ids, attention_mask=words.mask, encoder_hidden_states=states
+            input_ids=ids, attention_mask=words.mask, encoder_hidden_states=states
         ).last_hidden_state
         no, yes = self.model.itm_head(text[:, 0]).float().unbind(-1)
         difference: Tensor = yes - no

@@ -22,6 +22,12 @@ QUERIES = ["a red square", "two dog in the snow", "blue"]
 ROWS = torch.tensor([[4, 9, 2, -1], [9, 4, 7, 1], [-1, -1, -1, -1]])
 
 
+def picture(key: int) -> Image.Image:
+    """Pictures of some sizes by key, the same every time."""
+    noise = torch.randint(256, (20 + key, 30, 3), generator=torch.Generator().manual_seed(key), dtype=torch.uint8)
+    return Image.fromarray(noise.numpy())
+
+
 def candidates(read: Any, caption_log_probs: Any = None) -> Candidates:
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(3, 4, 8, generator=generator)
@@ -56,7 +62,7 @@ def by_pairs(folder: Path, read: Any, of: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_matching_is_transformers_own(blip: Path, picture: Any, batch_size: int) -> None:
+def test_matching_is_transformers_own(blip: Path, batch_size: int) -> None:
     def difference(model: Any, pixels: Tensor, ids: Tensor) -> Tensor:
         no, yes = model(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids)).itm_score[0]
         return yes - no
@@ -68,7 +74,7 @@ def test_matching_is_transformers_own(blip: Path, picture: Any, batch_size: int)
 
 
 @pytest.mark.parametrize("name", ["blip", "git"])
-def test_captions_probability_is_transformers_own_loss(captioners: dict[str, Path], picture: Any, name: str) -> None:
+def test_captions_probability_is_transformers_own_loss(captioners: dict[str, Path], name: str) -> None:
     def log_prob(model: Any, pixels: Tensor, ids: Tensor) -> Tensor:
         if name == "blip":
             ids[:, 0] = model.config.text_config.bos_token_id
@@ -95,7 +101,7 @@ def test_reverse_by_the_runs_own_generator() -> None:
         made(ReverseReranker, None).score(candidates(None))
 
 
-def test_each_picture_is_opened_once(blip: Path, picture: Any) -> None:
+def test_each_picture_is_opened_once(blip: Path) -> None:
     opened: list[int] = []
 
     def read(key: int) -> Image.Image:
@@ -106,9 +112,7 @@ def test_each_picture_is_opened_once(blip: Path, picture: Any) -> None:
     assert sorted(opened) == sorted({key for key in ROWS.flatten().tolist() if key >= 0})
 
 
-def test_spoilt_pictures_are_reported_and_not_judged(
-    blip: Path, picture: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_spoilt_pictures_are_reported_and_not_judged(blip: Path, caplog: pytest.LogCaptureFixture) -> None:
     def read(key: int) -> Image.Image:
         if key in (9, 2):
             raise BadImage(f"{key}.webp is empty (0 bytes)")
@@ -125,14 +129,26 @@ def test_spoilt_pictures_are_reported_and_not_judged(
     assert line == "rerank: 2 of 5 candidates cannot be looked at and come last: 2.webp is empty (0 bytes)"
 
 
+def test_words_may_begin_with_blips_own_symbol(blip: Path) -> None:
+    """As BLIP's authors evaluate; transformers' forward, given the same tokens, is the reference."""
+
+    def difference(model: Any, pixels: Tensor, ids: Tensor) -> Tensor:
+        ids[:, 0] = model.config.text_config.vocab_size - 1
+        no, yes = model(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids)).itm_score[0]
+        return yes - no
+
+    expected = by_pairs(blip, picture, difference)
+    found = made(ITMReranker, blip, enc_token=True).score(candidates(picture))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found, made(ITMReranker, blip).score(candidates(picture)))
+
+
 def test_no_candidates_at_all(blip: Path) -> None:
     nothing = candidates(None)._replace(rows=torch.full((3, 4), -1))
     assert torch.isneginf(made(ITMReranker, blip).score(nothing)).all()
 
 
-def test_unusable_models_are_refused_in_one_sentence(
-    blip: Path, captioners: dict[str, Path], picture: Any, tmp_path: Path
-) -> None:
+def test_unusable_models_are_refused_in_one_sentence(blip: Path, captioners: dict[str, Path], tmp_path: Path) -> None:
     asked = candidates(picture)
     with pytest.raises(GenretError, match=r"holds BlipForConditional\w+, but .* wants BlipForImageTextRetrieval"):
         made(ITMReranker, captioners["blip"]).score(asked)

@@ -1,14 +1,12 @@
-"""Tiny random models of the true architectures, saved as the hub has them."""
+"""Tiny random models that see pictures and words together, of the true architectures, saved as the hub has them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 WORDS = ["a", "red", "green", "blue", "square", "dog", "in", "the", "snow", "two"]
 SIDE = 32
@@ -80,14 +78,3 @@ def captioners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "blip": make_blip(tmp_path_factory.mktemp("blip-captioner"), "BlipForConditionalGeneration"),
         "git": make_git(tmp_path_factory.mktemp("git")),
     }
-
-
-@pytest.fixture(scope="session")
-def picture() -> Callable[[int], Image.Image]:
-    """Pictures of some sizes by key, the same every time."""
-
-    def of(key: int) -> Image.Image:
-        noise = torch.randint(256, (20 + key, 30, 3), generator=torch.Generator().manual_seed(key), dtype=torch.uint8)
-        return Image.fromarray(noise.numpy())
-
-    return of
