@@ -36,7 +36,7 @@ TEXTS_AT_ONCE = 256
 class Finetune(LoopOptions):
     """How the towers themselves are trained."""
 
-    towers: tuple[Modality, ...] = ("image", "text")
+    towers: list[Modality] = ["image", "text"]
     """Which are trained: [image, text], image or text."""
     last_layers: int | None = Field(None, ge=0)
     """How many of a tower's last blocks are trained, with what follows them; null: the whole tower."""
@@ -58,11 +58,11 @@ class Finetune(LoopOptions):
     @field_validator("towers", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        return [value] if isinstance(value, str) else value
 
     @field_validator("towers")
     @classmethod
-    def _each_once(cls, value: tuple[Modality, ...]) -> tuple[Modality, ...]:
+    def _each_once(cls, value: list[Modality]) -> list[Modality]:
         if not value or len(set(value)) < len(value):
             raise ValueError("should name image, text or both; null instead of finetune keeps both frozen")
         return value

@@ -98,5 +98,5 @@ class JointEncoder(TwoTowerEncoder):
         temperature = self.config.finetune.temperature
         if temperature is None:  # what the pretrained towers are used to
             log_scale = getattr(self.image.module, "logit_scale", None)
-            temperature = DEFAULT_TEMPERATURE if log_scale is None else math.exp(-float(log_scale))
+            temperature = DEFAULT_TEMPERATURE if log_scale is None else math.exp(-log_scale.item())
         return JointSpace(temperature).to(context.device)

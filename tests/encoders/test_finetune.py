@@ -289,10 +289,8 @@ def test_the_batch_that_was_read_ahead_is_the_one_that_is_asked_for(count: int, 
 
 # ---------------------------------------------------------------------------------------------------- options, files
 def test_options() -> None:
-    assert Finetune(towers="image").towers == ("image",) and Finetune(towers=["text", "image"]).towers == (
-        "text",
-        "image",
-    )
+    assert Finetune(towers="image").towers == ["image"]
+    assert Finetune(towers=["text", "image"]).towers == ["text", "image"]
     for wrong in ([], "eyes", ["image", "image"]):
         with pytest.raises(ValidationError):
             Finetune(towers=wrong)
