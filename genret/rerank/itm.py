@@ -30,7 +30,7 @@ class ITMReranker(PictureReranker):
             ids = ids.clone()
             ids[:, 0] = (
                 self.model.config.text_config.vocab_size - 1
-            )  # of two symbols that BLIP adds to BERT's, the last
+            )  # BLIP adds [DEC] and [ENC] to BERT's
         text = self.model.text_encoder(
             input_ids=ids, attention_mask=words.mask, encoder_hidden_states=states
         ).last_hidden_state

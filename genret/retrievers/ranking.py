@@ -138,7 +138,8 @@ def reordered(ranked: Ranked, scores: Floats) -> Ranked:
     """
     there = ranked.images >= 0
     judged = there & np.isfinite(scores)
-    order = np.lexsort((np.broadcast_to(np.arange(scores.shape[1]), scores.shape), -scores, ~judged, ~there), axis=1)
+    place = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    order = np.lexsort((place, np.where(judged, -scores, 0.0), ~judged, ~there), axis=1)
     lowest = np.where(judged, scores, np.inf).min(axis=1, keepdims=True)
     scores = np.where(judged, scores, np.where(np.isfinite(lowest), lowest, ranked.scores))
     scores = np.where(there, scores, -np.inf).astype(np.float32)

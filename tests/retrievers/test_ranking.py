@@ -1,12 +1,15 @@
-"""rank_images against a plain loop over dictionaries."""
+"""rank_images against a plain loop over dictionaries; new scores against sorting and the formula of standard scores."""
 
 from __future__ import annotations
+
+import math
+from statistics import fmean, pstdev
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genret.retrievers.ranking import LeafImages, rank_images
+from genret.retrievers.ranking import LeafImages, Ranked, mixed, rank_images, reordered
 
 
 @settings(deadline=None, max_examples=200)
@@ -34,3 +37,43 @@ def test_ranking_equals_a_plain_loop(data):
         assert found == expected
         assert [ranked.scores[query, place] for place in range(len(found))] == [best[i] for i in expected]
         assert all((ranked.leaves[query, place], image) in rows for place, image in enumerate(found))
+
+
+def test_mixed_scores_are_weighted_standard_scores():
+    first = np.array([[-1.0, -2.5, -7.0, -np.inf], [-3.0, -3.0, -np.inf, -np.inf]], np.float32)
+    second = np.array([[0.1, 0.9, -np.inf, -np.inf], [0.5, 0.7, -np.inf, -np.inf]], np.float32)
+    assert mixed(first, second, 1.0) is second
+    found = mixed(first, second, 0.3)
+    for row in range(2):  # both judges know the first two candidates alone
+        pair = slice(0, 2)
+        for place in range(2):
+            expected = 0.0
+            for scores, weight in ((second[row, pair], 0.3), (first[row, pair], 0.7)):
+                known = [float(score) for score in scores]
+                spread = pstdev(known)
+                expected += weight * (known[place] - fmean(known)) / spread if spread else 0.0
+            assert math.isclose(found[row, place], expected, abs_tol=1e-5)
+        assert np.isneginf(found[row, 2:]).all()
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_new_scores_reorder_stably_and_leave_unjudged_ones_last(data):
+    width = data.draw(st.integers(1, 6))
+    count = data.draw(st.integers(0, width))
+    score = st.one_of(st.just(-np.inf), st.just(np.nan), st.integers(-2, 2).map(float))
+    new = [data.draw(score) if place < count else -np.inf for place in range(width)]
+    images = np.array([[100 + place if place < count else -1 for place in range(width)]])
+    old = np.array([[-float(place) if place < count else -np.inf for place in range(width)]], np.float32)
+    found = reordered(Ranked(images, old, images + 1), np.array([new], np.float32))
+    judged = [place for place in range(count) if math.isfinite(new[place])]
+    expected = sorted(judged, key=lambda place: -new[place]) + [place for place in range(count) if place not in judged]
+    assert found.images[0, :count].tolist() == [100 + place for place in expected]
+    assert (found.images[0, count:] == -1).all() and (found.leaves == found.images + 1).all()
+    scores = found.scores[0]
+    assert np.isfinite(scores[:count]).all() and np.isneginf(scores[count:]).all()
+    assert (np.diff(scores[:count]) <= 0).all(), "whoever reads the scores sees the order"
+    if judged:
+        assert scores[: len(judged)].tolist() == sorted((new[place] for place in judged), reverse=True)
+    else:
+        assert scores[:count].tolist() == old[0, :count].tolist()
