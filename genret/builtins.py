@@ -23,6 +23,8 @@ def register_encoders(register: Register) -> None:
 @hookimpl
 def register_identifiers(register: Register) -> None:
     register("rq", "genret.identifiers.rq:RQIdentifier")
+    register("residual-kmeans", "genret.identifiers.residual_kmeans:ResidualKMeansIdentifier")
+    register("structured", "genret.identifiers.structured:StructuredIdentifier")
     register("numeric", "genret.identifiers.numeric:NumericIdentifier")
     register("string", "genret.identifiers.string:StringIdentifier")
     register("semantic", "genret.identifiers.semantic:SemanticIdentifier")
@@ -40,6 +42,8 @@ def register_losses(register: Register) -> None:
     register("recon", "genret.losses.tokenizer:ReconLoss")
     register("commit", "genret.losses.tokenizer:CommitLoss")
     register("align", "genret.losses.tokenizer:AlignLoss")
+    register("align-contrastive", "genret.losses.tokenizer:ContrastiveAlignLoss")
+    register("diversity", "genret.losses.tokenizer:DiversityLoss")
     register("token", "genret.losses.generator:TokenLoss")
     register("rank", "genret.losses.generator:RankLoss")
     register("distill", "genret.losses.generator:DistillLoss")

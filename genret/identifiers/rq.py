@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genret import interfaces, loop
-from genret.errors import GenretError, one_line
-from genret.identifiers.autoencoder import Tokenized, TokenizerNetwork
+from genret import stored
+from genret.errors import GenretError
+from genret.identifiers.autoencoder import TokenizerNetwork
+from genret.identifiers.collisions import CollisionOptions
+from genret.identifiers.residual import CHUNK, ResidualCoder, kmeans_rows
+from genret.identifiers.training import Quantized, train_tokenizer
 from genret.interfaces import (
     Corpus,
     FitContext,
@@ -27,13 +27,6 @@ from genret.interfaces import (
     Vokens,
 )
 from genret.quantize.rq import ResidualQuantizer
-
-CHUNK = 8192
-"""Rows quantized at once, so that memory does not grow with the corpus."""
-
-
-KMEANS_ROWS = 1 << 16
-"""Most vectors that k-means looks at."""
 
 
 class RQTraining(LoopOptions):
@@ -56,7 +49,7 @@ class RQIdentifier(Identifier):
     has_teacher = True
     has_code_vectors = True
 
-    class Config(interfaces.Config):
+    class Config(CollisionOptions):
         codebook_size: int = Field(256, ge=2, le=65536)
         """Codes per level (the paper's N)."""
         num_levels: int = Field(4, ge=1, le=32)
@@ -85,34 +78,37 @@ class RQIdentifier(Identifier):
     def __init__(self, config: Any = None, **lent: Any):
         super().__init__(config, **lent)
         c = self.config
-        self.vokens = Vokens((c.codebook_size,) * c.num_levels, c.shared_codebook)
+        self.coder = ResidualCoder(c.num_levels, c.codebook_size, c.shared_codebook, c.encode_beam, c)
         self.network: TokenizerNetwork | None = None
+
+    @property
+    def vokens(self) -> Vokens:  # type: ignore[override]
+        return self.coder.vokens
+
+    @property
+    def avoids_collisions(self) -> bool:
+        return self.coder.collisions.avoided
 
     # ------------------------------------------------------------------------------------------------ fitting
     def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:
         torch.manual_seed(context.seed)
         network = self._network(train.features.shape[1]).to(context.device)
         self.network = network
-        examples = self._examples(train, context.device)
+        examples = kmeans_rows(train, self.config.fit_texts, context)
         generator = torch.Generator().manual_seed(context.seed)
         with torch.no_grad():
             latent = torch.cat([network.latent(part) for part in examples.split(CHUNK)])
             network.quantizer.init_kmeans(latent, self.config.kmeans_iters, generator)
-        captions = _CaptionVectors(train, context.device) if any(loss.needs_text for loss in losses.values()) else None
-        images = train.features.to(context.device)
-        views = None if train.views is None else train.views.to(context.device)
 
-        def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
-            features = images[indices]
-            if views is not None:  # any view of the picture, with a caption of the picture
-                view = torch.randint(views.shape[1], (len(indices),))
-                features = views[indices, view]
-            text = captions.sample(indices) if captions is not None else None
-            if self.config.fit_texts and text is not None:
-                features, text = torch.cat([features, text]), torch.cat([text, text])
-            return _weighted(network(features), features, text, losses)
+        def quantize(features: Tensor, assignments: bool) -> Quantized:
+            out = network(features)
+            batch = TokenizerBatch(features, None, out.latent, out.partial, out.reconstruction)
+            if assignments:
+                batch = batch._replace(assignments=network.quantizer.assignments(out.latent, out.partial))
+            return Quantized(batch, out.codebook_loss)
 
-        loop.run(network, step, len(train.features), self.config.train, context, name="tokenizer")
+        train_tokenizer(network, quantize, train, losses, self.config.train, context, self.config.fit_texts)
+        self.coder.settle_fit(network.quantizer, train.image_ids, self._latent(train.features))
 
     def _network(self, width: int) -> TokenizerNetwork:
         c = self.config
@@ -128,44 +124,33 @@ class RQIdentifier(Identifier):
         )
         return TokenizerNetwork(width, latent_width, c.hidden_width, quantizer)
 
-    def _examples(self, train: Corpus, device: torch.device) -> Tensor:
-        """What k-means initialises the codes from, (n, D): a sample, where there is more than enough."""
-        parts = [train.features if train.views is None else train.views.flatten(0, 1)]
-        if self.config.fit_texts and train.text_features is not None:
-            parts.append(train.text_features)
-        examples = torch.cat(parts)
-        if len(examples) > KMEANS_ROWS:
-            examples = examples[torch.randperm(len(examples))[:KMEANS_ROWS]]
-        return examples.to(device)
-
     # ------------------------------------------------------------------------------------------------ using
     def identify(self, corpus: Corpus) -> Identifiers:
+        codes = self.coder.identify(self._fitted().quantizer, corpus, self._latent(corpus.features))
+        return Identifiers(torch.arange(len(corpus.features)), codes=codes)
+
+    def _latent(self, features: Tensor) -> Tensor:
+        """(N, D) → (N, D_code) on the CPU"""
         network = self._fitted()
         with torch.no_grad():
-            parts = corpus.features.split(CHUNK)
-            codes = [network.encode(part.to(self._device), self.config.encode_beam).cpu() for part in parts]
-        return Identifiers(torch.arange(len(corpus.features)), codes=torch.cat(codes))
+            return torch.cat([network.latent(part.to(self._device)).cpu() for part in features.split(CHUNK)])
 
     def reconstruct(self, codes: Tensor) -> Tensor:
         network = self._fitted()
         with torch.no_grad():
-            return torch.cat([network.decode(part.to(self._device)).cpu() for part in codes.split(CHUNK)])
+            parts = codes.split(CHUNK)
+            return torch.cat(
+                [network.decode_latent(self.coder.decode(network.quantizer, part)).cpu() for part in parts]
+            )
 
     def code_probabilities(self, features: Tensor, codes: Tensor, temperature: float) -> list[Tensor]:
-        """softmax_k −‖r_m − e_k‖² / 2τ, with the residual r_m that `codes` leave at level m."""
         network = self._fitted()
         with torch.no_grad():
-            residual = network.latent(features.to(self._device))
-            levels = []
-            for level in range(self.config.num_levels):
-                book = network.quantizer.book(level)
-                nearness = residual @ book.T - 0.5 * book.square().sum(1)  # −½‖r − e‖² but for ‖r‖², alike for all k
-                levels.append((nearness / temperature).softmax(-1))
-                residual = residual - book[codes[:, level].to(self._device)]
-        return levels
+            latent = network.latent(features.to(self._device))
+            return self.coder.code_probabilities(network.quantizer, latent, codes, temperature)
 
     def code_vectors(self) -> Tensor:
-        return self._fitted().quantizer.code_vectors().detach().cpu()
+        return self.coder.code_vectors(self._fitted().quantizer)
 
     @property
     def _device(self) -> torch.device:
@@ -179,46 +164,14 @@ class RQIdentifier(Identifier):
     # ------------------------------------------------------------------------------------------------ disk
     def save(self, folder: Path) -> None:
         network = self._fitted()
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {key: value.detach().cpu().clone().contiguous() for key, value in network.state_dict().items()}
-        save_file(tensors, folder / "tokenizer.safetensors")
-        (folder / "tokenizer.json").write_text(json.dumps({"width": network.latent.in_features}))
+        tensors, facts = self.coder.collisions.state()
+        facts["width"] = network.latent.in_features
+        stored.save(folder, "tokenizer", tensors | network.state_dict(), facts)
 
     def load(self, folder: Path) -> None:
-        try:
-            width = json.loads((folder / "tokenizer.json").read_text())["width"]
-            network = self._network(int(width))
-            network.load_state_dict(load_file(folder / "tokenizer.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise GenretError(
-                f"{folder} holds no usable identifier model ({one_line(error)}); "
-                "make it anew with: genret train --run DIR --resume"
-            ) from error
-        self.network = network.eval()
-
-
-class _CaptionVectors:
-    """Draws one caption vector for each image."""
-
-    def __init__(self, corpus: Corpus, device: torch.device):
-        assert corpus.text_features is not None and corpus.owners is not None, "the align loss needs captions"
-        order = torch.argsort(corpus.owners, stable=True)
-        self.counts = torch.bincount(corpus.owners, minlength=len(corpus.features))
-        self.starts = self.counts.cumsum(0) - self.counts
-        if not bool((self.counts > 0).all()):
-            bare = corpus.image_ids[int((self.counts == 0).nonzero()[0])]
-            raise GenretError(f"the align loss needs a caption for every training image; '{bare}' has none")
-        self.vectors = corpus.text_features[order].to(device)
-
-    def sample(self, images: Tensor) -> Tensor:
-        """(B,) → (B, D)"""
-        pick = (torch.rand(len(images)) * self.counts[images]).long()
-        return self.vectors[self.starts[images] + pick]
-
-
-def _weighted(out: Tokenized, image: Tensor, text: Tensor | None, losses: Mapping[str, Loss]) -> dict[str, Tensor]:
-    """L_tokenizer (Eqn. 6) with its terms."""
-    batch = TokenizerBatch(image, text, out.latent, out.partial, out.reconstruction)
-    terms = {name: loss(batch) for name, loss in losses.items()}
-    total = sum((losses[name].config.weight * term for name, term in terms.items()), out.codebook_loss)
-    return {"loss": total, **terms}
+        with stored.reading(folder, "identifier model"):
+            tensors, facts = stored.load(folder, "tokenizer")
+            self.coder.collisions.restore(tensors, facts)
+            network = self._network(int(facts["width"]))
+            network.load_state_dict(tensors)
+            self.network = network.eval()

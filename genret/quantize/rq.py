@@ -193,13 +193,22 @@ class ResidualQuantizer(nn.Module):
         if beam == 1 or not len(z):
             return greedy
         rows = max(1, BLOCK // (beam * max(self.codebook_size, self.dim)))
-        wide = torch.cat([self.encode_beam(part, beam) for part in torch.split(z, rows)])
+        wide = torch.cat([self._beam(part, beam)[:, 0] for part in torch.split(z, rows)])
         # A good end may lie behind a start that no beam kept.
         error, error_wide = ((z - self.decode(c)).square().sum(1) for c in (greedy, wide))
         return torch.where((error_wide < error)[:, None], wide, greedy)
 
-    def encode_beam(self, z: Tensor, beam: int) -> Tensor:
-        """z (B, D) → (B, M), the best of `beam` partial encodings per vector."""
+    @torch.no_grad()
+    def candidates(self, z: Tensor, count: int) -> Tensor:
+        """z (B, D) → (B, w, M) different encodings of each vector, the nearest first, as a beam of `count` finds them.
+
+        w is `count`, or all K^M encodings where there are no more; then their order is exact.
+        """
+        rows = max(1, BLOCK // (count * max(self.codebook_size, self.dim)))
+        return torch.cat([self._beam(part, count) for part in torch.split(z.float(), rows)])
+
+    def _beam(self, z: Tensor, beam: int) -> Tensor:
+        """z (B, D) → (B, w, M), the `beam` best of the partial encodings that grow from the best of each level."""
         residual = z[:, None]  # (B, w, D)
         codes = torch.empty(len(z), 1, 0, dtype=torch.int64, device=z.device)
         for level in range(self.num_levels):
@@ -213,7 +222,15 @@ class ResidualQuantizer(nn.Module):
             row = torch.arange(len(z), device=z.device)[:, None]
             codes = torch.cat([codes[row, parent], code[..., None]], -1)
             residual = residual[row, parent] - book[code]
-        return codes[:, 0]
+        return codes
+
+    def assignments(self, z: Tensor, partial: Tensor) -> list[Tensor]:
+        """z (B, D), partial (B, M, D) → M tensors (B, K), −‖r_m − e_k‖² of what each level is given to each code."""
+        given = torch.cat([z[:, None], z[:, None] - partial[:, :-1]], 1)
+        return [
+            -given[:, level].square().sum(1, keepdim=True) - distances(given[:, level], self.book(level))
+            for level in range(self.num_levels)
+        ]
 
     def vectors(self, codes: Tensor) -> Tensor:
         """codes (B, M) → (B, M, D), the chosen code vectors."""

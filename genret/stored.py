@@ -1,0 +1,49 @@
+"""What a fitted part leaves in its folder: named tensors (safetensors) and plain facts (JSON). No pickles.
+
+It does not know what the tensors mean. Whatever is missing, torn or foreign is one sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from genret.errors import GenretError, one_line
+
+
+class Stored(NamedTuple):
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def save(folder: Path, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Writes `name.safetensors` and `name.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # clones: tensors that share storage are rightly refused by safetensors
+    plain = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+    save_file(plain, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def load(folder: Path, name: str) -> Stored:
+    """What `save` wrote, on the CPU; to be read, and made use of, within `reading`."""
+    facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return Stored(load_file(folder / f"{name}.safetensors"), facts)
+
+
+@contextmanager
+def reading(folder: Path, what: str) -> Iterator[None]:
+    """Turns all that damaged files raise, while they are read or made use of, into one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, SafetensorError) as error:
+        raise GenretError(
+            f"{folder} holds no usable {what} ({one_line(error)}); make it anew with: genret train --run DIR --resume"
+        ) from error
