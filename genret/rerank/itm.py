@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from genret.rerank.pictures import PictureConfig, PictureReranker, Words
@@ -28,12 +29,11 @@ class ITMReranker(PictureReranker):
         ids = words.ids
         if self.config.enc_token:
             ids = ids.clone()
-            ids[:, 0] = (
-                self.model.config.text_config.vocab_size - 1
-            )  # BLIP adds [DEC] and [ENC] to BERT's
+            ids[:, 0] = self.model.config.text_config.vocab_size - 1  # BLIP adds [DEC] and [ENC] to BERT's
         text = self.model.text_encoder(
             input_ids=ids, attention_mask=words.mask, encoder_hidden_states=states
         ).last_hidden_state
-        no, yes = self.model.itm_head(text[:, 0]).float().unbind(-1)
+        with torch.autocast(text.device.type, enabled=False):  # logits of 8 bits would tie
+            no, yes = self.model.itm_head(text[:, 0].float()).unbind(-1)
         difference: Tensor = yes - no
         return difference

@@ -83,7 +83,8 @@ class CatalogRetriever(Retriever):
 
     @abstractmethod
     def candidates(self, queries: Sequence[str], k: int, num_beams: int | None, allowed: Ints | None) -> Ranked:
-        """The first stage: catalog keys of each query, best first. `allowed`: the only keys that may be found."""
+        """The first stage of a search for k: catalog keys of each query, best first, as many as a reranker may want
+        (`depth`). `allowed`: the only keys that may be found."""
 
     @abstractmethod
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
@@ -111,7 +112,7 @@ class CatalogRetriever(Retriever):
         for start in range(0, len(queries), self.options.batch_size):
             batch = queries[start : start + self.options.batch_size]
             began = time.perf_counter()
-            ranked = self.candidates(batch, self.depth(k), beams, allowed)
+            ranked = self.candidates(batch, k, beams, allowed)
             if self.reranker is not None:
                 ranked = self.rerank(batch, self.text_vectors(batch), ranked, k)
             hits = self._hits(ranked, k)

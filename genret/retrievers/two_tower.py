@@ -45,7 +45,7 @@ class TwoTowerRetriever(CatalogRetriever):
         if allowed is not None:  # a graph of all images cannot be searched for a few of them: exactly, then
             chosen = np.isin(keys, allowed)
             keys, features, graph = keys[chosen], features[chosen], None
-        found = nearest(self.text_vectors(queries), features, graph, k)
+        found = nearest(self.text_vectors(queries), features, graph, self.depth(k))
         rows = found.rows.numpy()
         images = np.where(rows < 0, -1, np.append(keys, -1)[rows])
         return Ranked(images, found.scores.numpy(), np.full_like(images, -1))
