@@ -9,7 +9,7 @@ import typer
 
 from genret.cli.options import JsonOption
 from genret.cli.state import state_of
-from genret.errors import UsageError
+from genret.errors import GenretError, UsageError
 
 
 def add(cli: typer.Typer) -> None:
@@ -57,8 +57,13 @@ def compare(
                 from genret.evaluate.run import evaluate
 
                 ui.note(f"{folder}: not evaluated for this yet")
-                evaluate(folder, split, [num_beams] if num_beams else [], state.registries, state.settings, ui)
+                beams = [num_beams] if num_beams else []
+                found = evaluate(folder, split, beams, state.registries, state.settings, ui)
+            try:
                 return read_outcome(folder, state.registries, split, num_beams)
+            except NotMeasured:
+                why = found.remark or "its ranks could not be kept"
+                raise GenretError(f"{folder} has no figures for split '{split}': {why}") from None
 
         comparison = compare_outcomes([outcome(folder) for folder in folders], all_pairs)
         if as_json:

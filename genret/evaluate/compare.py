@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from genret.errors import GenretError
-from genret.evaluate.outcome import MEASURES, Figure, Outcome, figures, measured, name_of, text_of
+from genret.evaluate.outcome import MEASURES, Figure, Outcome, figures, measured, name_of, text_of, two_tower
 from genret.evaluate.ranks import Ints, paired
 from genret.evaluate.significance import bootstrap_intervals, holm, randomization_test
 
@@ -46,12 +46,12 @@ class Contestant(NamedTuple):
             "encoder": name_of(recipe.encoder),
             "num_beams": first.num_beams,
             "figures": {name: figure and figure.as_json() for name, figure in self.figures.items()},
-            "two_tower": first.two_tower,
+            "two_tower": two_tower(self.outcomes),
             "remark": first.remark,
         }
 
 
-class Test(NamedTuple):
+class PairedTest(NamedTuple):
     """One paired test: how much better `name` is than `against`."""
 
     name: str
@@ -70,7 +70,7 @@ class Comparison(NamedTuple):
     split: str
     num_queries: int | None
     contestants: list[Contestant]
-    tests: list[Test]
+    tests: list[PairedTest]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -91,6 +91,8 @@ def compare(outcomes: Sequence[Outcome], all_pairs: bool = False) -> Comparison:
     seeds: dict[str, list[int]] = {}
     for place, one in enumerate(outcomes):
         seeds.setdefault(_experiment(one), []).append(place)
+    for places in seeds.values():
+        places.sort(key=lambda place: outcomes[place].recipe.train.seed)
     names = _names([outcomes[places[0]].run for places in seeds.values()])
     contestants = [
         _contestant(name, [outcomes[p] for p in places], [rows[p] for p in places])
@@ -99,6 +101,14 @@ def compare(outcomes: Sequence[Outcome], all_pairs: bool = False) -> Comparison:
     pairs = [(a, b) for a, b in combinations(contestants, 2) if all_pairs or a is contestants[0]]
     asked = next((len(one.values) for one in contestants if one.values is not None), None)
     return Comparison(outcomes[0].split, asked, contestants, _tests(pairs))
+
+
+def difference(name: str, outcomes: list[Outcome], against: str, others: list[Outcome]) -> list[PairedTest]:
+    """How much better some runs are than others, by measure; empty where figures cannot exist."""
+    rows = _paired_ranks([*outcomes, *others])
+    one = _contestant(name, outcomes, rows[: len(outcomes)])
+    other = _contestant(against, others, rows[len(outcomes) :])
+    return _tests([(other, one)])
 
 
 def _paired_ranks(outcomes: Sequence[Outcome]) -> list[Ints | None]:
@@ -131,7 +141,7 @@ def _contestant(name: str, outcomes: list[Outcome], rows: list[Ints | None]) -> 
     return Contestant(name, outcomes, with_intervals, values)
 
 
-def _tests(pairs: list[tuple[Contestant, Contestant]]) -> list[Test]:
+def _tests(pairs: list[tuple[Contestant, Contestant]]) -> list[PairedTest]:
     tests = []
     for against, one in pairs:
         if one.values is None or against.values is None:
@@ -144,7 +154,7 @@ def _tests(pairs: list[tuple[Contestant, Contestant]]) -> list[Test]:
         for column in np.flatnonzero(there):
             low, high = intervals[column]
             figure = (float(differences[:, column].mean()), (float(low), float(high)), float(p_values[column]))
-            tests.append(Test(one.name, against.name, MEASURES[column], *figure, figure[-1]))
+            tests.append(PairedTest(one.name, against.name, MEASURES[column], *figure, figure[-1]))
     for measure in MEASURES:
         places = [place for place, test in enumerate(tests) if test.measure == measure]
         for place, p in zip(places, holm([tests[place].p for place in places]), strict=True):
@@ -174,7 +184,8 @@ def _figure_table(found: Comparison) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    for heading in ("run", "identifier", "protocol", "data", "encoder", "beams", "seeds"):
+    table.add_column("run", overflow="fold")
+    for heading in ("identifier", "protocol", "data", "encoder", "beams", "seeds"):
         table.add_column(heading)
     for measure in MEASURES:
         table.add_column(measure, justify="right")
@@ -213,7 +224,7 @@ def _test_table(found: Comparison) -> Table:
     )
     for heading in ("run", "against", *MEASURES):
         table.add_column(heading)
-    rows: dict[tuple[str, str], dict[str, Test]] = {}
+    rows: dict[tuple[str, str], dict[str, PairedTest]] = {}
     for test in found.tests:
         rows.setdefault((test.name, test.against), {})[test.measure] = test
     for (name, against), tests in rows.items():
@@ -221,7 +232,7 @@ def _test_table(found: Comparison) -> Table:
     return table
 
 
-def _test_text(test: Test | None) -> str:
+def _test_text(test: PairedTest | None) -> str:
     if test is None:
         return "–"
     digits = 3 if test.measure == "mrr" else 1

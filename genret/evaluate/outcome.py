@@ -56,9 +56,7 @@ def read_outcome(run: Path, registries: Registries, split: str = "test", num_bea
     recipe = load_recipe([run / "recipe.yaml"], [], registries)
     way = way_of(recipe, num_beams)
     found, dense = read_ranks(run, split, way), read_ranks(run, split, TWO_TOWER)
-    evaluation = summary(run).get("evaluation")
-    remark = evaluation.get("remark") if evaluation else None
-    impossible = evaluation is not None and not any(v is not None for v in evaluation["recall"].values())
+    remark, impossible = _remark(run, split)
     if found is None and not impossible:
         raise NotMeasured(
             f"{run} has no figures for split '{split}' ({way}); run: genret evaluate --run {run} --split {split}"
@@ -66,6 +64,16 @@ def read_outcome(run: Path, registries: Registries, split: str = "test", num_bea
         )
     width = None if way == DENSE_SEARCH else num_beams or recipe.search.num_beams
     return Outcome(run, recipe, split, width, found, dense, remark)
+
+
+def _remark(run: Path, split: str) -> tuple[str | None, bool]:
+    """What evaluation said of the run's figures, and whether there can be none."""
+    found = summary(run)
+    evaluation = found.get("evaluation")
+    if evaluation is None:
+        uncaptioned = split == "test" and "evaluation" in found
+        return ("the searched pictures have no captions to search by" if uncaptioned else None), uncaptioned
+    return evaluation.get("remark"), split == "test" and all(value is None for value in evaluation["recall"].values())
 
 
 class NotMeasured(GenretError):
@@ -114,6 +122,14 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Figure | None]:
     ]
     columns = zip(MEASURES, np.array(means).T, strict=True)
     return {name: None if np.isnan(column).any() else over_seeds(column) for name, column in columns}
+
+
+def two_tower(outcomes: Sequence[Outcome]) -> Recalls | None:
+    """Of the same encoder's dense search, mean over seeds; None where it was not kept."""
+    found = [one.two_tower for one in outcomes]
+    if not found or None in found:
+        return None
+    return {k: float(np.mean([one[k] for one in found if one])) for k in map(str, CUTOFFS)}
 
 
 def text_of(figure: Figure | None, measure: str) -> str:

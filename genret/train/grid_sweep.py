@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genret.errors import RecipeError, UsageError
-from genret.evaluate.outcome import MEASURES, text_of
+from genret.evaluate.outcome import MEASURES, text_of, two_tower
 from genret.evaluate.text_table import TextTable
 from genret.recipe import Recipe, load_recipe
 from genret.registry import Registries
@@ -68,10 +68,13 @@ def as_json(made: Plan, results: Sequence[RowResult]) -> dict[str, Any]:
 
 def table(made: Plan, results: Sequence[RowResult]) -> TextTable:
     keys = [axis.key for axis in made.axes]
-    rows = []
+    rows, remarks = [], dict[str, None]()
     for point, result in zip(made.settings, results, strict=True):
         first = result.outcomes[0] if result.outcomes else None
-        found, dense = result.figures, first.two_tower if first else None
+        dense = two_tower(result.outcomes)
+        if result.remark:
+            point_text = ", ".join(f"{key}={grid.shown(value)}" for key, value in point.items())
+            remarks[f"{point_text}: {result.remark}"] = None
         rows.append(
             [
                 *(grid.shown(point[key]) for key in keys),
@@ -80,16 +83,14 @@ def table(made: Plan, results: Sequence[RowResult]) -> TextTable:
                 *(_cell(result, measure) for measure in MEASURES),
                 "–" if dense is None else " / ".join(f"{value:.1f}" for value in dense.values() if value is not None),
                 "–" if result.seconds is None else f"{result.seconds:.0f}",
-                result.remark or ("" if found else "no figures"),
             ]
         )
-    headings = [*keys, "n", "beams", *MEASURES, "two-tower", "seconds", "remark"]
-    if not any(row[-1] for row in rows):
-        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    headings = [*keys, "n", "beams", *MEASURES, "two-tower", "seconds"]
     what = " ".join([*made.recipes, *(f"--set {override}" for override in made.overrides)])
     notes = [
         "mean ± standard deviation over n seeds; recall in %; two-tower: recall@1 / 5 / 10 of the same encoder; "
-        "seconds: what the stages took when they were made, shared ones included"
+        "seconds: what the stages took when they were made, shared ones included",
+        *remarks,
     ]
     return TextTable(f"{what}, split 'test'", headings, rows, len(keys), notes)
 

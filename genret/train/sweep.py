@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from genret.errors import GenretError
-from genret.evaluate.outcome import Figure, NotMeasured, Outcome, figures, over_seeds, read_outcome, summary
+from genret.evaluate.outcome import Figure, NotMeasured, Outcome, figures, over_seeds, read_outcome, summary, two_tower
 from genret.evaluate.run import evaluate
 from genret.recipe import Recipe, load_recipe
 from genret.registry import Registries
@@ -79,7 +79,7 @@ class RowResult(NamedTuple):
             "runs": [str(one.run) for one in self.outcomes],
             "num_beams": first and first.num_beams,
             "figures": {name: figure and figure.as_json() for name, figure in self.figures.items()},
-            "two_tower": first and first.two_tower,
+            "two_tower": two_tower(self.outcomes),
             "seconds": self.seconds,
             "remark": self.remark,
             "failures": [{"run": str(failure.run), "reason": failure.reason} for failure in self.failures],

@@ -13,6 +13,8 @@ import pytest
 from safetensors.numpy import load_file
 
 K = "identifier.codebook_size"
+STEPS = 3
+"""Of a quick generator."""
 QUICK = ("--set", "train.epochs=1", "--set", "loss.rank=null")
 
 
@@ -61,7 +63,8 @@ def test_the_table_is_the_runs_own(swept: Path) -> None:
             assert figure["mean"] == pytest.approx(np.mean(theirs))
             assert figure["spread"] == pytest.approx(np.std(theirs, ddof=1))
             assert f" {figure['mean']:.1f} ± {figure['spread']:.1f} " in markdown
-        assert row["two_tower"] == summaries[0]["evaluation"]["two_tower"]
+            dense = [summary["evaluation"]["two_tower"][k] for summary in summaries]
+            assert row["two_tower"][k] == pytest.approx(np.mean(dense))
         assert row["seconds"] == pytest.approx(np.mean([sum(s["seconds"].values()) for s in summaries]), abs=0.1)
         for run, seed in zip(row["runs"], row["seeds"], strict=True):
             assert f"codebook_size-{row['settings'][K]}_s{seed}-" in Path(run).name
@@ -158,3 +161,28 @@ def test_compare(tiny: Any, run: Path, swept: Path, tmp_path: Path, failed: Call
 
     write_ranks(other, "test", ["one query"], [0], ["a", "b"], {"10-beams": np.array([1])})
     failed(tiny.genret("compare", run, other), 1, "not asked the same queries")
+
+
+def test_stopped_in_the_middle(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the second of three runs trains; the same command makes what is left and nothing else.
+
+    That a training which is killed ends with the same bits is test_resume's affair.
+    """
+    from genret import loop
+
+    steps, save = iter(range(1, 1000)), loop._Checkpoint.save_if_due
+
+    def stop_in_second_run(checkpoint: Any, *parts: Any) -> None:
+        save(checkpoint, *parts)
+        if checkpoint.folder.name == "generator" and next(steps) == STEPS + 2:
+            raise KeyboardInterrupt
+
+    words = ("sweep", tiny.recipe, *QUICK, "--grid", "train.weight_decay=0,0.1,0.2", "--out", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Checkpoint, "save_if_due", stop_in_second_run)
+        first = tiny.genret(*words)
+    assert first.code == 130 and first.out == "" and "the same command goes on from here" in first.err, first
+    assert "[2/3]" in first.err and "[3/3]" not in first.err and len(cells(tmp_path)) == 2
+    second = tiny.genret(*words, "--json")
+    assert second.err.count("there already") == 1 and second.err.count("generator: done") == 2
+    assert [row["n"] for row in second.document["rows"]] == [1, 1, 1] and len(cells(tmp_path)) == 3

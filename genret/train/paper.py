@@ -1,0 +1,87 @@
+"""The paper's tables as data: what to run, and what the authors report. The files are `genret/paper/*.yaml`.
+
+Li et al., arXiv 2407.17274. Figures are R@1, R@5 and R@10 in percent, of Flickr30K's 1K test unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Literal
+
+from pydantic import Field
+
+from genret.errors import UnknownName, UsageError
+from genret.interfaces import Config
+from genret.plain_yaml import parse
+from genret.recipe import Protocol
+
+DataSet = Literal["emoji", "flickr8k", "flickr30k", "coco"]
+DATA = "data"
+"""Stands among a row's recipes where the data set's own recipe is laid over."""
+REPORTED_ON = {"flickr30k": "Flickr30K, 1K test", "coco": "MS-COCO, 5K test"}
+ELSEWHERE = {
+    "table2": "Table 2 counts queries per second, which says more about a machine than about a method: see bench/",
+    "figure4": "Figure 4 counts queries per second, which says more about a machine than about a method: see bench/",
+    "figure5": "Figure 5 shows pairs of images with their vokens, not figures",
+}
+"""What the paper has and `genret reproduce` does not make, and why."""
+
+
+class PaperRow(Config):
+    name: str
+    """As the paper calls it."""
+    recipes: list[str] = ["avg.yaml", DATA]
+    """Files of the folder of recipes, laid over one another; `data` is the data set's."""
+    set: list[str] = []
+    """Overrides, as `--set` takes them."""
+    beams: int | None = Field(None, ge=1)
+    """Width of the search; the recipe's own if null."""
+    paper: dict[DataSet, list[float | None]] = {}
+    """R@1, R@5, R@10 as reported, by data set."""
+    only: list[DataSet] = []
+    """Data sets for which the row makes sense; empty: all."""
+    note: str | None = None
+    """What has to be known about the row."""
+
+
+class PaperTable(Config):
+    title: str
+    """Opens the table."""
+    protocols: list[Protocol] = []
+    """Every row under each of them; empty: under the recipe's own."""
+    compare: Literal["order", "first", "neighbours"]
+    """Which rows are held against each other: by the paper's order, each against the first, each against the next."""
+    on: dict[DataSet, list[str]] = {}
+    """Overrides of all rows for a data set."""
+    rows: list[PaperRow]
+    """In the order in which they are shown."""
+
+    def rows_on(self, data: str) -> list[PaperRow]:
+        return [row for row in self.rows if not row.only or data in row.only]
+
+
+def tables() -> list[str]:
+    """Names of all tables that can be made."""
+    return sorted(file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml"))
+
+
+def read_table(name: str) -> PaperTable:
+    """The table called so; `table 3`, `Table3` and `3` are as good."""
+    wanted = re.sub(r"[\s_-]+", "", name).lower()
+    wanted = f"table{wanted}" if wanted.isdigit() else wanted
+    if wanted in ELSEWHERE:
+        raise UsageError(ELSEWHERE[wanted])
+    if wanted not in tables():
+        raise UnknownName("table", name, tables())
+    return PaperTable.model_validate(parse((_folder() / f"{wanted}.yaml").read_text(encoding="utf-8")).value)
+
+
+def reported_on(data: DataSet, table: PaperTable) -> DataSet:
+    """The data set whose figures of the paper stand beside ours: the same one if it reports on it, else Flickr30K."""
+    return data if any(data in row.paper for row in table.rows) else "flickr30k"
+
+
+def _folder() -> Traversable:
+    return files("genret") / "paper"
