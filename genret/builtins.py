@@ -35,6 +35,10 @@ def register_identifiers(register: Register) -> None:
 def register_backbones(register: Register) -> None:
     register("t5", "genret.backbones.t5:T5Backbone")
     register("llama", "genret.backbones.llama:LlamaBackbone")
+    register("t5-base", "genret.backbones.presets:T5Base")
+    register("t5-large", "genret.backbones.presets:T5Large")
+    register("t5-xl", "genret.backbones.presets:T5XL")
+    register("llama-7b-lora", "genret.backbones.presets:Llama7BLora")
 
 
 @hookimpl
