@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from genret.backbones.t5 import T5Backbone
 from genret.identifiers.atomic import AtomicIdentifier
 from genret.identifiers.numeric import NumericIdentifier
+from genret.identifiers.residual_kmeans import ResidualKMeansIdentifier
 from genret.identifiers.rq import RQIdentifier, RQTraining
 from genret.identifiers.semantic import SemanticIdentifier
 from genret.identifiers.string import StringIdentifier
+from genret.identifiers.structured import StructuredIdentifier
 from genret.interfaces import Corpus, FitContext, Identifier, Identifiers
 from genret.recipe import SearchOptions
 from genret.retrievers.generative import columns_of, index_trie, search_trie, tokens_with_end
@@ -24,6 +26,12 @@ from genret.retrievers.ranking import rank_images
 
 SCHEMES = {
     "rq": (RQIdentifier, {"codebook_size": 4, "num_levels": 3, "train": RQTraining(epochs=0)}),
+    "rq, extra symbol": (
+        RQIdentifier,
+        {"codebook_size": 3, "num_levels": 2, "collisions": "extra-symbol", "train": RQTraining(epochs=0)},
+    ),
+    "residual-kmeans": (ResidualKMeansIdentifier, {"codebook_size": 8, "num_levels": 2, "collisions": "balanced"}),
+    "structured": (StructuredIdentifier, {"branching": 3, "leaf_size": 4}),
     "numeric": (NumericIdentifier, {}),
     "string": (StringIdentifier, {}),
     "semantic": (SemanticIdentifier, {"neighbours": 3, "per_image": 3}),

@@ -9,7 +9,7 @@ import torch
 
 from genret.interfaces import GeneratorBatch, Soft, TokenizerBatch
 from genret.losses.generator import DistillLoss, RankLoss, TokenLoss
-from genret.losses.tokenizer import AlignLoss, CommitLoss, ReconLoss
+from genret.losses.tokenizer import AlignLoss, CommitLoss, ContrastiveAlignLoss, DiversityLoss, ReconLoss
 
 
 @pytest.fixture
@@ -41,6 +41,53 @@ def test_tokenizer_losses_follow_equations_3_to_5(batch):
 def test_the_commit_loss_stops_the_gradient_at_the_codes(batch):
     CommitLoss()(batch).backward()
     assert batch.partial.grad is None and batch.latent.grad is not None
+
+
+def test_contrastive_align_is_info_nce_in_both_directions(batch):
+    image = torch.nn.functional.normalize(batch.reconstruction.detach(), dim=-1)
+    text = torch.nn.functional.normalize(batch.text, dim=-1)
+    logits = image @ text.T / 0.2
+    expected = 0.0
+    for i in range(3):
+        for row in (logits[i], logits[:, i]):
+            expected -= float(logits[i, i]) - math.log(sum(math.exp(x) for x in row.tolist()))
+    loss = ContrastiveAlignLoss(ContrastiveAlignLoss.Config(temperature=0.2))
+    assert float(loss(batch).detach()) == pytest.approx(expected / 6, rel=1e-5)
+
+
+def test_contrastive_align_has_no_rivals_among_images_with_the_same_caption(batch):
+    batch = batch._replace(text=batch.text[[0, 0, 2]])
+    image = torch.nn.functional.normalize(batch.reconstruction.detach(), dim=-1)
+    similar = (image @ torch.nn.functional.normalize(batch.text, dim=-1).T / 0.07).tolist()
+    rivals = {0: (0, 2), 1: (1, 2), 2: (0, 1, 2)}
+    expected = 0.0
+    for i, them in rivals.items():
+        expected -= 2 * similar[i][i]
+        expected += math.log(sum(math.exp(similar[i][j]) for j in them))
+        expected += math.log(sum(math.exp(similar[j][i]) for j in them))
+    assert float(ContrastiveAlignLoss()(batch).detach()) == pytest.approx(expected / 6, rel=1e-5)
+
+
+def test_diversity_loss_is_that_of_vector_quantize_pytorch(batch):
+    from vector_quantize_pytorch import VectorQuantize
+
+    torch.manual_seed(0)
+    options = {"codebook_diversity_loss_weight": 1.0, "codebook_diversity_temperature": 5.0, "commitment_weight": 0.0}
+    reference = VectorQuantize(dim=4, codebook_size=8, learnable_codebook=True, ema_update=False, **options).train()
+    x = torch.randn(20, 1, 4)  # it averages over batches, position by position
+    *_, parts = reference(x, return_loss_breakdown=True)
+    loss = DiversityLoss(DiversityLoss.Config(temperature=1 / 5))
+    distance = -torch.cdist(x[:, 0], reference.codebook)  # its distances are not squared
+    found = loss(batch._replace(assignments=[distance]))
+    assert float(found.detach()) == pytest.approx(float(parts.codebook_diversity.detach()), rel=1e-5)
+
+
+def test_diversity_loss_is_a_mean_over_levels_and_lowest_where_codes_are_used_evenly(batch):
+    even, one = torch.eye(4) * 1e3, torch.tensor([[1e3, 0, 0, 0]] * 4)
+    loss = DiversityLoss()
+    assert float(loss(batch._replace(assignments=[even]))) == pytest.approx(-math.log(4))
+    assert float(loss(batch._replace(assignments=[one]))) == pytest.approx(0)
+    assert float(loss(batch._replace(assignments=[even, one]))) == pytest.approx(-math.log(4) / 2)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

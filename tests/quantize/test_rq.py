@@ -207,6 +207,38 @@ def test_beams_are_never_worse_than_greedy_and_exact_when_wide(shared):
     assert rq.encode(z[:0], 4).shape == (0, LEVELS)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_candidates_are_different_encodings_best_first(shared):
+    rq = quantizer(shared=shared, codebook_size=4)
+    rq.init_kmeans(points(), 5, seeded())
+    z = points(20, seed=2)
+    every = rq.candidates(z, 1000)
+    assert every.shape == (20, 64, LEVELS)
+    sums = torch.cdist(z, rq.decode(torch.tensor(list(itertools.product(range(4), repeat=LEVELS))))).square()
+    torch.testing.assert_close(error_of(rq, z, every), sums.sort(1).values, atol=1e-5, rtol=1e-4)
+    some = rq.candidates(z, 5)
+    assert all(len(set(map(tuple, row))) == 5 for row in some.tolist())
+    assert (error_of(rq, z, some).diff(dim=1) >= -1e-5).all()
+
+
+def error_of(rq, z, candidates):
+    return torch.stack([error(rq, z, candidates[:, place]) for place in range(candidates.shape[1])], 1)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_assignments_are_what_each_level_is_given_against_its_codes(shared):
+    rq = quantizer(shared=shared, learn="gradient").eval()
+    z = points(30).requires_grad_()
+    out = rq(z)
+    residual = z.detach()
+    for level, found in enumerate(rq.assignments(z, out.partial)):
+        torch.testing.assert_close(found.detach(), -torch.cdist(residual, rq.book(level).detach()).square())
+        assert found.argmax(1).equal(out.codes[:, level])
+        residual = residual - rq.book(level).detach()[out.codes[:, level]]
+    found.sum().backward()
+    assert z.grad is not None and rq.codebooks.grad is not None
+
+
 def test_ties_take_the_lowest_code():
     rq = quantizer(num_levels=2)
     rq.codebooks[:] = rq.codebooks[:, :1].clone()  # all codes of a level alike
