@@ -40,10 +40,13 @@ class LevelQuality(NamedTuple):
     """in bits"""
     perplexity: float
     """2^entropy: as many equally frequent codes would be as uncertain"""
+    learned: bool = True
+    """whether it is a codebook; a level that numbers what others do not tell apart is uneven by nature"""
 
     @property
     def collapsed(self) -> bool:
-        return self.usable >= JUDGED_FROM and self.perplexity < max(1.5, COLLAPSED_BELOW * self.usable)
+        judged = self.learned and self.usable >= JUDGED_FROM
+        return judged and self.perplexity < max(1.5, COLLAPSED_BELOW * self.usable)
 
 
 class Gate(NamedTuple):
@@ -114,18 +117,23 @@ def quality_gate(
     features: Tensor,
     reconstruction: Tensor | None,
     relevant: Tensor | RelevantLike,
+    learned: int | None = None,
 ) -> Gate:
     """Judges a scheme by its codes (R, M), -1 after the end, of any images, and by searching N images.
 
     query_features (Q, D) search features (N, D) and what the codes say of the same images, reconstruction (N, D);
-    `relevant`: (Q,) image rows or a collection of rows per query.
+    `relevant`: (Q,) image rows or a collection of rows per query. `learned`: as in `Vokens`.
     """
     assert codes.ndim == 2 and codes.shape[1] == len(sizes), "one codebook size per level"
     codes = codes.cpu()
     usable = [min(size, int((codes[:, level] >= 0).sum())) for level, size in enumerate(sizes)]
     levels = [
-        LevelQuality(size, most, 100.0 * found.usage, found.entropy, found.perplexity)
-        for size, most, found in zip(sizes, usable, usage_statistics(codes, tuple(sizes)), strict=True)
+        LevelQuality(
+            size, most, 100.0 * found.usage, found.entropy, found.perplexity, learned is None or level < learned
+        )
+        for level, (size, most, found) in enumerate(
+            zip(sizes, usable, usage_statistics(codes, tuple(sizes)), strict=True)
+        )
     ]
     buckets = torch.unique(codes, dim=0, return_counts=True)[1] if len(codes) else torch.zeros(0, dtype=torch.int64)
     wanted = Relevant.of(relevant.cpu().numpy() if isinstance(relevant, Tensor) else relevant)

@@ -143,8 +143,8 @@ class Pipeline:
             return None
         if (reconstruction := identifier.reconstruct(dev_codes)) is None:
             return None
-        sizes = identifier.vokens.sizes
-        return quality_gate(codes, sizes, dev.text_features, dev.features, reconstruction, dev.owners)
+        sizes, learned = identifier.vokens.sizes, identifier.vokens.learned
+        return quality_gate(codes, sizes, dev.text_features, dev.features, reconstruction, dev.owners, learned)
 
     def generator(self, train: Corpus, dev: Corpus, targets_artifact: Artifact) -> Artifact:
         """The language model that writes identifiers (paper 3.2)."""

@@ -80,6 +80,15 @@ def test_a_collapsed_level_is_named():
     assert not any("level 1" in w for w in gate.warnings())
 
 
+def test_a_level_that_only_counts_is_not_judged():
+    codes = spread(64, 4096)
+    codes[:, 1] = torch.where(torch.arange(4096) % 50 == 0, codes[:, 1], 7)
+    features = unit(60, 16)
+    found = quality_gate(codes, (64, 64), features, features, None, np.arange(60), learned=1)
+    assert not any("collapsed" in warning for warning in found.warnings())
+    assert [level.learned for level in found.levels] == [True, False]
+
+
 def test_few_images_cannot_use_a_large_codebook():
     gate = gate_of(spread(1024, 60), (1024, 1024))
     assert gate.levels[0].usable == 60 and not gate.levels[0].collapsed
