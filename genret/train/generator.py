@@ -16,7 +16,7 @@ from genret.interfaces import Backbone, FitContext, GeneratorBatch, Loss
 from genret.recipe import SearchOptions, TrainOptions
 from genret.retrievers.generative import columns_of, search_trie
 from genret.retrievers.ranking import LeafImages, rank_images
-from genret.train.targets import Targets
+from genret.train.targets import Targets, rows_of_images
 from genret.train.teacher import Teacher
 
 CUTOFFS = (1, 5, 10)
@@ -60,6 +60,7 @@ def fit_generator(
     if not losses:
         raise UsageError("loss: the generator has nothing to learn from; give loss.token or loss.rank a weight above 0")
     only_compares = all(loss.needs_candidates for loss in losses.values())
+    synonyms = _synonyms(examples)
 
     def draw(captions: Tensor) -> Tensor:
         """(B,) captions → (B, L) tokens to be taught."""
@@ -85,7 +86,8 @@ def fit_generator(
         if examples.teacher is not None and any(loss.needs_teacher for loss in active.values()):
             batch = batch._replace(teacher=examples.teacher.distributions(indices, target))
         if any(loss.needs_candidates for loss in active.values()):
-            batch = _with_candidates(batch, backbone, queries, examples.trie, options.rank_beams, search)
+            own = None if synonyms is None else synonyms[examples.targets.images(indices)].to(context.device)
+            batch = _with_candidates(batch, backbone, queries, examples.trie, options.rank_beams, search, own)
         terms = {name: loss(batch) for name, loss in active.items()}
         total = sum(
             (losses[name].config.weight * term for name, term in terms.items()), torch.zeros((), device=target.device)
@@ -146,12 +148,27 @@ def _turn(indices: Tensor, every: int) -> bool:
     return every == 1 or int(indices.sum()) % every == 0
 
 
+def _synonyms(examples: Examples) -> Tensor | None:
+    """(N, A) the leaves of each training image; None where every image has a single identifier."""
+    owners = examples.targets.own.owners
+    if not len(owners) or int(torch.bincount(owners).max()) == 1:
+        return None
+    return examples.trie.leaf_of_row.cpu()[rows_of_images(owners, int(owners.max()) + 1)]
+
+
 def _with_candidates(
-    batch: GeneratorBatch, backbone: Backbone, queries: Sequence[str], trie: Trie, num_beams: int, search: SearchOptions
+    batch: GeneratorBatch,
+    backbone: Backbone,
+    queries: Sequence[str],
+    trie: Trie,
+    num_beams: int,
+    search: SearchOptions,
+    own: Tensor | None = None,
 ) -> GeneratorBatch:
     """Beam-searches candidates with the current model (Eqn. 8), puts the positive among them, and scores them.
 
     candidates (B, b, L); where the positive is missing it takes the place of a random candidate, as in the paper.
+    own (B, A): the leaves of the right image where it has several: the others of them are no rivals of the positive.
     """
     training = backbone.module.training
     backbone.module.eval()
@@ -168,5 +185,8 @@ def _with_candidates(
     positive = torch.where(match.any(1), match.float().argmax(1), random_place)
     rows = torch.arange(len(queries), device=there.device)
     candidates[rows, positive] = batch.targets
+    if own is not None:
+        there = there & ~(beams.leaves[:, :, None] == own[:, None]).any(-1)
+        there[rows, positive] = True
     sums = backbone.score(queries, candidates, batch.columns).sum(-1)
     return batch._replace(candidate_scores=sums.masked_fill(~there, float("-inf")), positive=positive)

@@ -54,6 +54,10 @@ class Targets(NamedTuple):
             owners[:count], None if codes is None else codes[:count], None if texts is None else texts[:count]
         )
 
+    def images(self, captions: Tensor) -> Tensor:
+        """(B,) captions → (B,) the training image of each."""
+        return self.identifiers.owners[self.choices[captions, 0]]
+
     def save(self, folder: Path) -> None:
         owners, codes, texts = self.identifiers
         tensors = {"owners": owners, "choices": self.choices, "weights": self.weights}
@@ -81,7 +85,7 @@ def make_targets(train: Corpus, identifier: Identifier, options: TrainOptions) -
     for features in _variants(train, options):
         parts.append(identifier.identify(train._replace(features=features)))
     identifiers = _joined(parts)
-    rows = _rows_of_images(identifiers.owners, len(train.features))
+    rows = rows_of_images(identifiers.owners, len(train.features))
     neighbours = None
     if options.dense_targets > 0:
         assert train.text_features is not None
@@ -144,7 +148,7 @@ def _joined(parts: list[Identifiers]) -> Identifiers:
     return Identifiers(owners, texts=[text for part in parts for text in part.texts or ()])
 
 
-def _rows_of_images(owners: Tensor, num_images: int) -> Tensor:
+def rows_of_images(owners: Tensor, num_images: int) -> Tensor:
     """(R,) owners → (N, A) the rows of each image; those with fewer than A repeat theirs."""
     order = torch.argsort(owners, stable=True)
     counts = torch.bincount(owners, minlength=num_images)

@@ -87,6 +87,31 @@ def test_candidates_are_the_models_own_beams_with_the_right_one_among_them(tmp_p
         assert unchanged.sum() == 4 + (not missing)
 
 
+def test_other_identifiers_of_the_right_image_are_no_rivals(tmp_path):
+    """Six images, each with six identifiers."""
+    backbone, development, search, _ = job(tmp_path, {"token": TokenLoss()}, epochs=1)
+    codes = Identifiers(torch.arange(6).repeat_interleave(6), codes=CODES)
+    targets = Targets(codes, 36, torch.arange(36)[:, None], torch.ones(36, 1))
+    assert torch.equal(targets.images(torch.arange(36)), codes.owners)
+    synonyms = generator._synonyms(Examples(CAPTIONS, targets, backbone.tokens(codes), development.trie))
+    assert torch.equal(synonyms, torch.arange(36).view(6, 6)), "the toy trie's leaves are its rows"
+    target = backbone.tokens(codes)
+    batch = generator.GeneratorBatch(torch.empty(0), target, [backbone.level_tokens(0), backbone.level_tokens(1)])
+    own = synonyms[targets.images(torch.arange(36))]
+    out = generator._with_candidates(batch, backbone, CAPTIONS, development.trie, 20, search, own)
+    beams = beam_search(backbone, CAPTIONS, development.trie, 20, "level", batch.columns)
+    for row in range(36):
+        rivals = torch.isfinite(out.candidate_scores[row])
+        rivals[out.positive[row]] = False
+        assert torch.isfinite(out.candidate_scores[row, out.positive[row]])
+        assert set((beams.leaves[row, rivals] // 6).tolist()).isdisjoint({row // 6})
+        others = beams.leaves[row] // 6 != row // 6
+        others[out.positive[row]] = False
+        assert rivals.sum() == others.sum()
+    single = Targets(Identifiers(torch.arange(36), codes=CODES), 36, torch.arange(36)[:, None], torch.ones(36, 1))
+    assert generator._synonyms(Examples(CAPTIONS, single, target, development.trie)) is None
+
+
 def test_a_killed_training_resumes_to_the_same_bits(tmp_path, monkeypatch):
     losses = {"token": TokenLoss(), "rank": RankLoss()}
     straight, *_, expected = job(tmp_path / "straight", losses, epochs=4, rank_from=1, rank_every=2)
