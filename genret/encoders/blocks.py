@@ -6,6 +6,7 @@ gradient, and what the gradient still reaches is what remains to be trained.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,15 +67,24 @@ def _blocks_in_order(module: nn.Module, forward: Callable[[], Any]) -> list[nn.M
     return list(dict.fromkeys(order))  # some nets go through one block several times
 
 
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Members of the outermost lists of composite modules of one class."""
-    members = list(module.children())
-    alike = len({type(member) for member in members}) == 1 and any(members[0].children())
-    if alike and isinstance(module, nn.ModuleList | nn.Sequential):
-        yield from members
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """What the model lists as its blocks, or, where it has no lists, its parts of one class side by side."""
+    return list(_alike(module, lists_only=True)) or list(_alike(module, lists_only=False))
+
+
+def _alike(module: nn.Module, lists_only: bool) -> Iterator[nn.Module]:
+    """The members of the outermost groups of composite modules of one class."""
+    members = [member for member in module.children() if any(member.children())]
+    classes = Counter(type(member) for member in members)
+    if isinstance(module, nn.ModuleList | nn.Sequential) and len(classes) == 1 and lists_only:
+        if len(members) == len(list(module.children())):
+            yield from members
+            return
+    elif not lists_only and classes and (usual := classes.most_common(1)[0])[1] > 1:
+        yield from (member for member in members if type(member) is usual[0])
         return
     for member in members:
-        yield from _blocks(member)
+        yield from _alike(member, lists_only)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from genret.encoders.finetune import Finetune
 from genret.encoders.hf_vision import HuggingFaceImage, HuggingFaceImageTower, joint_vector, load_model
 from genret.encoders.joint import JointEncoder
+from genret.encoders.text_limits import most_tokens
 from genret.encoders.towers import ImageTowerConfig, TextTower, TowerConfig
 from genret.errors import GenretError
 from genret.hub import fingerprint, loading, model_folder
@@ -54,7 +55,7 @@ class CLIPTextTower(TextTower):
             list(texts),
             padding="max_length" if whole else True,
             truncation=True,
-            max_length=settings.max_position_embeddings,
+            max_length=most_tokens(settings, self._tokenizer),
             return_tensors="pt",
         ).to(self.device)
         inputs = {"input_ids": batch["input_ids"]}

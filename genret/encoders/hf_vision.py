@@ -49,7 +49,11 @@ class HuggingFaceImageTower(ImageTower):
         if pooling == "auto" and hasattr(self.module, "get_image_features"):
             return joint_vector(self.module.get_image_features(pixel_values=inputs))
         module = getattr(self.module, "vision_model", self.module)  # the image half of a dual model
-        output = module(pixel_values=inputs)
+        extra: dict[str, Tensor] = {}
+        if module.config.model_type == "vit_mae":  # shuffles its patches by random numbers, unless it is given some
+            patches = module.embeddings.patch_embeddings.num_patches
+            extra["noise"] = torch.arange(patches, device=inputs.device).expand(len(inputs), -1)
+        output = module(pixel_values=inputs, **extra)
         if pooling == "pooler":
             if getattr(output, "pooler_output", None) is None:
                 raise GenretError(f"'{self.config.model}' has no pooler; set pooling to cls or mean")
@@ -57,10 +61,28 @@ class HuggingFaceImageTower(ImageTower):
         states = output.last_hidden_state
         if states.ndim == 4:  # a convolutional net: (B, D, H, W)
             return states.mean((2, 3))
-        has_class_token = any(name.endswith(("cls_token", "class_embedding")) for name, _ in module.named_parameters())
-        if pooling == "cls" and not has_class_token:
-            raise GenretError(f"'{self.config.model}' has no class token; set pooling to mean")
-        return states[:, 0] if has_class_token and pooling != "mean" else states[:, int(has_class_token) :].mean(1)
+        if pooling == "auto":
+            trained_on_mean = getattr(module.config, "use_mean_pooling", False)  # BEiT and its kin
+            pooling = "cls" if _has_class_token(module) and not trained_on_mean else "mean"
+        if pooling == "cls":
+            if not _has_class_token(module):
+                raise GenretError(f"'{self.config.model}' has no class token; set pooling to mean")
+            return states[:, 0]
+        return states[:, _num_prefix_tokens(module, states.shape[1], inputs.shape[-1]) :].mean(1)
+
+
+def _has_class_token(module: Any) -> bool:
+    if module.config.model_type == "dinov3_convnext":  # puts the mean of its map first and calls it [CLS]
+        return True
+    return any(name.endswith(("cls_token", "class_embedding")) for name, _ in module.named_parameters())
+
+
+def _num_prefix_tokens(module: Any, num_tokens: int, side: int) -> int:
+    """How many tokens stand before the patches': class, register and distillation tokens."""
+    patch = getattr(module.config, "patch_size", None)
+    if isinstance(patch, int) and (side // patch) ** 2 <= num_tokens:
+        return num_tokens - (side // patch) ** 2
+    return int(_has_class_token(module))
 
 
 def read_preprocess(folder: Path) -> Preprocess:
@@ -76,6 +98,10 @@ def load_model(folder: Path, may_miss: tuple[str, ...] = ()) -> nn.Module:
     from transformers import AutoModel
 
     has_weights(folder)
+    settings = read_json(folder / "config.json") or {}
+    whole = (
+        {"mask_ratio": 0.0} if settings.get("model_type") == "vit_mae" else {}
+    )  # trained to see a quarter of a picture
     with loading(f"the model in {folder}"):
         model, report = AutoModel.from_pretrained(
             folder,
@@ -84,6 +110,7 @@ def load_model(folder: Path, may_miss: tuple[str, ...] = ()) -> nn.Module:
             local_files_only=True,
             dtype=torch.float32,
             output_loading_info=True,
+            **whole,
         )
     missing = [key for key in report["missing_keys"] if key.split(".")[0] not in may_miss]
     if missing:
@@ -93,4 +120,9 @@ def load_model(folder: Path, may_miss: tuple[str, ...] = ()) -> nn.Module:
 
 def joint_vector(output: Any) -> Tensor:
     """What `get_image_features` returns is a tensor up to transformers 4 and an output object since."""
-    return output if isinstance(output, Tensor) else output.pooler_output
+    vectors = output if isinstance(output, Tensor) else output.pooler_output
+    if vectors.ndim != 2:
+        raise GenretError(
+            "this model has no joint space of one vector per picture and text; take CLIP, SigLIP or their kin"
+        )
+    return vectors

@@ -114,8 +114,13 @@ class OpenCLIPSource:
     def tokenizer(self) -> Any:
         import open_clip
 
-        with loading(f"the tokenizer of the open_clip model '{self.name}'"):
-            return open_clip.get_tokenizer(f"local-dir:{self.folder()}" if self.is_folder() else self.model)
+        try:
+            with loading(f"the tokenizer of the open_clip model '{self.name}'"):
+                return open_clip.get_tokenizer(f"local-dir:{self.folder()}" if self.is_folder() else self.model)
+        except GenretError as error:  # SigLIP and others have tokenizers of their own, which open_clip fetches by name
+            raise GenretError(
+                f"{error}; go online once, or give a local folder with the model and its tokenizer"
+            ) from error
 
 
 _PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color")

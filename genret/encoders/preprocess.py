@@ -27,6 +27,10 @@ FILTERS = {
     "hamming": Image.Resampling.HAMMING,
 }
 MOST_OBLONG = 8
+ODD = ("do_flip_channel_order", "rescale_offset")
+"""Steps of transformers' image processors that would change the pixels."""
+WHOLE_FROM = 384
+"""From this size on, models with a `crop_pct` and no `crop_size` see the whole picture made square (ConvNeXt)."""
 Resize = Literal["crop", "squash", "pad"]
 
 
@@ -101,12 +105,22 @@ def _at_most(image: Image.Image, ratio: int) -> Image.Image:
 def from_transformers(settings: Mapping[str, Any], where: str) -> Preprocess:
     """Reads `preprocessor_config.json` (or the image part of `processor_config.json`)."""
     settings = settings.get("image_processor", settings)
+    if odd := [key for key in ODD if settings.get(key)]:
+        raise GenretError(f"{where}: genret does not prepare pictures with {odd[0]}, as this model wants them")
     size, crop = settings.get("size"), settings.get("crop_size")
+    if settings.get("max_num_patches") and size is None:
+        raise GenretError(
+            f"{where} takes pictures of any shape as patches (NaFlex), and genret only square ones; take a model of "
+            "fixed size, such as google/siglip2-base-patch16-224"
+        )
     cuts = bool(settings.get("do_center_crop", crop is not None)) and crop is not None
     side = _side(crop if cuts else size)
     to, squash = _edge(size)
     if side is None or to is None:
         raise GenretError(f"{where}: genret knows no pictures of size {size}, crop {crop}; it needs square ones")
+    if (share := settings.get("crop_pct")) and not (cuts and squash):  # ConvNeXt's and PoolFormer's way of saying it
+        squash = crop is None and to >= WHOLE_FROM
+        to = to if squash else int(to / share)
     filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
     normalize = settings.get("do_normalize", True)
     return Preprocess(

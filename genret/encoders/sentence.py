@@ -16,6 +16,7 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from genret.encoders.text_limits import most_tokens
 from genret.encoders.towers import TextTower, TowerConfig
 from genret.errors import GenretError
 from genret.hub import fingerprint, has_weights, loading, model_folder, read_json, weights_file
@@ -34,8 +35,8 @@ class SentenceText(TowerConfig):
     """How one vector is made of the tokens'; auto: as the folder says, else the mean."""
     normalize: bool | Literal["auto"] = "auto"
     """Vectors of length 1; auto: as the folder says."""
-    prompt: str = ""
-    """Put before every text, for models that want it, e.g. `query: `."""
+    prompt: str | None = None
+    """Put before every text, e.g. `query: ` for E5; null: the folder's default prompt, if it has one."""
     max_tokens: int | None = Field(None, ge=4, le=8192)
     """Longer texts are cut; null: as the folder says."""
 
@@ -52,11 +53,15 @@ class SentenceTextTower(TextTower):
     config: SentenceText
     _tokenizer: Any = None
     _steps = Steps()
-    _dense: Any = ()
+    _prompt = ""
+    _lower = False
 
     def identity(self) -> dict[str, Any]:
-        facts = self.config.model_dump(include={"type", "pooling", "normalize", "prompt", "max_tokens"})
-        return facts | {"weights": fingerprint(self._folder())}
+        facts = self.config.model_dump(include={"type", "pooling", "normalize", "max_tokens"})
+        return facts | {"prompt": self._read_prompt(), "weights": fingerprint(self._folder())}
+
+    def _read_prompt(self) -> str:
+        return default_prompt(self._folder()) if self.config.prompt is None else self.config.prompt
 
     def _folder(self) -> Path:
         return model_folder(self.resolve_weights(self.config.model), self.config.revision)
@@ -70,7 +75,8 @@ class SentenceTextTower(TextTower):
         with loading(f"the sentence encoder in {folder}"):
             self._tokenizer = AutoTokenizer.from_pretrained(folder, **local)
             settings = AutoConfig.from_pretrained(folder, **local)
-            kind = AutoModelForTextEncoding if settings.is_encoder_decoder else AutoModel
+            half = settings.is_encoder_decoder or any("EncoderModel" in name for name in settings.architectures or ())
+            kind = AutoModelForTextEncoding if half else AutoModel  # T5's encoder alone
             model, report = kind.from_pretrained(
                 folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
             )
@@ -80,15 +86,19 @@ class SentenceTextTower(TextTower):
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._steps = read_steps(folder)
-        self._max_tokens = c.max_tokens or _longest(folder, self._tokenizer, settings)
+        said = read_json(folder / "sentence_bert_config.json") or {}
+        self._lower = bool(said.get("do_lower_case"))
+        self._max_tokens = most_tokens(settings, self._tokenizer, c.max_tokens or said.get("max_seq_length"))
+        self._prompt = self._read_prompt()
         with loading(f"the dense layers in {folder}"):
-            self._dense = nn.ModuleList(_Dense(step) for step in self._steps.dense)
-        return nn.ModuleDict({"transformer": model, "dense": self._dense})
+            dense = nn.ModuleList(_Dense(step) for step in self._steps.dense)
+        return nn.ModuleDict({"transformer": model, "dense": dense})
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         module, c = self.module, self.config
+        prompted = [(self._prompt + text).strip() for text in texts]
         batch = self._tokenizer(
-            [c.prompt + text for text in texts],
+            [text.lower() for text in prompted] if self._lower else prompted,
             padding=True,
             truncation=True,
             max_length=self._max_tokens,
@@ -137,6 +147,13 @@ def read_steps(folder: Path) -> Steps:
     return steps
 
 
+def default_prompt(folder: Path) -> str:
+    """What `config_sentence_transformers.json` puts before texts of which nobody says what they are for."""
+    settings = read_json(folder / "config_sentence_transformers.json") or {}
+    name = settings.get("default_prompt_name")
+    return str((settings.get("prompts") or {}).get(name) or "") if name else ""
+
+
 def _pooling(settings: dict[str, Any], folder: Path) -> Pooling:
     names: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls", "max": "max"}
     names |= {"max_tokens": "max", "lasttoken": "last"}
@@ -147,13 +164,6 @@ def _pooling(settings: dict[str, Any], folder: Path) -> Pooling:
     if len(wanted) != 1 or wanted[0] not in names or others:
         raise GenretError(f"{folder / 'config.json'} pools by {wanted + others}; genret knows mean, cls, max and last")
     return names[wanted[0]]
-
-
-def _longest(folder: Path, tokenizer: Any, settings: Any) -> int:
-    """Tokens that a text may have: what the folder says, within what the model can take."""
-    said = (read_json(folder / "sentence_bert_config.json") or {}).get("max_seq_length")
-    limits = [said, tokenizer.model_max_length, getattr(settings, "max_position_embeddings", None), 8192]
-    return min(limit for limit in limits if isinstance(limit, int) and limit > 0)
 
 
 class _Dense(nn.Linear):
