@@ -24,18 +24,20 @@ class Stored(NamedTuple):
 
 
 def save(folder: Path, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes `name.safetensors` and `name.json`."""
+    """Writes `name.safetensors`, if there are tensors, and `name.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     # clones: tensors that share storage are rightly refused by safetensors
     plain = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
-    save_file(plain, folder / f"{name}.safetensors")
+    if plain:
+        save_file(plain, folder / f"{name}.safetensors")
     (folder / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def load(folder: Path, name: str) -> Stored:
     """What `save` wrote, on the CPU; to be read, and made use of, within `reading`."""
     facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    return Stored(load_file(folder / f"{name}.safetensors"), facts)
+    tensors = folder / f"{name}.safetensors"
+    return Stored(load_file(tensors) if tensors.exists() else {}, facts)
 
 
 @contextmanager

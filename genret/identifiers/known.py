@@ -6,7 +6,6 @@ get the next numbers, as far as the caller says how many went before them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from genret import interfaces
-from genret.errors import GenretError, one_line
+from genret import interfaces, stored
+from genret.errors import GenretError
 from genret.interfaces import Corpus
-
-FILE = "images.json"
-
 
 Order = Literal["shuffled", "dataset"]
 
@@ -61,12 +57,13 @@ class KnownImages:
 
     def save(self, folder: Path) -> None:
         """Writes `images.json`."""
-        write_facts(folder, FILE, {"image_ids": self.image_ids})
+        stored.save(folder, "images", {}, {"image_ids": list(self.image_ids)})
 
     @classmethod
     def load(cls, folder: Path) -> KnownImages:
         """Reads what `save` wrote."""
-        return cls(texts_of(read_facts(folder, FILE), "image_ids", folder))
+        with stored.reading(folder, "identifier model"):
+            return cls(texts_of(stored.load(folder, "images").facts, "image_ids"))
 
 
 def fitted(known: KnownImages | None, scheme: str) -> KnownImages:
@@ -76,35 +73,9 @@ def fitted(known: KnownImages | None, scheme: str) -> KnownImages:
     return known
 
 
-# ---------------------------------------------------------------------------------------------------------------- files
-def write_facts(folder: Path, name: str, facts: dict[str, Any]) -> None:
-    """Writes a JSON file of an identifier model."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(facts))
-
-
-def read_facts(folder: Path, name: str) -> dict[str, Any]:
-    """Reads what `write_facts` wrote."""
-    try:
-        facts = json.loads((folder / name).read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise unusable(folder, error) from error
-    if not isinstance(facts, dict):
-        raise unusable(folder, f"{name} holds no mapping")
-    return facts
-
-
-def texts_of(facts: dict[str, Any], key: str, folder: Path) -> list[str]:
-    """A list of texts among the facts."""
-    texts = facts.get(key)
+def texts_of(facts: dict[str, Any], key: str) -> list[str]:
+    """A list of texts among what was read from a file."""
+    texts = facts[key]
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise unusable(folder, f"{key} is no list of texts")
+        raise ValueError(f"{key} is no list of texts")
     return texts
-
-
-def unusable(folder: Path, reason: object) -> GenretError:
-    """What a damaged identifier model says."""
-    return GenretError(
-        f"{folder} holds no usable identifier model ({one_line(reason)}); "
-        "make it anew with: genret train --run DIR --resume"
-    )

@@ -13,12 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from genret import stored
 from genret.errors import GenretError, UsageError
 from genret.identifiers import known
 from genret.identifiers.known import KnownImages, NumberingConfig
 from genret.interfaces import Corpus, FitContext, Identifier, Identifiers, Loss, Vokens
 
-FILE = "digits.json"
 MOST_DIGITS = 18
 """So that numbers are 64-bit integers."""
 
@@ -64,12 +64,13 @@ class NumericIdentifier(Identifier):
 
     def save(self, folder: Path) -> None:
         known.fitted(self.images, "numeric").save(folder)
-        known.write_facts(folder, FILE, {"num_digits": len(self.vokens.sizes)})
+        stored.save(folder, "digits", {}, {"num_digits": len(self.vokens.sizes)})
 
     def load(self, folder: Path) -> None:
-        num_digits = known.read_facts(folder, FILE).get("num_digits")
-        if not isinstance(num_digits, int) or not 1 <= num_digits <= MOST_DIGITS:
-            raise known.unusable(folder, f"{FILE} names no number of digits")
+        with stored.reading(folder, "identifier model"):
+            num_digits = stored.load(folder, "digits").facts["num_digits"]
+            if not isinstance(num_digits, int) or not 1 <= num_digits <= MOST_DIGITS:
+                raise ValueError("digits.json names no number of digits")
         self._set(KnownImages.load(folder), num_digits)
 
 

@@ -16,17 +16,14 @@ from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genret import interfaces
+from genret import interfaces, stored
 from genret.errors import GenretError
-from genret.identifiers import known
+from genret.identifiers.known import texts_of
 from genret.interfaces import Corpus, FitContext, Identifier, Identifiers, Loss
 
 CHUNK = 1024
-FACTS, TENSORS = "captions.json", "captions.safetensors"
 
 
 class Captioned(NamedTuple):
@@ -132,19 +129,15 @@ class SemanticIdentifier(Identifier):
     # ------------------------------------------------------------------------------------------------ disk
     def save(self, folder: Path) -> None:
         fit = self._fitted()
-        known.write_facts(folder, FACTS, {"image_ids": fit.image_ids, "texts": fit.texts})
         tensors = {"features": fit.features, "text_features": fit.text_features, "starts": fit.starts}
-        save_file({key: value.contiguous() for key, value in tensors.items()}, folder / TENSORS)
+        stored.save(folder, "captions", tensors, {"image_ids": fit.image_ids, "texts": fit.texts})
 
     def load(self, folder: Path) -> None:
-        facts = known.read_facts(folder, FACTS)
-        image_ids, texts = (known.texts_of(facts, key, folder) for key in ("image_ids", "texts"))
-        try:
-            tensors = load_file(folder / TENSORS)
+        with stored.reading(folder, "identifier model"):
+            tensors, facts = stored.load(folder, "captions")
+            image_ids, texts = texts_of(facts, "image_ids"), texts_of(facts, "texts")
             fit = Captioned(image_ids, tensors["features"], texts, tensors["text_features"], tensors["starts"])
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise known.unusable(folder, error) from error
-        sizes = (len(fit.features), len(fit.text_features), len(fit.starts) - 1, int(fit.starts[-1]))
-        if sizes != (len(image_ids), len(texts), len(image_ids), len(texts)):
-            raise known.unusable(folder, f"{FACTS} and {TENSORS} do not belong together")
+            sizes = (len(fit.features), len(fit.text_features), len(fit.starts) - 1, int(fit.starts[-1]))
+            if sizes != (len(image_ids), len(texts), len(image_ids), len(texts)):
+                raise ValueError("captions.json and captions.safetensors do not belong together")
         self._set(fit)
