@@ -118,14 +118,14 @@ def run(
                 row["dev"] = _look(module, evaluate, context.device)
                 if state.best is None or row["dev"] > state.best:
                     state.best, state.best_epoch, state.stale = row["dev"], state.epoch - 1, 0
-                    best_weights = {key: value.detach().clone() for key, value in module.state_dict().items()}
+                    best_weights = {key: value.detach().clone() for key, value in _changing(module).items()}
                 else:
                     state.stale += 1
                     state.done = bool(options.patience) and state.stale >= options.patience
             context.log(row)
             checkpoint.save_if_due(module, optimizer, state, best_weights)
     if best_weights:
-        module.load_state_dict(best_weights)
+        _restore(module, best_weights)
     module.eval()
     return LoopResult(state.epoch, state.last_loss, state.best, state.best_epoch)
 
@@ -204,7 +204,7 @@ class _Checkpoint:
     def save(
         self, module: nn.Module, optimizer: torch.optim.Optimizer, state: _Progress, best: dict[str, Tensor]
     ) -> None:
-        tensors = {f"module.{key}": value for key, value in module.state_dict().items()}
+        tensors = {f"module.{key}": value for key, value in _changing(module).items()}
         tensors |= {f"best.{key}": value for key, value in best.items()}
         packed = optimizer.state_dict()["state"]
         for index, slots in packed.items():
@@ -232,7 +232,7 @@ class _Checkpoint:
     ) -> dict[str, Tensor]:
         """Restores everything in place and returns the best weights so far."""
         tensors = load_file(self.folder / "tensors.safetensors")
-        module.load_state_dict(_under("module.", tensors))
+        _restore(module, _under("module.", tensors))
         slots: dict[int, dict[str, Any]] = {}
         for key, value in _under("optimizer.", tensors).items():
             index, slot = key.split(".", 1)
@@ -243,6 +243,18 @@ class _Checkpoint:
         if "random.cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["random.cuda"])
         return {key: value.to(device) for key, value in _under("best.", tensors).items()}
+
+
+def _changing(module: nn.Module) -> dict[str, Tensor]:
+    """The module's state without frozen parameters: what a checkpoint has to hold, even beside a base of gigabytes."""
+    frozen = {name for name, value in module.named_parameters(remove_duplicate=False) if not value.requires_grad}
+    return {name: value for name, value in module.state_dict().items() if name not in frozen}
+
+
+def _restore(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Puts back what `_changing` gave."""
+    assert state.keys() == _changing(module).keys(), "the state of another module"
+    module.load_state_dict(state, strict=False)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from genret import loop
@@ -78,6 +79,27 @@ def test_killed_twice_within_an_epoch_and_resumed_equals_never_stopped(tmp_path)
     for key, value in straight.module.state_dict().items():
         assert torch.equal(value, part.module.state_dict()[key]), key
     assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.pkl"))
+
+
+def test_frozen_weights_are_in_no_checkpoint_and_stay_as_they_are(tmp_path):
+    def job(folder: str, kill_at: set[int]) -> Job:
+        part = Job(tmp_path / folder, kill_at)
+        part.module[0].requires_grad_(False)
+        return part
+
+    straight, killed, resumed = job("straight", set()), job("stopped", {9}), job("stopped", set())
+    frozen = straight.module[0].weight.clone()
+    expected = straight.run()
+    with pytest.raises(Killed):
+        killed.run()
+    stored = load_file(tmp_path / "stopped" / "job" / "tensors.safetensors")
+    names = {name for name in stored if name.startswith(("module.", "best."))}
+    assert "module.3.weight" in names and "module.2.running_mean" in names and "best.3.bias" in names
+    assert not [name for name in names if name.split(".")[1] == "0"]
+    assert resumed.run() == expected
+    for key, value in straight.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[key]), key
+    assert torch.equal(resumed.module[0].weight, frozen)
 
 
 def test_a_kill_between_the_renames_of_a_checkpoint_loses_nothing(tmp_path):
