@@ -133,9 +133,7 @@ class Plugins:
                 raise UsageError(f"the function {attribute} lacks @genret.hookimpl above it")
         for name, function in found.items():
             if name not in _HOOKS:
-                raise UsageError(
-                    f"there is no hook '{name}'{did_you_mean(name, _HOOKS)}; hooks: {', '.join(_HOOKS)}"
-                )
+                raise UsageError(f"there is no hook '{name}'{did_you_mean(name, _HOOKS)}; hooks: {', '.join(_HOOKS)}")
             self._check_arguments(name, function)
         if not found:
             raise UsageError(f"it has no hook; mark a function with @genret.hookimpl, one of: {', '.join(_HOOKS)}")

@@ -45,7 +45,8 @@ def remember_run(run: Path, registries: Registries) -> None:
     """From here on, a component that this run needs and that nobody registers is reported with its old plugin."""
     try:
         noted: Any = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-        components, plugins = dict(noted["components"]), dict(noted.get("plugins") or {})
+        components: dict[str, Any] = dict(noted["components"])
+        plugins: dict[str, Any] = dict(noted.get("plugins") or {})
     except (OSError, ValueError, KeyError, TypeError):
         return
     for component, plugin in components.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -20,17 +22,31 @@ class TokenLoss(Loss):
     stage = "generator"
 
     def __call__(self, batch: GeneratorBatch) -> Tensor:
-        total = batch.logits.new_zeros((), dtype=torch.float32)
-        for position, columns in enumerate(batch.columns):
-            target = batch.targets[:, position]
-            logits = batch.logits[:, position].float()
-            if columns is not None:
-                logits = logits[:, columns]
-                target = torch.where(target < 0, target, torch.searchsorted(columns, target.clamp_min(0)))
-            total = total + F.cross_entropy(
-                logits, target, ignore_index=-1, reduction="sum", label_smoothing=self.config.label_smoothing
-            )
-        return total / len(batch.targets)
+        return _cross_entropy(batch.logits, batch.targets, batch.columns, self.config.label_smoothing)
+
+
+class MemoriseLoss(TokenLoss):
+    """Cross-entropy of the identifier's tokens given the picture's vector: GRACE's learning to memorise (Li et al.,
+    arXiv 2402.10805), which its learning to retrieve by words builds upon."""
+
+    needs_image_logits = True
+
+    def __call__(self, batch: GeneratorBatch) -> Tensor:
+        assert batch.image_logits is not None, "needs_image_logits promises them"
+        targets = batch.targets if batch.image_targets is None else batch.image_targets
+        return _cross_entropy(batch.image_logits, targets, batch.columns, self.config.label_smoothing)
+
+
+class ReverseLoss(Loss):
+    """−log p(query | picture): the generator describes pictures, too, so that `rerank: reverse` can turn the question
+    round (TIGeR, Qu et al., arXiv 2406.05814)."""
+
+    stage = "generator"
+    needs_captions = True
+
+    def __call__(self, batch: GeneratorBatch) -> Tensor:
+        assert batch.caption_log_probs is not None, "needs_captions promises them"
+        return -batch.caption_log_probs.float().mean()
 
 
 class RankLoss(Loss):
@@ -71,5 +87,18 @@ class DistillLoss(Loss):
             logits = batch.logits[:, position].float()
             log_probs = (logits if columns is None else logits[:, columns]).log_softmax(-1)
             places = soft.tokens if columns is None else torch.searchsorted(columns, soft.tokens)
-            total = total - (soft.probabilities * log_probs[:, places]).sum(-1).mean()
+            there = batch.targets[:, position] >= 0  # a shorter identifier may be over
+            total = total - (there * (soft.probabilities * log_probs[:, places]).sum(-1)).mean()
         return total
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, columns: Sequence[Tensor | None], smoothing: float) -> Tensor:
+    """logits (B, L, V), targets (B, L), -1 pads → the mean over examples of the sum over positions."""
+    total = logits.new_zeros((), dtype=torch.float32)
+    for position, wanted in enumerate(columns):
+        target, here = targets[:, position], logits[:, position].float()
+        if wanted is not None:
+            here = here[:, wanted]
+            target = torch.where(target < 0, target, torch.searchsorted(wanted, target.clamp_min(0)))
+        total = total + F.cross_entropy(here, target, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
+    return total / len(targets)

@@ -1,0 +1,33 @@
+"""The conformance kit: what a plugin's own tests call, one function per kind of component.
+
+    from genret.testing import check_identifier
+    from my_package import MyIdentifier
+
+    def test_the_contract():
+        check_identifier(MyIdentifier, num_levels=3)
+
+The options are those that a recipe could set. A function returns nothing where the contract of `genret.interfaces` is
+kept; otherwise it raises `ContractError`, an AssertionError that says what was seen and what to change. Data are small,
+synthetic and in memory; no function needs a network or a GPU (where there is one, it is used as well), and each takes
+seconds.
+"""
+
+from genret.testing.backbone import check_backbone
+from genret.testing.config import check_config
+from genret.testing.dataset import check_dataset
+from genret.testing.encoder import check_encoder
+from genret.testing.expect import ContractError
+from genret.testing.identifier import check_identifier
+from genret.testing.loss import check_loss
+from genret.testing.reranker import check_reranker
+
+__all__ = [
+    "ContractError",
+    "check_backbone",
+    "check_config",
+    "check_dataset",
+    "check_encoder",
+    "check_identifier",
+    "check_loss",
+    "check_reranker",
+]
