@@ -96,8 +96,9 @@ def evaluate(
         if trec is not None:
             _write_trec(trec, question, answer, "genret-two-tower")
         before = None if retriever.reranker is None else recalls(first_ranks)
-        figures: tuple[Any, ...] = (None, recalls(ranks), None, {}, recalls(two_tower))
-        return Evaluation(*facts, *figures, None, None, [], None, first_stage=before)
+        by_width: dict[int, Recalls] = {}
+        dense = recalls(two_tower)
+        return Evaluation(*facts, None, recalls(ranks), None, by_width, dense, None, None, [], None, None, before)
     assert isinstance(retriever, GenerativeRetriever)
     widths = list(num_beams) or [recipe.search.num_beams]
     remark = _remark(retriever.identifier, recipe)
