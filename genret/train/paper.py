@@ -34,6 +34,8 @@ class PaperRow(Config):
     """As the paper calls it."""
     recipes: list[str] = ["avg.yaml", DATA]
     """Files of the folder of recipes, laid over one another; `data` is the data set's."""
+    own: list[str] = []
+    """Keys of the recipe that make the method: in them the data set's recipe, which is written for AVG, has no say."""
     set: list[str] = []
     """Overrides, as `--set` takes them."""
     beams: int | None = Field(None, ge=1)

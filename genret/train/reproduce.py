@@ -14,8 +14,9 @@ from genret.evaluate.compare import PairedTest, difference
 from genret.evaluate.metrics import CUTOFFS
 from genret.evaluate.outcome import name_of, text_of, two_tower
 from genret.evaluate.text_table import TextTable
+from genret.plain_yaml import parse
 from genret.registry import Registries
-from genret.train.grid import slug
+from genret.train.grid import override, slug
 from genret.train.grid_sweep import seeded
 from genret.train.paper import DATA, REPORTED_ON, DataSet, PaperRow, PaperTable, reported_on
 from genret.train.sweep import Row, RowResult
@@ -68,15 +69,21 @@ def lines_of(
     registries: Registries,
 ) -> list[Line]:
     """Every row of the table as runs to be made, all of them checked; `overrides` come last."""
-    fixed = any(override.partition("=")[0].strip() == "protocol" for override in overrides)
+    fixed = any(word.partition("=")[0].strip() == "protocol" for word in overrides)
     lines, faults = [], dict[str, None]()
     for protocol in (None,) if fixed or not table.protocols else table.protocols:
         chosen = [] if protocol is None else [f"protocol={protocol}"]
         for row in table.rows_on(data):
-            names = [name for part in row.recipes for name in (OVERLAYS[data] if part == DATA else [part])]
-            words = [*table.on.get(data, []), *row.set, *chosen, *overrides]
+            overlay = [recipes / name for name in OVERLAYS[data]]
+            laid = [word for file in overlay for word in _without(file, row.own)] if row.own else []
+            names = [
+                name
+                for part in row.recipes
+                for name in ([recipes / part] if part != DATA else [] if row.own else overlay)
+            ]
+            words = [*laid, *table.on.get(data, []), *row.set, *chosen, *overrides]
             try:
-                found = seeded([recipes / name for name in names], words, seeds, registries)
+                found = seeded(names, words, seeds, registries)
             except RecipeError as error:
                 faults |= {f"{row.name}: {fault}": None for fault in error.faults}
             else:
@@ -85,6 +92,12 @@ def lines_of(
     if faults:
         raise RecipeError(faults)
     return lines
+
+
+def _without(file: Path, own: Sequence[str]) -> list[str]:
+    """What a recipe file says, but for some keys, as overrides: they merge by the same rule."""
+    found = parse(file.read_text(encoding="utf-8")).value
+    return [override(key, value) for key, value in found.items() if key not in own]
 
 
 def find_recipes(given: Path | None) -> Path:
