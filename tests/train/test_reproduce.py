@@ -1,4 +1,4 @@
-"""The paper's tables as experiments: every row, on every data set, is the method that it says. Nothing is trained here."""
+"""The paper's tables as experiments: every row, on every data set, is the method that it says. Nothing is trained."""
 
 from __future__ import annotations
 
