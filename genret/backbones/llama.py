@@ -138,7 +138,9 @@ class LlamaBackbone(Backbone):
         lora = self.config.lora
         self.module = model if lora is None else llama_lora.adapt(model, lora, self.vocabulary.first)
         if self.config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            new = hasattr(model, "activation_checkpointing_enable")  # as transformers 5 came to call it
+            enable = model.activation_checkpointing_enable if new else model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
 
     @torch.no_grad()
     def _check(self) -> None:
