@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,13 +36,17 @@ def last_parameters(tower: ImageTower | TextTower, last_layers: int | None) -> d
     try:
         for parameter in named.values():
             parameter.requires_grad_(True)
-        with _cut_off(blocks, inclusive=last_layers == 0):
+        with _layout(tower), _cut_off(blocks, inclusive=last_layers == 0):
             gradients = torch.autograd.grad(_vector(tower).sum(), list(named.values()), allow_unused=True)
     finally:
         for parameter in named.values():
             parameter.requires_grad_(False)
     reached = zip(named.items(), gradients, strict=True)
     return {name: parameter for (name, parameter), gradient in reached if gradient is not None}
+
+
+def _layout(tower: ImageTower | TextTower) -> AbstractContextManager[None]:
+    return tower.layout_for_training() if isinstance(tower, ImageTower) else nullcontext()
 
 
 def _vector(tower: ImageTower | TextTower) -> Tensor:

@@ -155,7 +155,7 @@ def fine_tune(
         def following(indices: Tensor, epoch: int) -> tuple[Tensor, int] | None:
             return _following(len(pictures.read), context.seed, loop, indices, epoch)
 
-        with reading_ahead() as pools:
+        with image.layout_for_training(), reading_ahead() as pools:
             batches = Batches(pictures.read, pixels, following, pools)
 
             def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:

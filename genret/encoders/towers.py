@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -98,6 +99,8 @@ class Tower(ABC):
 
 
 class ImageTower(Tower):
+    _layout = torch.channels_last
+
     @property
     @abstractmethod
     def preprocess(self) -> Preprocess:
@@ -115,7 +118,25 @@ class ImageTower(Tower):
     def inputs(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 → what `forward` takes, on the tower's device."""
         normalized = self.preprocess.normalize(pixels.to(self.device))
-        return normalized.contiguous(memory_format=torch.channels_last)
+        return normalized.contiguous(memory_format=self._layout)
+
+    @contextmanager
+    def layout_for_training(self) -> Iterator[None]:
+        """On CPUs the usual layout of pixels and filters: torch 2.15 crashes on some gradients of the other."""
+        if self.device.type != "cpu":
+            yield
+            return
+        module, before = self.module, self._layout
+        turned = [p for p in module.parameters() if p.ndim == 4 and not p.is_contiguous()]
+        self._layout = torch.contiguous_format
+        for parameter in turned:
+            parameter.data = parameter.data.contiguous()
+        try:
+            yield
+        finally:
+            self._layout = before
+            for parameter in turned:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures → (B, D) float32 on the CPU."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from genret.encoders.blocks import last_parameters
@@ -86,3 +87,23 @@ def test_a_net_without_blocks() -> None:
     assert set(last_parameters(tower, None)) == {"1.weight", "1.bias", "3.weight", "3.bias"}
     with pytest.raises(GenretError, match=r"'test_vit' is not made of blocks; set finetune\.last_layers to null"):
         last_parameters(tower, 1)
+
+
+@pytest.mark.parametrize("model", ["regnetx_002", "densenet121"])
+def test_nets_that_list_no_blocks(model: str) -> None:
+    """Their stages are attributes side by side."""
+    names = set(last_parameters(timm(model), 1))
+    assert (
+        names
+        == {
+            "regnetx_002": below(timm(model), "s4"),
+            "densenet121": below(timm(model), "features.denseblock4", "features.norm5"),
+        }[model]
+    )
+
+
+def test_a_net_whose_gradients_crash_torch_in_channels_last() -> None:
+    """fastvit_t8 on the CPU, torch 2.15: the process would be gone."""
+    tower = timm("fastvit_t8")
+    assert last_parameters(tower, None) and tower._layout == torch.channels_last
+    assert not tower.module.stages[0].blocks[0].mlp.fc1.weight.requires_grad
