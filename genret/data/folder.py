@@ -11,18 +11,27 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, model_validator
 
-from genret import interfaces
 from genret.data.images import is_image_name, read_bytes, walk_images
-from genret.data.splits import below, check_present, clean_captions, hashed, local_folder, nonempty, scalars
+from genret.data.splits import (
+    NamedSplits,
+    SplitDataset,
+    below,
+    check_present,
+    clean_captions,
+    hashed,
+    local_folder,
+    nonempty,
+    scalars,
+)
 from genret.errors import GenretError, UnknownName, did_you_mean
-from genret.interfaces import Dataset, Record
+from genret.interfaces import Record
 
 MAX_TEXT_BYTES = 2**20
 """A sidecar file or a table's line larger than this is no caption."""
 
 
-class FolderDataset(Dataset):
-    class Config(interfaces.Config):
+class FolderDataset(SplitDataset):
+    class Config(NamedSplits):
         root: Path
         """Folder with the images, searched with all folders below it."""
         captions: str | None = None
@@ -35,12 +44,8 @@ class FolderDataset(Dataset):
         """Column with a caption; in JSONL also a list of captions."""
         split_column: str = "split"
         """Column with the split, if the table has it; all further columns become metadata."""
-        train_split: str = "train"
-        """The split that is trained on."""
         dev_split: str = "dev"
         """The split for choices and early stopping."""
-        test_split: str = "test"
-        """The split that is searched."""
         dev_fraction: float = Field(0.1, ge=0, lt=1)
         """Share of the images that become `dev_split`, without a split column."""
         test_fraction: float = Field(0.1, ge=0, lt=1)
@@ -50,19 +55,11 @@ class FolderDataset(Dataset):
 
         @model_validator(mode="after")
         def _possible(self) -> Any:
-            if len({self.train_split, self.dev_split, self.test_split}) < 3:
-                raise ValueError("train_split, dev_split and test_split must differ")
             if self.dev_fraction + self.test_fraction >= 1:
                 raise ValueError("dev_fraction and test_fraction together leave nothing to train on")
             return self
 
     config: FolderDataset.Config
-
-    def __init__(self, config: Any = None, **context: Any):
-        super().__init__(config, **context)
-        self.train_split = self.config.train_split
-        self.dev_split = self.config.dev_split
-        self.test_split = self.config.test_split
 
     def records(self, split: str) -> Iterator[Record]:
         known = self._table.splits if self._table else ()

@@ -10,20 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from genret import interfaces
 from genret.data.images import read_bytes
-from genret.data.splits import clean_captions, hashed, local_path, nonempty, scalars
+from genret.data.splits import CARVED, NamedSplits, SplitDataset, clean_captions, hashed, local_path, nonempty, scalars
 from genret.errors import BadImage, GenretError, UnknownName
-from genret.interfaces import Dataset, Record
+from genret.interfaces import Record
 
-CARVED = "dev"
 _ROWS_AT_ONCE = 1000
 
 
-class HuggingFaceDataset(Dataset):
-    class Config(interfaces.Config):
+class HuggingFaceDataset(SplitDataset):
+    class Config(NamedSplits):
         name: str = Field(min_length=1)
         """Name on the hub (`owner/name`), or a local folder: of `save_to_disk`, of images, of parquet files."""
         subset: str | None = None
@@ -36,31 +34,12 @@ class HuggingFaceDataset(Dataset):
         """Column with a caption or a list of captions."""
         metadata_columns: list[str] = []
         """Columns kept as metadata of the images."""
-        train_split: str = "train"
-        """The data set's split that is trained on."""
-        dev_split: str | None = None
-        """The split for choices and early stopping; null: `dev_fraction` of the training images, as `dev`."""
-        test_split: str = "test"
-        """The data set's split that is searched."""
         dev_fraction: float = Field(0.05, gt=0, lt=1)
         """Share of the training images that become `dev`, when `dev_split` is null."""
         split_seed: int = 0
         """Which images these are; not the seed of the training."""
 
-        @model_validator(mode="after")
-        def _disjoint(self) -> Any:
-            named = (self.train_split, self.dev_split or CARVED, self.test_split)
-            if len(set(named)) < 3:
-                raise ValueError(f"train_split, dev_split and test_split must differ, not {', '.join(named)}")
-            return self
-
     config: HuggingFaceDataset.Config
-
-    def __init__(self, config: Any = None, **context: Any):
-        super().__init__(config, **context)
-        self.train_split = self.config.train_split
-        self.dev_split = self.config.dev_split or CARVED
-        self.test_split = self.config.test_split
 
     def records(self, split: str) -> Iterator[Record]:
         if split == CARVED and self.config.dev_split is None:

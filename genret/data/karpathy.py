@@ -12,13 +12,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from genret import interfaces
 from genret.data.images import read_bytes
-from genret.data.splits import below, check_present, clean_captions, hashed, local_folder, nonempty
+from genret.data.splits import (
+    CARVED,
+    NamedSplits,
+    SplitDataset,
+    below,
+    check_present,
+    clean_captions,
+    hashed,
+    local_folder,
+    nonempty,
+)
 from genret.errors import GenretError, UnknownName
-from genret.interfaces import Dataset, Record
+from genret.interfaces import Record
 
 KNOWN_COUNTS = {
     "flickr8k": {"train": 6000, "val": 1000, "test": 1000},
@@ -26,8 +35,6 @@ KNOWN_COUNTS = {
     "coco": {"train": 82783, "restval": 30504, "val": 5000, "test": 5000},
 }
 """Images per split of the published files, by their "dataset" field."""
-
-CARVED = "dev"
 
 
 class _Image(NamedTuple):
@@ -38,18 +45,14 @@ class _Image(NamedTuple):
     """Joined by newlines: a fifth of the memory of separate strings."""
 
 
-class KarpathyDataset(Dataset):
-    class Config(interfaces.Config):
+class KarpathyDataset(SplitDataset):
+    class Config(NamedSplits):
         root: Path
         """Folder of the JSON file and the images folder."""
         file: str | None = None
         """The JSON file's name; null: the one `dataset*.json` in `root`."""
         images: str = "images"
         """The images folder's name."""
-        train_split: str = "train"
-        """The file's split that is trained on."""
-        dev_split: str | None = None
-        """The file's split for choices and early stopping; null: `dev_images` are carved from the training images."""
         test_split: str = "test"
         """The file's split that is searched; `val` for copies of Flickr8k without a test split."""
         dev_images: int = Field(500, ge=1)
@@ -61,20 +64,7 @@ class KarpathyDataset(Dataset):
         expect: dict[str, int] | None = None
         """Images that each split must have; null: the published counts of Flickr8k, Flickr30k and COCO; {}: any."""
 
-        @model_validator(mode="after")
-        def _disjoint(self) -> Any:
-            named = [split for split in (self.train_split, self.dev_split, self.test_split) if split]
-            if len(set(named)) < len(named):
-                raise ValueError(f"train_split, dev_split and test_split must differ, not {', '.join(named)}")
-            return self
-
     config: KarpathyDataset.Config
-
-    def __init__(self, config: Any = None, **context: Any):
-        super().__init__(config, **context)
-        self.train_split = self.config.train_split
-        self.dev_split = self.config.dev_split or CARVED
-        self.test_split = self.config.test_split
 
     def records(self, split: str) -> Iterator[Record]:
         if split not in self._splits:

@@ -9,10 +9,45 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pydantic import model_validator
+
 from genret.errors import GenretError
-from genret.interfaces import Record
+from genret.interfaces import Config, Dataset, Record
 
 SCALARS = (str, int, float, bool)
+CARVED = "dev"
+"""The name of a development split that is taken from the training images."""
+
+
+class NamedSplits(Config):
+    """Which of a data set's splits is for what."""
+
+    train_split: str = "train"
+    """The split that is trained on."""
+    dev_split: str | None = None
+    """The split for choices and early stopping; null: some of the training images, as `dev`."""
+    test_split: str = "test"
+    """The split that is searched."""
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Any:
+        named = (self.train_split, self.dev_split or CARVED, self.test_split)
+        if len(set(named)) < 3:
+            raise ValueError(f"train_split, dev_split and test_split must differ, not {', '.join(named)}")
+        return self
+
+
+class SplitDataset(Dataset):
+    """A data set whose options name its splits."""
+
+    Config = NamedSplits
+    config: NamedSplits
+
+    def __init__(self, config: Any = None, **context: Any):
+        super().__init__(config, **context)
+        self.train_split = self.config.train_split
+        self.dev_split = self.config.dev_split or CARVED
+        self.test_split = self.config.test_split
 
 
 def local_path(path: Path | str) -> Path:
