@@ -2,8 +2,8 @@
 
 transformers' own forward wants one encoder row per beam. Here the beams of a query are further *query positions* of the
 cross-attention, so nothing is repeated in memory and the same code serves decoding (one token more, with a cache) and
-scoring (whole sequences, differentiable). It reads the weights of a `T5ForConditionalGeneration` and owns none. It does
-not know tries, identifiers or losses.
+scoring (whole sequences, differentiable). It reads the weights of a `T5ForConditionalGeneration`, or an mT5's, and owns
+none. It does not know tries, identifiers or losses.
 
     B queries   b beams   T tokens at once   P tokens before   S query tokens   H heads   W model width
 """
@@ -63,7 +63,8 @@ def decode(model: Any, state: State, tokens: Tensor, parents: Tensor | None = No
     if remember:
         state.past = kept
     hidden = decoder.dropout(decoder.final_layer_norm(hidden))
-    return hidden * model.model_dim**-0.5 if model.config.scale_decoder_outputs else hidden
+    scales = getattr(model.config, "scale_decoder_outputs", False)  # mT5 knows no such switch
+    return hidden * model.model_dim**-0.5 if scales else hidden
 
 
 def _self_attention(layer: Any, hidden: Tensor, bias: Tensor, past: KeyValues | None) -> tuple[Tensor, KeyValues]:
