@@ -464,6 +464,8 @@ class GeneratorBatch(NamedTuple):
     """(B, L, V) teacher-forced from the pictures' vectors instead of the queries; only if a loss needs them."""
     caption_log_probs: Tensor | None = None
     """(B,) log p(query | picture); only if a loss needs it."""
+    image_targets: Tensor | None = None
+    """(B, L) tokens of the picture's own identifier, what `image_logits` are forced with; None: `targets`."""
 
 
 class Loss(Component, ABC):
@@ -526,6 +528,9 @@ class Reranker(Component, ABC):
 
     def to(self, device: torch.device) -> None:
         """Moves what there is to move."""
+
+    def load(self) -> None:
+        """Loads weights now instead of with the first query, whose time is reported."""
 
     @abstractmethod
     def score(self, candidates: Candidates) -> Tensor:

@@ -103,12 +103,12 @@ class PictureReranker(Reranker):
             log.warning("rerank: %s cannot be looked at and come last: %s", count, unreadable[0])
 
     def _pixels(self, pictures: Sequence[Image.Image]) -> Tensor:
-        self._load()
+        self.load()
         pixels: Tensor = self._processor.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
         return pixels.to(self.device)
 
     def _words(self, queries: Sequence[str]) -> Words:
-        self._load()
+        self.load()
         settings = self._model.config
         longest = getattr(settings, "text_config", settings).max_position_embeddings
         found = self._processor.tokenizer(
@@ -119,10 +119,10 @@ class PictureReranker(Reranker):
     # ------------------------------------------------------------------------------------------------ the model
     @property
     def model(self) -> Any:
-        self._load()
+        self.load()
         return self._model
 
-    def _load(self) -> None:
+    def load(self) -> None:
         if self._model is None:
             folder = model_folder(self.resolve_weights(self.config.model), self.config.revision)
             self._processor, model = _load(folder, self.architectures)

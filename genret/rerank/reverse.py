@@ -22,6 +22,10 @@ class ReverseReranker(PictureReranker):
 
     architectures = ("BlipForConditionalGeneration", "GitForCausalLM")
 
+    def load(self) -> None:
+        if self.config.model is not None:
+            super().load()
+
     def score(self, candidates: Candidates) -> Tensor:
         if self.config.model is not None:
             return super().score(candidates)

@@ -40,6 +40,11 @@ class TwoTowerRetriever(CatalogRetriever):
             self._vectors = Vectors(version, keys, features, graph_of(features, self.options.index))
         return self._vectors
 
+    def prepare(self, query: str) -> None:
+        super().prepare(query)
+        self.text_vectors([query])
+        _ = self.vectors
+
     def candidates(self, queries: Sequence[str], k: int, num_beams: int | None, allowed: Ints | None) -> Ranked:
         _, keys, features, graph = self.vectors
         if allowed is not None:  # a graph of all images cannot be searched for a few of them: exactly, then
