@@ -126,17 +126,16 @@ class ImageTower(Tower):
         if self.device.type != "cpu":
             yield
             return
-        module, before = self.module, self._layout
-        turned = [p for p in module.parameters() if p.ndim == 4 and not p.is_contiguous()]
-        self._layout = torch.contiguous_format
-        for parameter in turned:
-            parameter.data = parameter.data.contiguous()
+        before, self._layout = self._layout, torch.contiguous_format
+        filters = [(parameter, parameter.stride()) for parameter in self.module.parameters() if parameter.ndim == 4]
+        for parameter, _ in filters:  # clones: 1 × 1 filters count as contiguous in either layout
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
         try:
             yield
         finally:
             self._layout = before
-            for parameter in turned:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            for parameter, strides in filters:
+                parameter.data = torch.empty_strided(parameter.shape, strides).copy_(parameter.data)
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures → (B, D) float32 on the CPU."""
