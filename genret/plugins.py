@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
@@ -50,6 +51,8 @@ class Failure(NamedTuple):
     source: str
     reason: str
     traceback: str
+    unforeseen: bool = False
+    """Whether the reason is an error of the plugin's own code, which its traceback explains."""
 
 
 class Plugins:
@@ -84,6 +87,15 @@ class Plugins:
         while self._later:
             self._add(self._later.pop(0))
         return self
+
+    def include(self, module: ModuleType) -> None:
+        """Takes in a module that is imported already, unless it is here as an installed plugin; raises if it fails."""
+        if self._whole()._manager.is_registered(module):
+            return
+        before = len(self._failures)
+        self._add(Found(module.__name__, str(module.__file__), lambda: module, module.__name__))
+        if len(self._failures) > before:
+            raise GenretError(self._failures[-1].reason)
 
     def add_commands(self, cli: typer.Typer) -> None:
         """Lets plugins add commands; one whose hook fails loses its commands, all of them."""
@@ -167,7 +179,11 @@ class Plugins:
         reason = part + " ".join(_reason(error).split())
         if self._strict:
             raise GenretError(f"plugin '{name}' ({source}) failed: {reason}") from error
-        self._failures.append(Failure(name, source, reason, "".join(traceback.format_exception(error))))
+        self._failures.append(
+            Failure(
+                name, source, reason, "".join(traceback.format_exception(error)), not isinstance(error, GenretError)
+            )
+        )
         print(f"Warning: plugin '{name}'{'' if part else ' left out'}: {reason} (see: genret plugins)", file=sys.stderr)
         for registry in self._registries.all():
             registry.hint = "some plugins were left out, see: genret plugins"

@@ -1,4 +1,4 @@
-"""`genret validate`, `genret components`, `genret plugins`: looking without running."""
+"""`genret validate`, `genret components`: looking without running."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from genret.cli.options import JsonOption, Overrides
-from genret.cli.state import State, state_of
+from genret.cli.state import state_of
 
 
 def add(cli: typer.Typer) -> None:
     cli.command("validate", short_help="Check a recipe without running it.")(validate)
     cli.command("components", short_help="Show what fits each slot.")(components)
-    cli.command("plugins", short_help="Show plugins, and what failed and why.")(plugins)
 
 
 def validate(
@@ -81,46 +80,6 @@ def components(
                 if of_kind:
                     ui.table(_listing(kind, of_kind))
             ui.note("Options of one: genret components KIND NAME")
-
-
-def plugins(context: typer.Context, as_json: JsonOption = False) -> None:
-    """Show what is installed besides genret itself, and what failed to load and why.
-
-    Plugins are installed packages (pip install), files in <home>/plugins and files given by --plugin.
-    GENRET_PLUGINS="" switches the found ones off; GENRET_PLUGINS=a,b leaves only a and b.
-    """
-    state = state_of(context)
-    with state.ui(as_json) as ui:
-        if as_json:
-            ui.document(_plugins_json(state))
-            return
-        for plugin in state.plugins.loaded:
-            ui.result(f"{plugin.name}  {plugin.source}")
-            for registry in state.registries.all():
-                if mine := [name for name in registry if registry.origin(name) == plugin.name]:
-                    ui.result(f"  {registry.kind}: {', '.join(mine)}")
-        for failure in state.plugins.failures:
-            ui.result(f"{failure.name}  {failure.source}\n  FAILED: {failure.reason}")
-            if state.debug:
-                ui.note(failure.traceback)
-
-
-def _plugins_json(state: State) -> dict[str, Any]:
-    return {
-        "plugins": [
-            {
-                "name": plugin.name,
-                "source": plugin.source,
-                "hooks": list(plugin.hooks),
-                "registers": {
-                    registry.kind: [name for name in registry if registry.origin(name) == plugin.name]
-                    for registry in state.registries.all()
-                },
-            }
-            for plugin in state.plugins.loaded
-        ],
-        "failures": [failure._asdict() for failure in state.plugins.failures],
-    }
 
 
 def _listing(kind: str, parts: list[Any]) -> Any:

@@ -19,6 +19,7 @@ from genret.testing.encoder import check_encoder
 from genret.testing.expect import ContractError
 from genret.testing.identifier import check_identifier
 from genret.testing.loss import check_loss
+from genret.testing.plugin import check_plugin, check_recipe
 from genret.testing.reranker import check_reranker
 
 __all__ = [
@@ -29,5 +30,7 @@ __all__ = [
     "check_encoder",
     "check_identifier",
     "check_loss",
+    "check_plugin",
+    "check_recipe",
     "check_reranker",
 ]

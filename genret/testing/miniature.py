@@ -30,7 +30,7 @@ from genret.train.teacher import Teacher
 
 TIMES_CHANCE = 5
 """What has to be reached: for 36 images about 14 % where guessing gives 3 %; sound components reach 50 to 100 %."""
-EPOCHS = 60
+EPOCHS = 40
 
 
 def small_t5(seed: int = 0) -> T5Backbone:

@@ -87,5 +87,5 @@ def test_options_are_of_components_that_there_are() -> None:
 
 
 def test_the_kit_is_one_function_per_kind() -> None:
-    assert {f"check_{kind}" for kind in KINDS} | {"ContractError", "check_config"} == set(testing.__all__)
+    assert {f"check_{kind}" for kind in KINDS} | {"ContractError", "check_config", "check_plugin", "check_recipe"} == set(testing.__all__)
     assert all((Path(testing.__file__).parent / f"{kind}.py").is_file() for kind in KINDS)

@@ -1,0 +1,29 @@
+"""ExampleLoss: a margin between the right symbol and its best rival, position by position."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+import genret
+
+
+class ExampleLoss(genret.Loss):
+    """At each position the right symbol's logit is above every other's by a margin (multi-class hinge)."""
+
+    stage = "generator"  # or "tokenizer"
+
+    class Config(genret.LossConfig):
+        margin: float = Field(1.0, gt=0)
+        """How far above, in logits."""
+
+    def __call__(self, batch: genret.GeneratorBatch):
+        total = batch.logits.new_zeros((), dtype=torch.float32)
+        for position, columns in enumerate(batch.columns):
+            target = batch.targets[:, position]  # (B,), -1 where a shorter identifier is over
+            logits = batch.logits[:, position].float()  # (B, V)
+            right = logits.gather(1, target.clamp_min(0)[:, None])
+            rivals = logits if columns is None else logits[:, columns]  # (B, C), the right one among them
+            hinge = (self.config.margin - right + rivals).clamp_min(0).max(1).values - self.config.margin
+            total = total + (hinge.clamp_min(0) * (target >= 0)).mean()
+        return total

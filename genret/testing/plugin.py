@@ -1,0 +1,44 @@
+"""`check_plugin` and `check_recipe`: the package around a component."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from genret.errors import GenretError, RecipeError
+from genret.plugins import load_plugins
+from genret.recipe import load_recipe
+from genret.settings import Settings
+from genret.testing.expect import ContractError
+
+
+def check_plugin(plugin: ModuleType) -> list[str]:
+    """Takes the module in as the program would, beside genret's own components alone; `ContractError` says what fails.
+
+    Returns what it registers, such as `["identifier random"]`: all of it can be imported and is of its kind.
+    """
+    plugins = load_plugins((), Settings(plugins=""))
+    found = []
+    try:
+        plugins.include(plugin)
+        for registry in plugins.registries.all():
+            for name in registry:
+                if registry.origin(name) == plugin.__name__:
+                    registry.get(name)
+                    found.append(f"{registry.kind} {name}")
+    except GenretError as error:
+        raise ContractError(f"{plugin.__name__}: {error}") from error
+    return found
+
+
+def check_recipe(path: Path | str, *plugins: ModuleType) -> None:
+    """The recipe is sound with the given plugins and those that are installed; `ContractError` lists its faults."""
+    loaded = load_plugins()
+    try:
+        for plugin in plugins:
+            loaded.include(plugin)
+        load_recipe([path], [], loaded.registries)
+    except RecipeError as error:
+        raise ContractError(f"{path} is not sound: {'; '.join(error.faults)}") from error
+    except GenretError as error:
+        raise ContractError(f"{path}: {error}") from error
