@@ -51,6 +51,8 @@ def register_losses(register: Register) -> None:
     register("token", "genret.losses.generator:TokenLoss")
     register("rank", "genret.losses.generator:RankLoss")
     register("distill", "genret.losses.generator:DistillLoss")
+    register("memorise", "genret.losses.generator:MemoriseLoss")
+    register("reverse", "genret.losses.generator:ReverseLoss")
 
 
 @hookimpl

@@ -13,16 +13,18 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoTokenizer
 
 from genret import interfaces
-from genret.backbones import t5_decoder
-from genret.backbones.t5_vocabulary import copy_code_vectors, grow, untie, untied
+from genret.backbones import t5_decoder, t5_model
+from genret.backbones.t5_model import Projection
 from genret.backbones.text_encoder import TextEncoder
-from genret.backbones.tokenizers import cut_texts, train_tokenizer
-from genret.errors import GenretError, UsageError, one_line
+from genret.backbones.tokenizers import train_tokenizer
+from genret.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, untied, wants_copy
+from genret.errors import GenretError, one_line
 from genret.hub import model_folder
 from genret.interfaces import Backbone, Identifiers, Vokens
 
@@ -61,11 +63,10 @@ class T5Backbone(Backbone):
 
     def __init__(self, config: Any = None, **lent: Any):
         super().__init__(config, **lent)
-        self.module: Any = None  # ModuleDict: t5; from_encoder and, if trained, encoder, where there is one
+        self.module: Any = None  # ModuleDict: t5, the projections and, if it is trained, the encoder
         self.tokenizer: Any = None  # writes texts, and reads them unless there is an encoder
+        self.vocabulary: Any = None
         self._encoder: TextEncoder | None = None
-        self._vokens = Vokens()
-        self._first = 0  # token id of the scheme's symbol 0
 
     @property
     def t5(self) -> Any:
@@ -75,47 +76,32 @@ class T5Backbone(Backbone):
     def build(
         self, vokens: Vokens, code_vectors: Tensor | None, texts: Iterable[str], seed: int, feature_width: int = 0
     ) -> None:
-        self._check(code_vectors)
+        t5_model.check(self.config)
+        copies, texts = wants_copy(self.config.copy_code_vectors, code_vectors), list(texts)
         torch.manual_seed(seed)
-        if self.config.model is None:
-            texts = list(texts)
-            # codes alone need no words
-            words = texts if self.config.encoder is None or not vokens.sizes else ()
-            self.tokenizer = train_tokenizer(words, self.config.vocab_size, byte_fallback=not vokens.sizes)
-            t5 = T5ForConditionalGeneration(self._small_config())
+        c = self.config
+        if c.model is None:
+            only_codes = c.encoder is not None and vokens.sizes and not feature_width  # no words are read or written
+            spelled = () if only_codes else texts
+            self.tokenizer = train_tokenizer(spelled, c.vocab_size, byte_fallback=not vokens.sizes)
+            t5 = t5_model.small(c, len(self.tokenizer))
         else:
-            self.tokenizer, t5 = self._pretrained(self.resolve_weights(self.config.model))
-            if self.config.dropout is not None:
-                _set_dropout(t5, self.config.dropout)
-        self._vokens = vokens
-        self._first = t5.shared.num_embeddings
+            self.tokenizer, t5 = t5_model.pretrained(model_folder(self.resolve_weights(c.model), c.revision), c.dropout)
+        self.vocabulary = Vocabulary(self.tokenizer, vokens, t5.shared.num_embeddings)
+        scale = float(t5.shared.weight.detach().square().mean().sqrt())
         if vokens.num_symbols:
             grow(t5, vokens.num_symbols)
-            if code_vectors is not None and self.config.copy_code_vectors is not False:
-                sizes = (vokens.num_symbols,) if vokens.shared else vokens.sizes
-                copy_code_vectors(t5, self._first, code_vectors, sizes)
+        if copies:
+            assert code_vectors is not None
+            self.vocabulary.copy_code_vectors(t5, code_vectors)
         self.module = nn.ModuleDict({"t5": t5})
-        if self.config.encoder is not None:
-            name = self.resolve_weights(self.config.encoder)
-            self._attach(model_folder(name, self.config.revision))
+        if c.encoder is not None:
+            self._attach(model_folder(self.resolve_weights(c.encoder), c.revision))
             assert self._encoder is not None
             self._encoder.remember(texts)
-            self.module["from_encoder"] = _Projection(self._encoder.width, self.config.d_model)
-
-    def _check(self, code_vectors: Tensor | None) -> None:
-        c = self.config
-        if c.copy_code_vectors is True and code_vectors is None:
-            raise UsageError(
-                "backbone.copy_code_vectors is true, but this identifier has no code vectors; set it to auto or false"
-            )
-        if c.encoder is not None and c.model is not None:
-            raise UsageError("backbone.encoder reads for a T5 that is built here; set it or backbone.model to null")
-        if c.encoder is None and c.train_encoder:
-            raise UsageError("backbone.train_encoder is true, but there is no backbone.encoder to train; name one")
-        if c.encoder is None and c.model is None and c.num_layers == 0:
-            raise UsageError("backbone.num_layers is 0, so nothing reads the query; name a backbone.encoder")
-        if c.model is None and c.d_model % c.num_heads:
-            raise UsageError(f"backbone.d_model ({c.d_model}) must be a multiple of backbone.num_heads ({c.num_heads})")
+            self.module["from_encoder"] = Projection(self._encoder.width, t5.model_dim, scale)
+        if feature_width:
+            self.module["from_image"] = Projection(feature_width, t5.model_dim, scale)
 
     def _attach(self, folder: Path) -> None:
         """Opens the text encoder. A frozen one is no part of `module`: nothing trains, checkpoints or copies it."""
@@ -123,42 +109,10 @@ class T5Backbone(Backbone):
         if self._encoder.trainable:
             self.module["encoder"] = self._encoder.model
 
-    def _small_config(self) -> T5Config:
-        c = self.config
-        config = T5Config(
-            vocab_size=len(self.tokenizer),
-            d_model=c.d_model,
-            d_kv=c.d_model // c.num_heads,
-            d_ff=c.d_ff,
-            num_layers=c.num_layers,
-            num_decoder_layers=c.num_decoder_layers or max(1, c.num_layers),
-            num_heads=c.num_heads,
-            dropout_rate=0.1 if c.dropout is None else c.dropout,
-            feed_forward_proj="gated-gelu",
-            pad_token_id=0,
-            eos_token_id=1,
-        )
-        config.decoder_start_token_id = 0
-        return config
-
-    def _pretrained(self, name: str) -> tuple[Any, Any]:
-        options: dict[str, Any] = {"revision": self.config.revision, "trust_remote_code": False}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
-            model = T5ForConditionalGeneration.from_pretrained(
-                name, dtype=torch.float32, use_safetensors=True, **options
-            )
-        except (OSError, ValueError) as error:
-            raise GenretError(
-                f"backbone.model: cannot load '{name}' ({str(error).splitlines()[0]}); give a local folder with "
-                "safetensors weights, or a T5 of the model hub while online"
-            ) from error
-        return tokenizer, model
-
     # ------------------------------------------------------------------------------------------------ tokens
     @property
     def end_token(self) -> int:  # type: ignore[override]
-        return int(self.tokenizer.eos_token_id)
+        return int(self.vocabulary.end_token)
 
     @property
     def vocab_size(self) -> int:  # type: ignore[override]
@@ -166,24 +120,14 @@ class T5Backbone(Backbone):
 
     @property
     def _device(self) -> torch.device:
-        return self.t5.shared.weight.device
+        device: torch.device = self.t5.shared.weight.device
+        return device
 
     def tokens(self, identifiers: Identifiers) -> Tensor:
-        if identifiers.codes is not None:
-            offsets = torch.tensor([self._vokens.offset(level) for level in range(identifiers.codes.shape[1])])
-            ids = identifiers.codes + offsets.to(identifiers.codes) + self._first
-            return ids.masked_fill(identifiers.codes < 0, -1)
-        assert identifiers.texts is not None
-        return cut_texts(self.tokenizer, identifiers.texts)
+        return self.vocabulary.tokens(identifiers)
 
     def level_tokens(self, level: int) -> Tensor | None:
-        if level >= len(self._vokens.sizes):
-            return None
-        first = self._first + self._vokens.offset(level)
-        symbols = torch.arange(first, first + self._vokens.sizes[level], device=self._device)
-        if self._vokens.variable and level > 0:
-            return torch.cat([symbols, symbols.new_tensor([self.end_token])]).sort().values
-        return symbols
+        return self.vocabulary.level_tokens(level, self._device)
 
     def _read(self, queries: Sequence[str]) -> t5_decoder.State:
         if self._encoder is not None:
@@ -194,21 +138,40 @@ class T5Backbone(Backbone):
         ).to(self._device)
         return t5_decoder.encode(self.t5, batch["attention_mask"], input_ids=batch["input_ids"])
 
+    def _look(self, features: Tensor) -> t5_decoder.State:
+        """(B, D) → an image is what one word would be to T5's encoder."""
+        if "from_image" not in self.module:
+            raise GenretError(
+                "this generator never learnt to read image vectors; "
+                "train one with loss.memorise.weight or loss.reverse.weight above 0"
+            )
+        embedded = self.module["from_image"](features.to(self._device))[:, None]
+        return t5_decoder.encode(self.t5, torch.ones(embedded.shape[:2], device=self._device), inputs_embeds=embedded)
+
     # ------------------------------------------------------------------------------------------------ training
     def logits(self, queries: Sequence[str], targets: Tensor) -> Tensor:
-        hidden = t5_decoder.decode(self.t5, self._read(queries), self._shifted(targets[:, None]))
-        return self.t5.lm_head(hidden[:, 0])
+        return self._forced(self._read(queries), targets)
+
+    def feature_logits(self, features: Tensor, targets: Tensor) -> Tensor:
+        return self._forced(self._look(features), targets)
+
+    def _forced(self, state: t5_decoder.State, targets: Tensor) -> Tensor:
+        return self._head(t5_decoder.decode(self.t5, state, self._shifted(targets[:, None]))[:, 0], None)
 
     def score(self, queries: Sequence[str], sequences: Tensor, columns: Sequence[Tensor | None]) -> Tensor:
         hidden = t5_decoder.decode(self.t5, self._read(queries), self._shifted(sequences))
-        scores = []
-        for position, wanted in enumerate(columns):
-            target = sequences[:, :, position]
-            index = target.clamp_min(0) if wanted is None else torch.searchsorted(wanted, target.clamp_min(0))
-            log_probs = self._head(hidden[:, :, position], wanted).float().log_softmax(dim=-1)
-            index = index.clamp_max(log_probs.shape[-1] - 1)
-            scores.append(log_probs.gather(2, index[..., None])[..., 0].masked_fill(target < 0, 0.0))
-        return torch.stack(scores, dim=-1)
+        return sequence_log_probs(hidden, sequences, columns, self._head)
+
+    def caption_log_probs(self, features: Tensor, captions: Sequence[str]) -> Tensor:
+        """The sum over the caption's word pieces and the end symbol; longer captions are cut like queries."""
+        state = self._look(features)
+        plain = {"add_special_tokens": False, "split_special_tokens": True}
+        plain |= {"truncation": True, "max_length": self.config.max_query_tokens - 1}
+        pieces = self.tokenizer(list(captions), **plain)["input_ids"]
+        rows = [torch.tensor([*row, self.end_token]) for row in pieces]
+        written = pad_sequence(rows, batch_first=True, padding_value=-1)[:, None].to(self._device)
+        hidden = t5_decoder.decode(self.t5, state, self._shifted(written))
+        return sequence_log_probs(hidden, written, [None] * written.shape[2], self._head).sum(-1)[:, 0]
 
     def _shifted(self, tokens: Tensor) -> Tensor:
         """(B, b, L), -1 pads → the decoder's inputs: the start token, then all but the last."""
@@ -236,53 +199,30 @@ class T5Backbone(Backbone):
     def save(self, folder: Path) -> None:
         self.t5.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        facts = {"first_symbol": self._first, "untied": untied(self.t5), "encoder": self._encoder is not None}
         if self._encoder is not None:  # frozen or not: a run is searched wherever it is copied to
             self._encoder.save(folder / "encoder")
-            state = self.module["from_encoder"].state_dict()
-            save_file({key: value.contiguous() for key, value in state.items()}, folder / "from_encoder.safetensors")
+        for name in self._projections():
+            save_file(self.module[name].state_dict(), folder / f"{name}.safetensors")
+        facts = {"first_symbol": self.vocabulary.first, "untied": untied(self.t5), "projections": self._projections()}
         (folder / "genret.json").write_text(json.dumps(facts))
+
+    def _projections(self) -> list[str]:
+        return [name for name in ("from_encoder", "from_image") if name in self.module]
 
     def load(self, folder: Path, vokens: Vokens) -> None:
         try:
             facts = json.loads((folder / "genret.json").read_text())
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            t5 = T5ForConditionalGeneration.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
-            )
-            if facts["untied"] and not untied(t5):  # transformers 5 ties T5 unless told otherwise
-                untie(t5, load_file(folder / "model.safetensors")["lm_head.weight"])
-            self._first, self._vokens = int(facts["first_symbol"]), vokens
+            t5 = t5_model.opened(folder, untied=facts["untied"])
+            self.vocabulary = Vocabulary(self.tokenizer, vokens, int(facts["first_symbol"]))
             self.module, self._encoder = nn.ModuleDict({"t5": t5}), None
-            if facts.get("encoder"):
+            for name in facts.get("projections", ()):
+                self.module[name] = Projection.load(folder / f"{name}.safetensors")
+            if "from_encoder" in self.module:
                 self._attach(folder / "encoder")
-                self.module["from_encoder"] = _Projection.load(folder / "from_encoder.safetensors")
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, GenretError) as error:
             raise GenretError(
                 f"{folder} holds no usable generator ({one_line(error)}); "
                 "make it anew with: genret train --run DIR --resume"
             ) from error
         self.module.eval()
-
-
-class _Projection(nn.Sequential):
-    """Vectors of another model → T5's width, where they stand in the place of embedded words."""
-
-    def __init__(self, width: int, d_model: int):
-        super().__init__(nn.Linear(width, d_model), nn.LayerNorm(d_model))
-
-    @classmethod
-    def load(cls, path: Path) -> _Projection:
-        state = load_file(path)
-        d_model, width = state["0.weight"].shape
-        projection = cls(width, d_model)
-        projection.load_state_dict(state)
-        return projection
-
-
-def _set_dropout(model: nn.Module, rate: float) -> None:
-    for part in model.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = rate
-        elif isinstance(getattr(part, "dropout", None), float):  # attention keeps its rate as a number
-            vars(part)["dropout"] = rate

@@ -1,4 +1,4 @@
-"""Stage 2 of AVG: teaches a language model to write identifiers (paper 3.2). It knows tokens, not pixels or vectors."""
+"""Stage 2 of AVG: teaches a language model to write identifiers (paper 3.2). It knows tokens, not pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from genret.interfaces import Backbone, FitContext, GeneratorBatch, Loss
 from genret.recipe import SearchOptions, TrainOptions
 from genret.retrievers.generative import columns_of, search_trie
 from genret.retrievers.ranking import LeafImages, rank_images
-from genret.train.targets import Targets, rows_of_images
+from genret.train.candidates import is_turn, synonyms_of, with_candidates
+from genret.train.pictures import Pictures, looks
+from genret.train.targets import Targets
 from genret.train.teacher import Teacher
 
 CUTOFFS = (1, 5, 10)
@@ -33,6 +35,8 @@ class Examples(NamedTuple):
     """The training images' identifiers: where L_dis looks for candidates."""
     teacher: Teacher | None = None
     """Only if a loss or the targets need one."""
+    features: Tensor | None = None
+    """(N, D) the training images' vectors; only if the backbone was built to read them."""
 
 
 class Development(NamedTuple):
@@ -59,8 +63,12 @@ def fit_generator(
     tokens = examples.tokens.to(context.device)
     if not losses:
         raise UsageError("loss: the generator has nothing to learn from; give loss.token or loss.rank a weight above 0")
+    pictures = None
+    if looks(losses.values()):
+        assert examples.features is not None, "the pipeline lends vectors where a loss needs them"
+        pictures = Pictures(examples.features, examples.targets, tokens)
     only_compares = all(loss.needs_candidates for loss in losses.values())
-    synonyms = _synonyms(examples)
+    synonyms = synonyms_of(examples.targets, examples.trie)
 
     def draw(captions: Tensor) -> Tensor:
         """(B,) captions → (B, L) tokens to be taught."""
@@ -78,7 +86,7 @@ def fit_generator(
     def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
         queries = noisy([examples.captions[index] for index in indices.tolist()], options.query_noise)
         target = draw(indices)
-        compare = only_compares or (epoch >= options.rank_from and _turn(indices, options.rank_every))
+        compare = only_compares or (epoch >= options.rank_from and is_turn(indices, options.rank_every))
         active = {name: loss for name, loss in losses.items() if compare or not loss.needs_candidates}
         batch = GeneratorBatch(torch.empty(0), target, columns)
         if any(not loss.needs_candidates for loss in active.values()):
@@ -87,7 +95,10 @@ def fit_generator(
             batch = batch._replace(teacher=examples.teacher.distributions(indices, target))
         if any(loss.needs_candidates for loss in active.values()):
             own = None if synonyms is None else synonyms[examples.targets.images(indices)].to(context.device)
-            batch = _with_candidates(batch, backbone, queries, examples.trie, options.rank_beams, search, own)
+            batch = with_candidates(batch, backbone, queries, examples.trie, options.rank_beams, search, own)
+        if pictures is not None:
+            words = [examples.captions[index] for index in indices.tolist()]
+            batch = pictures.add(batch, backbone, examples.targets.images(indices), words, active.values())
         terms = {name: loss(batch) for name, loss in active.items()}
         total = sum(
             (losses[name].config.weight * term for name, term in terms.items()), torch.zeros((), device=target.device)
@@ -140,53 +151,3 @@ def noisy(queries: list[str], share: float) -> list[str]:
             words.insert(int(place * (len(words) + 1)), others[int(pick * len(others))])
         result[row] = " ".join(words)
     return result
-
-
-def _turn(indices: Tensor, every: int) -> bool:
-    """Whether this step computes the rank loss: every n-th on average, decided by the batch itself, so that a resumed
-    run decides alike."""
-    return every == 1 or int(indices.sum()) % every == 0
-
-
-def _synonyms(examples: Examples) -> Tensor | None:
-    """(N, A) the leaves of each training image; None where every image has a single identifier."""
-    owners = examples.targets.own.owners
-    if not len(owners) or int(torch.bincount(owners).max()) == 1:
-        return None
-    return examples.trie.leaf_of_row.cpu()[rows_of_images(owners, int(owners.max()) + 1)]
-
-
-def _with_candidates(
-    batch: GeneratorBatch,
-    backbone: Backbone,
-    queries: Sequence[str],
-    trie: Trie,
-    num_beams: int,
-    search: SearchOptions,
-    own: Tensor | None = None,
-) -> GeneratorBatch:
-    """Beam-searches candidates with the current model (Eqn. 8), puts the positive among them, and scores them.
-
-    candidates (B, b, L); where the positive is missing it takes the place of a random candidate, as in the paper.
-    own (B, A): the leaves of the right image where it has several: the others of them are no rivals of the positive.
-    """
-    training = backbone.module.training
-    backbone.module.eval()
-    beams = search_trie(backbone, queries, trie, num_beams, search)
-    backbone.module.train(training)
-    candidates = trie.tokens_of(beams.leaves.clamp_min(0))
-    candidates = candidates.to(batch.targets.device)
-    if candidates.shape[2] < batch.targets.shape[1]:
-        gap = batch.targets.shape[1] - candidates.shape[2]
-        candidates = torch.nn.functional.pad(candidates, (0, gap), value=-1)
-    there = beams.leaves >= 0
-    match = (candidates == batch.targets[:, None]).all(-1) & there
-    random_place = (torch.rand(len(queries), device=there.device) * there.sum(1)).long()
-    positive = torch.where(match.any(1), match.float().argmax(1), random_place)
-    rows = torch.arange(len(queries), device=there.device)
-    candidates[rows, positive] = batch.targets
-    if own is not None:
-        there = there & ~(beams.leaves[:, :, None] == own[:, None]).any(-1)
-        there[rows, positive] = True
-    sums = backbone.score(queries, candidates, batch.columns).sum(-1)
-    return batch._replace(candidate_scores=sums.masked_fill(~there, float("-inf")), positive=positive)

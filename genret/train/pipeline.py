@@ -31,6 +31,7 @@ from genret.train.data import Listing, Split, corpus_of, list_split, read_split,
 from genret.train.environment import describe
 from genret.train.files import write_json
 from genret.train.generator import Development, Examples, fit_generator
+from genret.train.pictures import looks
 from genret.train.protocols import TrainingCorpora, training_corpora
 from genret.train.targets import Targets, make_targets
 from genret.train.teacher import Teacher
@@ -153,16 +154,18 @@ class Pipeline:
         targets = Targets.load(targets_artifact.folder)
 
         def make(folder: Path, checkpoints: Path) -> None:
-            backbone.build(identifier.vokens, identifier.code_vectors(), train.captions, recipe.train.seed)
+            losses = self.parts.generator_losses
+            features = train.features if looks(losses.values()) else None
+            width = 0 if features is None else features.shape[1]
+            backbone.build(identifier.vokens, identifier.code_vectors(), train.captions, recipe.train.seed, width)
             backbone.module.to(self.device)
             end = recipe.search.end_symbol
             tokens = tokens_with_end(backbone, targets.identifiers, end)
             trie = index_trie(backbone, targets.own, np.arange(len(train.features)), end).trie
-            examples = Examples(train.captions, targets, tokens, trie, self._teacher(train))
+            examples = Examples(train.captions, targets, tokens, trie, self._teacher(train), features)
             described = identifier.new_images == "described"
             named = identifier.identify(dev.without_captions()) if described else None
             development = self._development(dev, named)
-            losses = self.parts.generator_losses
             words = recipe.train if identifier.has_teacher else recipe.train.model_copy(update={"teacher_targets": 0.0})
             context = self.context(checkpoints)
             fit_generator(backbone, examples, losses, words, recipe.search, development, context)

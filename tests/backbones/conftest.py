@@ -12,6 +12,11 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 WORDS = ("a", "the", "two", "dogs", "dog", "in", "snow", "red", "car", "boy", "jumps", "into", "water", "play", "on")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bert")

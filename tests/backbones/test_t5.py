@@ -153,8 +153,8 @@ def test_impossible_wishes_are_refused_in_words():
         built(copy_code_vectors=True)
     with pytest.raises(UsageError, match="multiple of"):
         built(d_model=30)
-    with pytest.raises(GenretError, match="no/such/folder"):
-        built(model="no/such/folder")
+    with pytest.raises(GenretError, match="no model folder"):
+        built(model="./no/such/folder")
 
 
 def test_shared_codebook_uses_the_same_rows_at_every_level():
@@ -169,3 +169,77 @@ def test_the_trained_tokenizer_is_the_same_every_time_and_reads_unknown_words():
     assert one.tokenizer.get_vocab() == two.tokenizer.get_vocab()
     assert one.tokenizer("Two dogs")["input_ids"][-1] == one.end_token
     assert one.prefill(["雪 zebra quux " * 4000]).query_mask.shape[-1] <= one.config.max_query_tokens
+
+
+# ------------------------------------------------------------------------------------------------ image vectors
+WIDTH = 6
+
+
+@pytest.fixture
+def looking(backbone) -> T5Backbone:
+    """A backbone that reads image vectors, small or pretrained."""
+    again = T5Backbone(backbone.config)
+    again.build(VOKENS, None, CAPTIONS, seed=0, feature_width=WIDTH)
+    again.module.eval()
+    return again
+
+
+def vectors(rows: int) -> torch.Tensor:
+    torch.manual_seed(4)
+    return torch.nn.functional.normalize(torch.randn(rows, WIDTH), dim=-1)
+
+
+def seen_logits(backbone: T5Backbone, features: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """transformers' own forward, the mapped vector as the encoder's only position."""
+    linear, norm = backbone.module["from_image"]
+    mapped = norm(features @ linear.weight.T + linear.bias)[:, None]
+    return backbone.t5(inputs_embeds=mapped, decoder_input_ids=inputs).logits
+
+
+def test_feature_logits_equal_transformers(looking):
+    targets = codes_for(looking, 3)
+    inputs = torch.cat([torch.zeros_like(targets[:, :1]), targets[:, :-1]], dim=1)
+    logits = looking.feature_logits(vectors(3), targets)
+    torch.testing.assert_close(logits, seen_logits(looking, vectors(3), inputs))
+    logits.sum().backward()
+    assert looking.module["from_image"][0].weight.grad.abs().sum() > 0
+
+
+def test_caption_log_probs_equal_transformers_sum_over_the_words_and_the_end(looking):
+    captions = [CAPTIONS[1], CAPTIONS[2], "red " * 200, "zebra </s>"]
+    found = looking.caption_log_probs(vectors(4), captions)
+    assert found.requires_grad
+    plain = {"add_special_tokens": False, "split_special_tokens": True}
+    for row, caption in enumerate(captions):
+        words = looking.tokenizer(caption, **plain)["input_ids"][: looking.config.max_query_tokens - 1]
+        written = torch.tensor([[*words, 1]])
+        inputs = torch.cat([torch.zeros(1, 1, dtype=torch.int64), written[:, :-1]], dim=1)
+        log_probs = seen_logits(looking, vectors(4)[[row]], inputs).log_softmax(-1)
+        torch.testing.assert_close(found[row], log_probs.gather(2, written[..., None]).sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_what_reads_vectors_survives_the_disk(looking, tmp_path):
+    looking.save(tmp_path / "saved")
+    again = T5Backbone(looking.config)
+    again.load(tmp_path / "saved", VOKENS)
+    targets = codes_for(looking, 3)
+    torch.testing.assert_close(again.feature_logits(vectors(3), targets), looking.feature_logits(vectors(3), targets))
+    said = [b.caption_log_probs(vectors(2), CAPTIONS[:2]) for b in (again, looking)]
+    torch.testing.assert_close(*said)
+
+
+def test_a_generator_that_never_saw_vectors_says_so(backbone):
+    with pytest.raises(GenretError, match=r"loss\.memorise"):
+        backbone.feature_logits(vectors(2), codes_for(backbone, 2))
+
+
+def test_a_text_encoder_and_image_vectors_go_together(bert_folder, tmp_path):
+    backbone = T5Backbone(T5Backbone.Config(**(SMALL | {"encoder": str(bert_folder), "num_layers": 0})))
+    backbone.build(VOKENS, None, CAPTIONS, seed=0, feature_width=WIDTH)
+    backbone.module.eval()
+    assert backbone.vocab_size > 30 + VOKENS.num_symbols, "words are written, so words are needed"
+    backbone.save(tmp_path / "saved")
+    again = T5Backbone(backbone.config)
+    again.load(tmp_path / "saved", VOKENS)
+    said = [b.caption_log_probs(vectors(2), CAPTIONS[:2]) for b in (again, backbone)]
+    torch.testing.assert_close(*said)

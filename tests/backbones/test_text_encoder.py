@@ -126,13 +126,15 @@ def trained(folder: Path, scratch: Path, **options) -> T5Backbone:
         return {"loss": torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[indices])}
 
     context = FitContext(0, CPU, scratch, _progress, lambda row: None)
-    options = LoopOptions(epochs=30, batch_size=5, lr=3e-3, bf16=False)
-    assert loop.run(backbone.module, step, len(CAPTIONS), options, context).loss < 1.0
+    options = LoopOptions(epochs=10, batch_size=5, lr=3e-3, bf16=False)
+    loop.run(backbone.module, step, len(CAPTIONS), options, context)
     return backbone
 
 
 def test_training_leaves_a_frozen_encoder_alone(bert_folder, tmp_path):
     backbone = trained(bert_folder, tmp_path)
+    untouched = built(bert_folder).module["from_encoder"]
+    assert not torch.equal(untouched[0].weight, backbone.module["from_encoder"][0].weight)
     before = AutoModel.from_pretrained(bert_folder).state_dict()
     after = backbone._encoder.model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)

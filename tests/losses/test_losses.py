@@ -135,5 +135,5 @@ def test_distill_loss_is_the_cross_entropy_against_the_teacher(whole):
             log_sum = math.log(sum(math.exp(float(logits[row, position, name])) for name in names))
             for token, p in zip(soft.tokens.tolist(), soft.probabilities[row].tolist(), strict=True):
                 expected -= p * (float(logits[row, position, token]) - log_sum)
-    batch = GeneratorBatch(logits, torch.empty(0), columns, teacher=teacher)
+    batch = GeneratorBatch(logits, torch.zeros(2, 2), columns, teacher=teacher)
     assert float(DistillLoss()(batch)) == pytest.approx(expected / 2, rel=1e-5)

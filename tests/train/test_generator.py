@@ -18,6 +18,7 @@ from genret.losses.generator import RankLoss, TokenLoss
 from genret.recipe import SearchOptions, TrainOptions
 from genret.retrievers.generative import index_trie, tokens_with_end
 from genret.train import generator
+from genret.train.candidates import synonyms_of, with_candidates
 from genret.train.generator import Development, Examples, fit_generator, recalls
 from genret.train.targets import Targets
 
@@ -74,7 +75,7 @@ def test_candidates_are_the_models_own_beams_with_the_right_one_among_them(tmp_p
     backbone.score = lambda queries, sequences, columns: seen.append(sequences) or real(queries, sequences, columns)
     columns = [backbone.level_tokens(0), backbone.level_tokens(1)]
     batch = generator.GeneratorBatch(torch.empty(0), target, columns)
-    out = generator._with_candidates(batch, backbone, CAPTIONS, development.trie, 5, search)
+    out = with_candidates(batch, backbone, CAPTIONS, development.trie, 5, search)
     beams = beam_search(backbone, CAPTIONS, development.trie, 5, "level", columns)
     own = development.trie.tokens_of(beams.leaves)
     for row in range(36):
@@ -93,12 +94,12 @@ def test_other_identifiers_of_the_right_image_are_no_rivals(tmp_path):
     codes = Identifiers(torch.arange(6).repeat_interleave(6), codes=CODES)
     targets = Targets(codes, 36, torch.arange(36)[:, None], torch.ones(36, 1))
     assert torch.equal(targets.images(torch.arange(36)), codes.owners)
-    synonyms = generator._synonyms(Examples(CAPTIONS, targets, backbone.tokens(codes), development.trie))
+    synonyms = synonyms_of(targets, development.trie)
     assert torch.equal(synonyms, torch.arange(36).view(6, 6)), "the toy trie's leaves are its rows"
     target = backbone.tokens(codes)
     batch = generator.GeneratorBatch(torch.empty(0), target, [backbone.level_tokens(0), backbone.level_tokens(1)])
     own = synonyms[targets.images(torch.arange(36))]
-    out = generator._with_candidates(batch, backbone, CAPTIONS, development.trie, 20, search, own)
+    out = with_candidates(batch, backbone, CAPTIONS, development.trie, 20, search, own)
     beams = beam_search(backbone, CAPTIONS, development.trie, 20, "level", batch.columns)
     for row in range(36):
         rivals = torch.isfinite(out.candidate_scores[row])
@@ -109,7 +110,7 @@ def test_other_identifiers_of_the_right_image_are_no_rivals(tmp_path):
         others[out.positive[row]] = False
         assert rivals.sum() == others.sum()
     single = Targets(Identifiers(torch.arange(36), codes=CODES), 36, torch.arange(36)[:, None], torch.ones(36, 1))
-    assert generator._synonyms(Examples(CAPTIONS, single, target, development.trie)) is None
+    assert synonyms_of(single, development.trie) is None
 
 
 def test_a_killed_training_resumes_to_the_same_bits(tmp_path, monkeypatch):

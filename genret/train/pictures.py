@@ -1,0 +1,48 @@
+"""What a generator learns from the training pictures' own vectors: their identifiers (GRACE), their words (TIGeR)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from genret.interfaces import Backbone, GeneratorBatch, Loss
+from genret.train.targets import Targets, rows_of_images
+
+
+def looks(losses: Iterable[Loss]) -> bool:
+    """Whether any of these losses needs the pictures' vectors."""
+    return any(loss.needs_image_logits or loss.needs_captions for loss in losses)
+
+
+class Pictures:
+    """N training images; knows their vectors and which identifiers are their own, not what words say of them."""
+
+    def __init__(self, features: Tensor, targets: Targets, tokens: Tensor):
+        self.features = features.to(tokens.device)
+        """(N, D)"""
+        self.tokens = tokens
+        """(R, L) the targets' identifiers as tokens"""
+        self.rows = rows_of_images(targets.own.owners, len(features)).to(tokens.device)
+        """(N, A) where they have several, each is memorised now and then"""
+
+    def add(
+        self, batch: GeneratorBatch, backbone: Backbone, images: Tensor, captions: Sequence[str], losses: Iterable[Loss]
+    ) -> GeneratorBatch:
+        """What `losses` need of the images (B,) and of a caption of each."""
+        losses, images = list(losses), images.to(self.features.device)
+        features = self.features[images]
+        if any(loss.needs_image_logits for loss in losses):
+            targets = self.tokens[self._drawn(images)]
+            batch = batch._replace(image_logits=backbone.feature_logits(features, targets), image_targets=targets)
+        if any(loss.needs_captions for loss in losses):
+            batch = batch._replace(caption_log_probs=backbone.caption_log_probs(features, captions))
+        return batch
+
+    def _drawn(self, images: Tensor) -> Tensor:
+        rows = self.rows[images]
+        if rows.shape[1] == 1:
+            return rows[:, 0]
+        place = torch.randint(rows.shape[1], (len(rows), 1))
+        return rows.gather(1, place.to(rows.device))[:, 0]
