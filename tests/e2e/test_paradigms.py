@@ -202,3 +202,22 @@ def test_what_thumbnails_are_like(paradigms: Paradigms, tmp_path: Path) -> None:
     paradigms.genret("index", tmp_path / "large.png", "--run", run)
     sizes = {decode_image(path.read_bytes(), path.name).size for path in (run / "thumbnails").rglob("*.webp")}
     assert (256, 128) in sizes
+
+
+def test_the_runs_own_generator_turns_the_question_round(paradigms: Paradigms) -> None:
+    """The scores are the saved generator's log p(query | stored vector), whatever way it is opened."""
+    from genret.assemble import open_retriever
+    from genret.plugins import load_plugins
+    from genret.settings import Settings
+
+    run = paradigms.train("own-reverse", *sets("loss.reverse.weight=1", "rerank=reverse"))
+    hits = paradigms.hits(run, "-k", 8)
+    settings = Settings(home=paradigms.home, device="cpu", num_threads=1)
+    retriever: Any = open_retriever(run, load_plugins((), settings).registries, settings)
+    keys = retriever.catalog.keys_of([hit["image_id"] for hit in hits])
+    with torch.no_grad():
+        scores = retriever.backbone.caption_log_probs(retriever.catalog.features_of(keys), [QUERY] * len(hits))
+    assert [hit["score"] for hit in hits] == pytest.approx(scores.tolist(), abs=1e-3)
+    found = paradigms.evaluate(run)
+    assert ledger_of(found)["reached"] == found["first_stage"]["10"]
+    assert ledger_of(found)["final"] == found["recall"]["10"]
