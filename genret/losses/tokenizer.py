@@ -88,4 +88,5 @@ class DiversityLoss(Loss):
     def __call__(self, batch: TokenizerBatch) -> Tensor:
         assert batch.assignments, "needs_assignments promises them"
         shares = [(level / self.config.temperature).softmax(-1).mean(0) for level in batch.assignments]
-        return torch.stack([torch.special.xlogy(share, share).sum() for share in shares]).mean()
+        # the clamp keeps the gradient finite at codes that nothing is near
+        return torch.stack([(share * share.clamp_min(1e-12).log()).sum() for share in shares]).mean()

@@ -90,6 +90,12 @@ def test_diversity_loss_is_a_mean_over_levels_and_lowest_where_codes_are_used_ev
     assert float(loss(batch._replace(assignments=[even, one]))) == pytest.approx(-math.log(4) / 2)
 
 
+def test_diversity_loss_has_a_gradient_where_a_code_is_near_nothing(batch):
+    level = torch.tensor([[0.0, -0.01, -1e6], [-0.02, 0.0, -1e6]], requires_grad=True)
+    DiversityLoss()(batch._replace(assignments=[level])).backward()
+    assert level.grad.isfinite().all() and level.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_token_loss_follows_equation_7(smoothing):
     torch.manual_seed(0)

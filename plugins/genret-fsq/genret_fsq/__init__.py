@@ -1,0 +1,1 @@
+"""Finite scalar quantization as an identifier scheme of genret."""
