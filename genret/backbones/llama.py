@@ -12,15 +12,15 @@ import torch
 from peft import PeftModel
 from pydantic import Field, model_validator
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, GenerationConfig
 
 from genret import interfaces
-from genret.backbones import llama_lora, llama_tree
+from genret.backbones import llama_lora, llama_model, llama_tree
 from genret.backbones.llama_lora import Lora
 from genret.backbones.tokenizers import train_tokenizer
 from genret.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, wants_copy
-from genret.errors import GenretError, one_line
-from genret.hub import fingerprint, has_weights, loading, model_folder
+from genret.errors import GenretError
+from genret.hub import fingerprint, loading, model_folder
 from genret.interfaces import Backbone, Identifiers, Vokens
 from genret.stored import reading
 
@@ -88,45 +88,17 @@ class LlamaBackbone(Backbone):
         if self.config.model is None:
             words = chain([self.config.prompt.replace("{query}", " ")], texts)
             self.tokenizer = train_tokenizer(words, self.config.vocab_size, byte_fallback=not vokens.sizes)
-            model: Any = LlamaForCausalLM(self._small_config())
+            model = llama_model.small(self.config, len(self.tokenizer))
         else:
             folder = model_folder(self.resolve_weights(self.config.model), self.config.revision)
             with loading(f"the causal language model {self.config.model}"):
-                self.tokenizer, model = self._open(folder)
+                self.tokenizer, model = llama_model.opened(folder, self.config)
         self._grow(model, vokens)
         if copies:
             assert code_vectors is not None
             self.vocabulary.copy_code_vectors(model, code_vectors)
         self._adapt(model)
         self._check()
-
-    def _small_config(self) -> LlamaConfig:
-        c = self.config
-        return LlamaConfig(
-            vocab_size=len(self.tokenizer),
-            hidden_size=c.d_model,
-            intermediate_size=c.d_ff,
-            num_hidden_layers=c.num_layers,
-            num_attention_heads=c.num_heads,
-            attention_dropout=c.dropout or 0.0,
-            tie_word_embeddings=True,
-            pad_token_id=0,
-            bos_token_id=None,
-            eos_token_id=1,
-        )
-
-    def _open(self, folder: Path) -> tuple[Any, Any]:
-        """Tokenizer and model of a local folder."""
-        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-        own = {} if self.config.dropout is None else {"attention_dropout": self.config.dropout}
-        has_weights(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, self.config.dtype), use_safetensors=True, **own, **options
-        )
-        if tokenizer.eos_token_id is None:
-            raise GenretError(f"{folder}: the tokenizer has no end symbol (eos_token), which identifiers may need")
-        return tokenizer, model
 
     def _grow(self, model: Any, vokens: Vokens) -> None:
         model.generation_config = GenerationConfig()  # what model files say of generation never applies
@@ -138,31 +110,19 @@ class LlamaBackbone(Backbone):
         lora = self.config.lora
         self.module = model if lora is None else llama_lora.adapt(model, lora, self.vocabulary.first)
         if self.config.gradient_checkpointing:
-            new = hasattr(model, "activation_checkpointing_enable")  # as transformers 5 came to call it
-            enable = model.activation_checkpointing_enable if new else model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            llama_model.checkpoint_layers(model)
 
     @torch.no_grad()
     def _check(self) -> None:
-        """Refuses a model that tree attention or the head below do not do justice to, by trying."""
-        strange = set(getattr(self._decoder.config, "layer_types", None) or ()) - llama_tree.LAYER_TYPES
+        """Refuses a model that tree attention or `_head` do not do justice to, by trying."""
         self.module.eval()
         prompts, mask = self._prompts(["a", "b a"])
         beams = torch.tensor([[[2], [1]]] * 2, device=self._device)
-        try:
-            own = self._head(llama_tree.sequences(self._decoder, prompts, mask, beams)[:, 1, 1], None)
-            whole = self._model(torch.cat([prompts[-1:], beams[-1:, 1]], dim=1)).logits[0, -1]
-        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-            strange.add(one_line(error))
-        else:
-            least = 1e-3 if self.config.dtype == "float32" else 0.1
-            if (own[-1] - whole).abs().max() > least * whole.abs().max().clamp_min(1):
-                strange.add("its logits with shared prompts are not those without")
-        if strange:
-            raise GenretError(
-                f"backbone.model: the architecture {type(self._model).__name__} does not fit ({', '.join(strange)}); "
-                "take a LLaMA, Mistral, Qwen2, Qwen3, SmolLM or Gemma"
-            )
+        with llama_model.fitting(self._model):
+            shared = self._head(llama_tree.sequences(self._decoder, prompts, mask, beams)[1, 1, 1], None)
+            alone = self._model(torch.cat([prompts[-1:, mask[-1]], beams[-1:, 1]], dim=1)).logits[0, -1]
+            if (shared - alone).abs().max() > (1e-3 if self.config.dtype == "float32" else 0.1) * alone.abs().max():
+                raise ValueError("with a shared prompt its logits are others")
 
     @property
     def _model(self) -> Any:
@@ -265,7 +225,7 @@ class LlamaBackbone(Backbone):
             facts = json.loads((folder / "genret.json").read_text())
             first, base = int(facts["first_symbol"]), facts["base"]
             if base is None:
-                self.tokenizer, self.module = self._open(folder)
+                self.tokenizer, self.module = llama_model.opened(folder, self.config)
                 self.vocabulary = Vocabulary(self.tokenizer, vokens, first)
             else:
                 self._load_adapter(folder, vokens, base)
@@ -277,7 +237,7 @@ class LlamaBackbone(Backbone):
         if base.get("fingerprint") not in (None, fingerprint(source)):
             raise GenretError(f"its adapters belong to other weights than are in {source} now")
         with loading(f"the causal language model {base['model']}"):
-            _, model = self._open(source)
+            _, model = llama_model.opened(source, self.config)
         self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         self._grow(model, vokens)
         self._adapt(model)

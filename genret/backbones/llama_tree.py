@@ -17,9 +17,6 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-LAYER_TYPES = {"full_attention", "sliding_attention"}
-"""Kinds of layers whose memory is keys and values, which is what a tree needs."""
-
 
 class State:
     """What decoding remembers of B queries."""

@@ -241,3 +241,20 @@ def test_a_fully_trained_model_is_saved_and_loaded(folder, tmp_path):
     targets = sequences_for(first, 3, 1)[:, 0]
     close(again.logits(QUERIES, targets), first.logits(QUERIES, targets))
     assert untied(again.module) == untied(first.module)
+
+
+def test_mixed_precision_differs_by_rounding_alone(backbone):
+    """As `train.bf16` has it; decoding and scoring go through the same operations."""
+    sequences = sequences_for(backbone, 3, 4)
+    full = backbone.score(QUERIES, sequences, [None] * 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = backbone.score(QUERIES, sequences, [None] * 3)
+        mixed.sum().backward()
+        with torch.no_grad():
+            state = backbone.prefill(QUERIES)
+            backbone.step(state, None, None, None)
+            stepped = backbone.step(state, sequences[:, :, 0], torch.zeros(3, 4, dtype=torch.long), None)
+    assert mixed.isfinite().all() and stepped.isfinite().all()
+    assert (mixed - full).abs().max() < 0.05 * full.abs().max()
+    own = stepped.float().log_softmax(-1).gather(2, sequences[:, :, 1:2])[..., 0]
+    assert (own - full[:, :, 1]).abs().max() < 0.05 * full.abs().max()
