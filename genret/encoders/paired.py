@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal
 import torch
 from PIL import Image
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from genret import stored
 from genret.encoders.augment import Augment, ViewOptions
 from genret.encoders.finetune import Finetune, sample_vectors
 from genret.encoders.heads import (
@@ -31,7 +30,7 @@ from genret.encoders.open_clip import OpenCLIPImage, OpenCLIPImageTower, OpenCLI
 from genret.encoders.sentence import SentenceText, SentenceTextTower
 from genret.encoders.timm_tower import TimmImage, TimmImageTower
 from genret.encoders.towers import ImageTower, TextTower, Tower
-from genret.errors import GenretError, one_line
+from genret.errors import GenretError
 from genret.interfaces import Config, FitContext, LoopOptions, Pairs, Pictures
 from genret.loop import run
 
@@ -192,22 +191,14 @@ class PairedEncoder(TwoTowerEncoder):
 
     def save(self, folder: Path) -> None:
         assert self.heads is not None, "nothing is saved before fit"
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {key: value.detach().cpu().contiguous() for key, value in self.heads.state_dict().items()}
-        save_file(weights, folder / "heads.safetensors")
         widths = {"image_width": len(self.heads.image.mean), "text_width": len(self.heads.text.mean)}
-        (folder / "heads.json").write_text(json.dumps(widths, indent=1), encoding="utf-8")
+        stored.save(folder, "heads", self.heads.state_dict(), widths)
 
     def load(self, folder: Path) -> None:
-        try:
-            widths = json.loads((folder / "heads.json").read_text(encoding="utf-8"))
+        with stored.reading(folder, "heads of the encoder"):
+            weights, widths = stored.load(folder, "heads")
             heads = self._new_heads(int(widths["image_width"]), int(widths["text_width"]), seed=0)
-            heads.load_state_dict(load_file(folder / "heads.safetensors"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise GenretError(
-                f"{folder} holds no usable heads of the encoder ({one_line(error)}); "
-                "make it anew with: genret train --run DIR --resume"
-            ) from error
+            heads.load_state_dict(weights)
         self.heads = heads.eval().to(self.device)
 
     def to(self, device: torch.device) -> None:
