@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -61,6 +61,22 @@ class T5Backbone(Backbone):
         copy_code_vectors: bool | Literal["auto"] = "auto"
         """Whether the new rows start as the identifier's code vectors (paper 3.2); auto: where there are any."""
 
+        @model_validator(mode="after")
+        def _agrees(self) -> Self:
+            if self.encoder is not None and self.model is not None:
+                raise ValueError("`encoder` reads for a T5 that is built here; set it or `model` to null")
+            if self.encoder is None and self.train_encoder:
+                raise ValueError("`train_encoder` is true, but there is no `encoder` to train; name one")
+            if self.encoder is None and self.model is None and self.num_layers == 0:
+                raise ValueError(
+                    "`num_layers` is 0, so nothing reads the query; set it to 1 or more, or name an `encoder`"
+                )
+            if self.model is None and self.d_model % self.num_heads:
+                raise ValueError(f"`d_model` ({self.d_model}) must be a multiple of `num_heads` ({self.num_heads})")
+            return self
+
+    reads_features = True
+
     def __init__(self, config: Any = None, **lent: Any):
         super().__init__(config, **lent)
         self.module: Any = None  # ModuleDict: t5, the projections and, if it is trained, the encoder
@@ -76,7 +92,6 @@ class T5Backbone(Backbone):
     def build(
         self, vokens: Vokens, code_vectors: Tensor | None, texts: Iterable[str], seed: int, feature_width: int = 0
     ) -> None:
-        t5_model.check(self.config)
         copies, texts = wants_copy(self.config.copy_code_vectors, code_vectors), list(texts)
         torch.manual_seed(seed)
         c = self.config
