@@ -9,12 +9,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genret.registry import Registries
+from genret.registry import KINDS, Registries
 
 if TYPE_CHECKING:
     from genret.recipe import Recipe
 
-COMPANIONS = {
+COMPANIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "genret-fsq": {"identifier": ("fsq",)},
     "genret-margin": {"loss": ("margin",)},
     "genret-random": {"identifier": ("random",)},
@@ -51,7 +51,7 @@ def remember_run(run: Path, registries: Registries) -> None:
         return
     for component, plugin in components.items():
         kind, _, name = str(component).partition(" ")
-        if plugin != "genret" and name:
+        if plugin != "genret" and name and kind in KINDS:
             registries.of(kind).providers[name] = _came_from(str(plugin), str(plugins.get(plugin) or ""))
 
 

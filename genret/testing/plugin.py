@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -31,13 +32,14 @@ def check_plugin(plugin: ModuleType) -> list[str]:
     return found
 
 
-def check_recipe(path: Path | str, *plugins: ModuleType) -> None:
-    """The recipe is sound with the given plugins and those that are installed; `ContractError` lists its faults."""
+def check_recipe(path: Path | str | Sequence[Path], *plugins: ModuleType) -> None:
+    """The recipe, or the files that combine to one, is sound with the given plugins and those that are installed; `ContractError` lists its faults."""
+    files = [path] if isinstance(path, Path | str) else list(path)
     loaded = load_plugins()
     try:
         for plugin in plugins:
             loaded.include(plugin)
-        load_recipe([path], [], loaded.registries)
+        load_recipe(files, [], loaded.registries)
     except RecipeError as error:
         raise ContractError(f"{path} is not sound: {'; '.join(error.faults)}") from error
     except GenretError as error:

@@ -1,0 +1,39 @@
+"""The margin-based rank loss of LTRGR (Li et al., "Learning to Rank in Generative Retrieval", arXiv 2306.15222).
+
+B queries   b candidates
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+import genret
+
+
+class MarginLoss(genret.Loss):
+    """max(0, s(rival) − s(right) + margin): the right identifier scores higher than beam-searched rivals, by a margin.
+
+    Unlike `rank`, it leaves alone what is ordered well enough. Scores are log-probability sums.
+    """
+
+    stage = "generator"
+    needs_candidates = True
+
+    class Config(genret.LossConfig):
+        margin: float = Field(1.0, gt=0)
+        """How much higher, in log-probability."""
+        rivals: Literal["hardest", "all"] = "hardest"
+        """Whether the best rival counts alone, or all of them on average."""
+
+    def __call__(self, batch: genret.GeneratorBatch):
+        scores = batch.candidate_scores.float()  # (B, b), -inf where there is none
+        is_right = torch.zeros_like(scores, dtype=torch.bool).scatter(1, batch.positive[:, None], True)
+        right = scores.gather(1, batch.positive[:, None])
+        there = torch.isfinite(scores) & ~is_right
+        # filled before they are compared: the gradient of inf - x is no number
+        rivals = torch.where(there, scores, right.detach() - 2 * self.config.margin)
+        excess = (rivals - right + self.config.margin).clamp_min(0) * there
+        if self.config.rivals == "hardest":
+            return excess.max(1).values.mean()
+        return (excess.sum(1) / there.sum(1).clamp_min(1)).mean()
