@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from genret.errors import GenretError
-from genret.evaluate.metrics import MISSED
 
 Ints = NDArray[np.int64]
 
@@ -94,11 +93,6 @@ def paired(found: Sequence[QueryRanks]) -> list[Ints] | None:
         for one, order in zip(found, orders, strict=True)
     )
     return [one.ranks[order] for one, order in zip(found, orders, strict=True)] if same else None
-
-
-def reciprocal(ranks: Ints) -> NDArray[np.float64]:
-    """(Q,) 1 / rank, 0 for what was not found."""
-    return np.where(ranks < MISSED, 1.0 / ranks, 0.0)
 
 
 def _hash(*words: str) -> int:
