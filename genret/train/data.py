@@ -86,6 +86,20 @@ class Split(NamedTuple):
             [record.image_id for record in self.records], self.hashes, self.captions, self.owners.tolist()
         )
 
+    def without(self, hashes: set[str]) -> Split:
+        """The split less the pictures with these contents, and less their captions."""
+        keep = torch.tensor([content not in hashes for content in self.hashes], dtype=torch.bool)
+        captions = keep[self.owners]
+        rows, texts = keep.nonzero()[:, 0].tolist(), captions.nonzero()[:, 0].tolist()
+        return self._replace(
+            records=[self.records[row] for row in rows],
+            hashes=[self.hashes[row] for row in rows],
+            images=self.images[keep],
+            captions=[self.captions[row] for row in texts],
+            texts=self.texts[captions],
+            owners=(keep.cumsum(0) - 1)[self.owners[captions]],
+        )
+
     @property
     def pairs(self) -> Pairs:
         return Pairs(self.images, self.texts, self.owners)

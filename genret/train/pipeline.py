@@ -47,12 +47,15 @@ class Pipeline:
         self.plain = recipe.canonical()
         self.store = Artifacts(settings.artifacts_dir)
         self.seconds: dict[str, float] = {}
+        self._files: dict[str, Listing] = {}
         self.parts.encoder.to(self.device)
         self.environment = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
 
     # ------------------------------------------------------------------------------------------------ stages
     def files(self, split: str) -> Listing:
-        return list_split(self.parts.dataset, split)
+        if split not in self._files:
+            self._files[split] = list_split(self.parts.dataset, split)
+        return self._files[split]
 
     def towers(self, train: Listing, dev: Listing) -> Artifact:
         """The encoder's towers, trained themselves; from here on the encoder has these weights."""
@@ -68,12 +71,12 @@ class Pipeline:
         inputs = [train.key, dev.key, *pretrained]
         return self.stage("towers", options, inputs, make, lambda folder: load_towers(encoder, folder))
 
-    def read(self, listing: Listing, views: int = 1) -> Split:
-        found = read_split(listing, self.parts.encoder, views, self.settings.features_dir, self.ui.progress)
+    def read(self, split: str, views: int = 1) -> Split:
+        found = read_split(self.files(split), self.parts.encoder, views, self.settings.features_dir, self.ui.progress)
         for item in found.skipped[:5]:
             self.ui.warn(f"left out {item.path}: {item.reason}")
         if len(found.skipped) > 5:
-            self.ui.warn(f"... and {len(found.skipped) - 5} more of split '{listing.name}' were left out")
+            self.ui.warn(f"... and {len(found.skipped) - 5} more of split '{split}' were left out")
         return found
 
     def heads(self, train: Split, dev: Split) -> Artifact:

@@ -8,8 +8,9 @@ The stages are in pipeline.py, what happens to a finished one in finish.py.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from genret.errors import GenretError, UsageError
 from genret.evaluate.run import Evaluation
@@ -22,6 +23,8 @@ from genret.train.data import Listing, Split
 from genret.train.files import mend_lines, write_json, write_text
 from genret.train.finish import finish_run
 from genret.train.pipeline import Pipeline
+
+Images = TypeVar("Images", Listing, Split)
 
 
 class TrainSummary(NamedTuple):
@@ -48,16 +51,14 @@ def _train(recipe: Recipe, run: Path, registries: Registries, settings: Settings
     pipeline = Pipeline(recipe, run, registries, settings, ui)
     dataset, encoder = pipeline.parts.dataset, pipeline.parts.encoder
     artifacts: dict[str, Artifact] = {}
-    with pipeline.timed("pictures"):
-        train_files, dev_files, test_files = map(
-            pipeline.files, (dataset.train_split, dataset.dev_split, dataset.test_split)
-        )
-        train_files = _without_leaks(train_files, [dev_files, test_files], ui)
     if encoder.finetunes:
+        dev_files, test_files = pipeline.files(dataset.dev_split), pipeline.files(dataset.test_split)
+        train_files = _without_leaks(pipeline.files(dataset.train_split), [dev_files, test_files])
         artifacts["towers"] = pipeline.towers(train_files, dev_files)
     with pipeline.timed("features"):
-        train_split = pipeline.read(train_files, views=encoder.num_views)
-        dev_split, test_split = pipeline.read(dev_files), pipeline.read(test_files)
+        train_split = pipeline.read(dataset.train_split, views=encoder.num_views)
+        dev_split, test_split = pipeline.read(dataset.dev_split), pipeline.read(dataset.test_split)
+    train_split = _without_leaks(train_split, [dev_split, test_split], ui.note)
     artifacts["encoder"] = heads = pipeline.heads(train_split, dev_split)
     if recipe.retriever == "generative":
         train_corpus, dev_corpus, searched = (pipeline.corpus(split) for split in (train_split, dev_split, test_split))
@@ -100,14 +101,14 @@ def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
         raise UsageError(f"{run} was begun with another recipe ({', '.join(changed)} differ); name another --run")
 
 
-def _without_leaks(train: Listing, searched: list[Listing], ui: Any) -> Listing:
+def _without_leaks(train: Images, searched: list[Images], note: Callable[[str], None] | None = None) -> Images:
     """Searched pictures are never trained on: where a data set has the same picture in both, training goes without."""
     kept = train
     for split in searched:
         before = len(kept.records)
         kept = kept.without(set(split.hashes))
-        if leaked := before - len(kept.records):
-            ui.note(f"{leaked} training pictures are also in the split '{split.name}'; they are left out of training")
-    if not kept.records:
+        if (leaked := before - len(kept.records)) and note is not None:
+            note(f"{leaked} training pictures are also in the split '{split.name}'; they are left out of training")
+    if train.records and not kept.records:
         raise GenretError("every training picture is also one that is searched; give train another split")
     return kept

@@ -1,14 +1,15 @@
-"""A split's pictures as files: who is dropped, and with what."""
+"""A split as files and as vectors: who is dropped, and with what."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from genret.errors import BadImage
 from genret.interfaces import Dataset, Record
-from genret.train.data import list_split
+from genret.train.data import Split, list_split
 
 
 class Letters(Dataset):
@@ -24,7 +25,7 @@ class Letters(Dataset):
         return record.image_id[0].encode()
 
 
-def test_pictures_are_dropped_with_their_captions_and_nobody_elses() -> None:
+def test_files_are_dropped_with_their_captions_and_nobody_elses() -> None:
     listing = list_split(Letters(), "train")
     assert [record.image_id for record in listing.records] == ["a", "b", "c", "d", "bb"]
     assert listing.skipped == [("train/e", "e is torn")] and listing.hashes[1] == listing.hashes[4]
@@ -36,3 +37,18 @@ def test_pictures_are_dropped_with_their_captions_and_nobody_elses() -> None:
     assert kept.key != listing.key == listing.without(set()).key
     with pytest.raises(BadImage, match="train/c"):
         pictures.read[1]()
+
+
+def test_vectors_are_dropped_with_their_captions_and_nobody_elses() -> None:
+    records = [Record(name, name) for name in "abcd"]
+    owners = torch.tensor([0, 0, 1, 2, 2, 2, 3])
+    captions = ["a1", "a2", "b1", "c1", "c2", "c3", "d1"]
+    split = Split(
+        "train", records, list("ABCD"), torch.arange(4)[:, None, None], captions, torch.arange(7)[:, None], owners, []
+    )
+    kept = split.without({"B", "D", "unknown"})
+    assert [record.image_id for record in kept.records] == ["a", "c"] and kept.hashes == ["A", "C"]
+    assert kept.images.flatten().tolist() == [0, 2]
+    assert kept.captions == ["a1", "a2", "c1", "c2", "c3"] and kept.texts.flatten().tolist() == [0, 1, 3, 4, 5]
+    assert kept.owners.tolist() == [0, 0, 1, 1, 1]
+    assert kept.key != split.key == split.without(set()).key
