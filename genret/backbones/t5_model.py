@@ -18,27 +18,11 @@ from transformers import (
 
 from genret.backbones.vocabulary import untie
 from genret.backbones.vocabulary import untied as is_untied
-from genret.errors import GenretError, UsageError
+from genret.errors import GenretError
 from genret.hub import has_weights, loading
 
 ARCHITECTURES: dict[str, Any] = {"t5": T5ForConditionalGeneration, "mt5": MT5ForConditionalGeneration}
 """Those that `t5_decoder` computes exactly, by their `model_type`; v1.1 and flan-T5 are t5, too."""
-
-
-def check(options: Any) -> None:
-    """Refuses `T5Backbone.Config` values that contradict one another."""
-    if options.encoder is not None and options.model is not None:
-        raise UsageError("backbone.encoder reads for a T5 that is built here; set it or backbone.model to null")
-    if options.encoder is None and options.train_encoder:
-        raise UsageError("backbone.train_encoder is true, but there is no backbone.encoder to train; name one")
-    if options.model is not None:
-        return
-    if options.encoder is None and options.num_layers == 0:
-        raise UsageError("backbone.num_layers is 0, so nothing reads the query; name a backbone.encoder")
-    if options.d_model % options.num_heads:
-        raise UsageError(
-            f"backbone.d_model ({options.d_model}) must be a multiple of backbone.num_heads ({options.num_heads})"
-        )
 
 
 def small(options: Any, vocab_size: int) -> Any:

@@ -151,7 +151,7 @@ def test_code_vectors_are_copied_up_to_scale_and_rotation(width):
 def test_impossible_wishes_are_refused_in_words():
     with pytest.raises(UsageError, match="copy_code_vectors"):
         built(copy_code_vectors=True)
-    with pytest.raises(UsageError, match="multiple of"):
+    with pytest.raises(ValueError, match="multiple of"):
         built(d_model=30)
     with pytest.raises(GenretError, match="no model folder"):
         built(model="./no/such/folder")

@@ -15,7 +15,7 @@ from genret import loop
 from genret.backbones import text_encoder
 from genret.backbones.t5 import T5Backbone
 from genret.backbones.text_encoder import TextEncoder
-from genret.errors import GenretError, UsageError
+from genret.errors import GenretError
 from genret.interfaces import FitContext, Identifiers, LoopOptions, Vokens
 
 CAPTIONS = ["two dogs in the snow", "a red car", "a boy jumps into the water", "dogs play", "the snow falls on a car"]
@@ -178,13 +178,13 @@ def test_only_texts_need_words(bert_folder):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"model": "some/t5"}, "backbone.model"),
-        ({"encoder": None, "train_encoder": True}, "no backbone.encoder to train"),
+        ({"model": "some/t5"}, "set it or `model` to null"),
+        ({"encoder": None, "train_encoder": True}, "no `encoder` to train"),
         ({"encoder": None, "num_layers": 0}, "nothing reads the query"),
     ],
 )
-def test_impossible_wishes_are_refused_in_words(bert_folder, options, words):
-    with pytest.raises(UsageError, match=words):
+def test_contradictions_are_refused_in_words(bert_folder, options, words):
+    with pytest.raises(ValueError, match=words):
         built(bert_folder, **options)
 
 
