@@ -13,17 +13,14 @@ from typing import Literal
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from genret import stored
 from genret.encoders.finetune import Finetune, fine_tune
 from genret.encoders.heads import DEFAULT_TEMPERATURE, JointSpace, Space
 from genret.encoders.towers import ImageTower, TextTower
-from genret.errors import GenretError, one_line
+from genret.errors import GenretError
 from genret.interfaces import Encoder, FitContext, LoopOptions, Pictures
-
-WEIGHTS = "towers.safetensors"
 
 
 class TwoTowerEncoder(Encoder):
@@ -63,24 +60,20 @@ class TwoTowerEncoder(Encoder):
             raise GenretError("fine-tuning needs captioned training images, and there are none")
         space = self.space(train, context)
         trained = fine_tune(self.image, self.text, space, options, train, dev, context, self.warm_up())
-        self._tuned = {
-            f"{side}.{name}": parameter.detach()
+        self._tuned: dict[str, Tensor] = {
+            f"{side}.{name}": parameter
             for side, parameters in trained.items()
             for name, parameter in parameters.items()
         }
 
     def save_towers(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: weights.cpu().contiguous() for name, weights in self._tuned.items()}, folder / WEIGHTS)
+        stored.save(folder, "towers", self._tuned, {"parameters": list(self._tuned)})
 
     def load_towers(self, folder: Path, key: str) -> None:
-        try:
-            tensors = load_file(folder / WEIGHTS)
-        except (OSError, SafetensorError) as error:
-            raise GenretError(
-                f"{folder} holds no usable weights of fine-tuned towers ({one_line(error)}); "
-                "make them anew with: genret train --run DIR --resume"
-            ) from error
+        with stored.reading(folder, "weights of fine-tuned towers"):
+            tensors, facts = stored.load(folder, "towers")
+            if tensors.keys() != set(facts["parameters"]):
+                raise ValueError("some of its parameters are missing")
         for side, tower in (("image.", self.image), ("text.", self.text)):
             weights = {name.removeprefix(side): value for name, value in tensors.items() if name.startswith(side)}
             if weights:  # a tower that stayed as it was keeps its key, and so its cached vectors

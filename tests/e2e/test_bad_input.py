@@ -279,8 +279,7 @@ def full_tensors(*_: Any, **__: Any) -> Any:
     [
         "genret.train.run.write_text",
         "genret.loop.save_file",
-        "genret.encoders.paired.save_file",
-        "genret.identifiers.rq.save_file",
+        "genret.stored.save_file",
         "genret.train.targets.save_file",
         "genret.backbones.t5.T5Backbone.save",
         "genret.train.pipeline.Pipeline.log",

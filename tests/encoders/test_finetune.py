@@ -298,16 +298,27 @@ def test_options() -> None:
     assert json.loads(Finetune(towers="text").model_dump_json())["towers"] == ["text"]
 
 
-@pytest.mark.parametrize("damage", ["missing", "bytes", "shape", "name"])
-def test_damaged_weights_are_refused(damage: str, clip_folder: Path, tmp_path: Path) -> None:
-    encoder = clip(clip_folder)
-    folder = tmp_path / "towers"
-    folder.mkdir()
-    name = "image.visual_projection.weight"
-    if damage == "bytes":
-        (folder / "towers.safetensors").write_bytes(b"\x00" * 40)
-    elif damage != "missing":
-        save_file({name if damage == "shape" else f"{name}s": torch.zeros(3)}, folder / "towers.safetensors")
+@pytest.mark.parametrize("damage", ["missing", "facts", "bytes", "shape", "name"])
+def test_damaged_weights_are_refused(
+    damage: str, clip_folder: Path, tmp_path: Path, context: Callable[..., FitContext]
+) -> None:
+    encoder, folder = clip(clip_folder, epochs=0, towers="image", last_layers=0), tmp_path / "towers"
+    encoder.fit_towers(TRAIN, DEV, context())
+    encoder.save_towers(folder)
+    weights, name = folder / "towers.safetensors", "image.visual_projection.weight"
+    tensors = load_file(weights)
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "facts":
+        (folder / "towers.json").write_text("{")
+    elif damage == "bytes":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif damage == "shape":
+        save_file(tensors | {name: torch.zeros(3)}, weights)
+    else:
+        tensors[f"{name}s"] = tensors.pop(name)
+        save_file(tensors, weights)
+    fresh = clip(clip_folder)
     with pytest.raises(GenretError, match="fine-tuned"):
-        encoder.load_towers(folder, "key")
-        encoder.image_features([TRAIN.read[0]()])
+        fresh.load_towers(folder, "key")
+        fresh.image_features([TRAIN.read[0]()])
