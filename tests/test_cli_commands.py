@@ -22,6 +22,7 @@ from genret.settings import Settings
 TOYS = '''
 """What a module says of itself."""
 import genret
+from pydantic import Field
 
 class Pictures(genret.Dataset):
     """Toy pictures, for tests.
@@ -31,7 +32,7 @@ class Pictures(genret.Dataset):
     class Config(genret.Config):
         path: str = "here"
         """Where they lie."""
-        size: int
+        size: int = Field(ge=1)
         """How large they are."""
     def records(self, split): return iter(())
     def read(self, record): return b""
@@ -368,8 +369,15 @@ def test_components(cli):
     assert (part["kind"], part["name"], part["origin"]) == ("dataset", "toy", "toys")
     assert part["summary"] == "Toy pictures, for tests." and part["error"] is None
     assert part["options"] == [
-        {"name": "path", "type": "str", "default": "here", "required": False, "meaning": "Where they lie."},
-        {"name": "size", "type": "int", "default": None, "required": True, "meaning": "How large they are."},
+        {"name": "path", "type": "str", "default": "here", "required": False, "bounds": "", "meaning": "Where they lie."},
+        {
+            "name": "size",
+            "type": "int",
+            "default": None,
+            "required": True,
+            "bounds": "at least 1",
+            "meaning": "How large they are.",
+        },
     ]
     page = cli("components", "datasets", "toy").stdout
     assert "Where they lie." in page and "required" in page

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from genret import hookspecs
 from genret.cli import build
-from genret.cli.describe import _json_of, _type_name
+from genret.cli.describe import _json_of, _type_name, bounds_of
 from genret.cli.state import State
 from genret.plugins import load_plugins
 from genret.recipe import PlainOptions
@@ -32,12 +32,12 @@ DOCUMENTS = [
     *sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("plugins/*/README.md")),
     *sorted(ROOT.glob("recipes/**/*.yaml")),
 ]  # fmt: skip
-OURS = ("genret", "starter")
+OURS = ("genret", "fsq", "margin", "random", "starter")
 """Plugins whose components the documents describe."""
 GENERATED = "<!-- options: generated from the code by `python tests/test_docs.py` -->\n"
 
-needs_starter = pytest.mark.skipif(
-    find_spec("genret_starter") is None, reason="plugins/genret-starter is not installed"
+needs_plugins = pytest.mark.skipif(
+    any(find_spec(f"genret_{name}") is None for name in OURS[1:]), reason="not all of plugins/* are installed"
 )
 
 
@@ -189,6 +189,9 @@ def rows(model: type[BaseModel], prefix: str = "") -> Iterator[Row]:
         meaning = " ".join((field.description or "").split())
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         if len(inner) == 1:
+            if type(None) in get_args(field.annotation):
+                shown = "null" if default is None else "{}"
+                yield Row(f"{prefix}{name}", "options or null", f"`{shown}`", meaning)
             yield from (with_default(row, default, f"{prefix}{name}.") for row in rows(inner[0], f"{prefix}{name}."))
         elif inner:
             kinds = [str(part.model_fields["type"].default) for part in inner]
@@ -198,7 +201,10 @@ def rows(model: type[BaseModel], prefix: str = "") -> Iterator[Row]:
                 yield from (row._replace(option=f"{row.option} ({kind})") for row in own)
         else:
             shown = "required" if field.is_required() else as_code(_json_of(default))
-            yield Row(f"{prefix}{name}", _type_name(field.annotation).replace(" | ", " or "), shown, meaning)
+            kind = ", ".join(
+                part for part in (_type_name(field.annotation).replace(" | ", " or "), bounds_of(field)) if part
+            )
+            yield Row(f"{prefix}{name}", kind, shown, meaning)
 
 
 def is_model(part: Any) -> bool:
@@ -237,13 +243,13 @@ def generated() -> str:
     return "\n".join(parts)
 
 
-@needs_starter
+@needs_plugins
 def test_option_tables_are_those_of_the_code() -> None:
     _, marker, stored = read("docs/recipes.md").partition(GENERATED)
     assert marker and stored.strip() == generated().strip(), "run: python tests/test_docs.py"
 
 
-@needs_starter
+@needs_plugins
 def test_every_option_has_a_meaning() -> None:
     for line in generated().splitlines():
         assert not line.endswith("|  |"), f"no docstring beneath the option: {line}"

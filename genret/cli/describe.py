@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from genret.errors import GenretError, UnknownName
 from genret.registry import KINDS, Registries
@@ -19,6 +20,8 @@ class Option(NamedTuple):
     type: str
     default: Any
     required: bool
+    bounds: str
+    """What a value has to keep to, e.g. `1 to 65536`; empty: nothing."""
     meaning: str
 
 
@@ -40,11 +43,13 @@ class Description(NamedTuple):
         from rich.text import Text
 
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for column in ("option", "type", "default", "meaning"):
+        for column in ("option", "type", "default", "bounds", "meaning"):
             table.add_column(column, overflow="fold")
         for option in self.options:
             default = "required" if option.required else json.dumps(option.default, ensure_ascii=False)
-            table.add_row(Text(option.name), Text(option.type), Text(default), Text(option.meaning))
+            table.add_row(
+                Text(option.name), Text(option.type), Text(default), Text(option.bounds), Text(option.meaning)
+            )
         head = Text(f"{self.kind} {self.name} ({self.origin})", style="bold")
         return Group(head, Text(self.summary), *([table] if self.options else [Text("It has no options.")]))
 
@@ -84,17 +89,49 @@ def _options(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
         models = [part for part in (field.annotation, *get_args(field.annotation)) if _is_model(part)]
         if len(models) == 1:
             given = default if isinstance(default, BaseModel) else None
+            if type(None) in get_args(field.annotation):
+                yield Option(path, "options | null", None if given is None else {}, False, "", meaning)
             for option in _options(models[0], f"{path}."):
                 inner = option.name.removeprefix(f"{path}.")
                 yield option if given is None else option._replace(default=_dig(given, inner), required=False)
         elif models:
             kinds = [str(part.model_fields["type"].default) for part in models]
-            yield Option(path, " | ".join(kinds), getattr(default, "type", None), field.is_required(), meaning)
+            yield Option(path, " | ".join(kinds), getattr(default, "type", None), field.is_required(), "", meaning)
             for kind, part in zip(kinds, models, strict=True):
                 own = (option for option in _options(part, f"{path}.") if option.name != f"{path}.type")
                 yield from (option._replace(name=f"{option.name} ({kind})") for option in own)
         else:
-            yield Option(path, _type_name(field.annotation), _json_of(default), field.is_required(), meaning)
+            kind, required = _type_name(field.annotation), field.is_required()
+            yield Option(path, kind, _json_of(default), required, bounds_of(field), meaning)
+
+
+def bounds_of(field: FieldInfo) -> str:
+    """`1 to 65536`, `above 0, below 1`, `at least 1`; for lists and texts what they hold, or how long they may be."""
+    rules: dict[str, Any] = {}
+    for rule in field.metadata:
+        for name in ("ge", "gt", "le", "lt", "multiple_of", "min_length", "max_length", "pattern"):
+            if (value := getattr(rule, name, None)) is not None:
+                rules[name] = value
+    said = []
+    if "ge" in rules and "le" in rules:
+        said.append(f"{rules.pop('ge')} to {rules.pop('le')}")
+    words = {
+        "ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}", "multiple_of": "a multiple of {}",
+        "min_length": "at least {} long", "max_length": "at most {} long", "pattern": "like {}",
+    }  # fmt: skip
+    said += [phrase.format(rules[name]) for name, phrase in words.items() if name in rules]
+    return ", ".join([*said, *(f"each {inner}" for inner in _bounds_inside(field.annotation))])
+
+
+def _bounds_inside(annotation: Any) -> Iterator[str]:
+    """Bounds of a list's items: `list[Annotated[int, Field(ge=2)]]`."""
+    for argument in get_args(annotation):
+        if get_origin(argument) is Annotated:
+            inner, *rules = get_args(argument)
+            if found := bounds_of(FieldInfo.from_annotation(Annotated[(inner, *rules)])):
+                yield found
+        else:
+            yield from _bounds_inside(argument)
 
 
 def _is_model(part: Any) -> bool:
@@ -124,9 +161,9 @@ def _type_name(annotation: Any) -> str:
         return "null"
     if arguments := get_args(annotation):
         origin = get_origin(annotation)
+        if origin is Annotated:
+            return _type_name(arguments[0])
         if isinstance(origin, type) and origin.__name__ not in ("Union", "UnionType"):
             return f"{origin.__name__}[{', '.join(_type_name(a) for a in arguments if a is not ...)}]"
-        if origin is not None and getattr(origin, "__name__", "") == "Annotated":
-            return _type_name(arguments[0])
         return " | ".join(_type_name(argument) for argument in arguments)
     return getattr(annotation, "__name__", str(annotation)).lower() if isinstance(annotation, type) else str(annotation)

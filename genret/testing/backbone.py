@@ -110,10 +110,10 @@ def check_tokens(checked: Checked, backbone: Backbone, scheme: Scheme) -> Tensor
     checked.expect(
         len({tuple(row) for row in tokens.tolist()}) == count, "tokens() gives different identifiers the same tokens"
     )
-    targets = tokens_with_end(backbone, scheme.identifiers, False)
-    for level in range(targets.shape[1]):
+    for level in range(tokens.shape[1] + 1):
         columns = backbone.level_tokens(level)
-        here = targets[:, level][targets[:, level] >= 0]
+        here = tokens[:, level : level + 1]
+        here = here[here >= 0]
         if level >= len(scheme.vokens.sizes):
             last = "after the last level" if scheme.vokens.sizes else "for identifiers of text"
             checked.expect(columns is None, f"level_tokens({level}) answers {last}; return None")
@@ -131,7 +131,7 @@ def check_tokens(checked: Checked, backbone: Backbone, scheme: Scheme) -> Tensor
         checked.expect(
             bool(torch.isin(here, columns.cpu()).all()), f"tokens() writes ids at level {level} that level_tokens lacks"
         )
-    return targets[: len(QUERIES)]
+    return tokens_with_end(backbone, scheme.identifiers, False)[: len(QUERIES)]
 
 
 def _logits(checked: Checked, backbone: Backbone, targets: Tensor) -> Tensor:

@@ -91,9 +91,13 @@ def check_fit(
         seeded(1000 + attempt)
         with checked.doing(f"fit() was called on {device}"):
             identifier.fit(world.train, losses, context(folder / f"fit-{attempt}", seed=7, device=device))
+        checked.expect(same(world.train.features, untouched), "fit() changes corpus.features in place; work on a copy")
         seeded(2000 + attempt)
         with checked.doing("identify() was called with the images of the fit"):
             found = identifier.identify(world.train)
+        checked.expect(
+            same(world.train.features, untouched), "identify() changes corpus.features in place; work on a copy"
+        )
         check_shapes(checked, identifier, found, len(world.train.features))
         if named is None or first is None:
             first, named = identifier, found
@@ -104,9 +108,6 @@ def check_fit(
                 "two fits with one seed give different identifiers; draw random numbers from a "
                 "torch.Generator().manual_seed(context.seed), or call torch.manual_seed(context.seed) first",
             )
-    checked.expect(
-        same(world.train.features, untouched), "fit() or identify() changes corpus.features in place; work on a copy"
-    )
     assert first is not None and named is not None
     return first, named
 

@@ -106,7 +106,7 @@ def _generator_world() -> LossWorld:
         Need(
             "needs_candidates",
             {"candidate_scores": None, "positive": None},
-            lambda b: {"candidate_scores": b.candidate_scores.flip(0), "positive": b.positive},
+            lambda b: {"candidate_scores": 1.5 * b.candidate_scores},
         ),
         Need(
             "needs_teacher",
@@ -210,7 +210,7 @@ def check_descent(checked: Checked, term: Loss, world: LossWorld) -> None:
     after = float(term(batch).detach())
     checked.expect(
         after < before,
-        f"{STEPS} steps of gradient descent take it from {before:.4g} to {after:.4g}; has it the wrong sign?",
+        f"{STEPS} steps of gradient descent take it from {before:.4g} to {after:.4g}; let its gradient lower it",
     )
 
 

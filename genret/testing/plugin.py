@@ -33,7 +33,10 @@ def check_plugin(plugin: ModuleType) -> list[str]:
 
 
 def check_recipe(path: Path | str | Sequence[Path], *plugins: ModuleType) -> None:
-    """The recipe, or the files that combine to one, is sound with the given plugins and those that are installed; `ContractError` lists its faults."""
+    """The recipe, or the files that combine to one, is sound; `ContractError` lists its faults.
+
+    It may use the given plugins, whether they are installed or not, and all that are installed.
+    """
     files = [path] if isinstance(path, Path | str) else list(path)
     loaded = load_plugins()
     try:

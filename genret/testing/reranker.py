@@ -41,6 +41,11 @@ def check_reranker(reranker: type[Reranker], /, *, beats_chance: bool = True, **
     checked.expect(
         all(key >= 0 for key in asked), "it reads the picture of key -1; rows of -1 are empty places, leave them out"
     )
+    untouched = candidates(drawn, [])
+    checked.expect(
+        all(torch.equal(getattr(given, name), getattr(untouched, name)) for name in ("rows", "features", "scores")),
+        "score() changes the candidates in place; work on a copy",
+    )
     alike(checked, one, given, scores, there)
     if beats_chance:
         best = scores.masked_fill(~there, -torch.inf).argmax(1)
@@ -96,14 +101,9 @@ def alike(checked: Checked, reranker: Reranker, given: Candidates, scores: Tenso
     def close(one: Tensor, other: Tensor) -> bool:
         return torch.allclose(one.float(), other.float(), atol=TOLERANCE, rtol=TOLERANCE)
 
-    untouched = given._replace(rows=given.rows.clone(), features=given.features.clone(), scores=given.scores.clone())
     again = score(checked, reranker, given)
     checked.expect(
         close(again[there], scores[there]), "score() differs from call to call; switch dropout off (module.eval())"
-    )
-    checked.expect(
-        all(torch.equal(getattr(given, name), getattr(untouched, name)) for name in ("rows", "features", "scores")),
-        "score() changes the candidates in place; work on a copy",
     )
     turned = given._replace(rows=given.rows.flip(1), features=given.features.flip(1), scores=given.scores.flip(1))
     checked.expect(

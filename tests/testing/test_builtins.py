@@ -50,7 +50,7 @@ OPTIONS: dict[str, Any] = {
     "identifier structured": {"branching": 4, "leaf_size": 4},
     "reranker itm": {"model": "{blip}", "bf16": False, "beats_chance": False},
 }
-"""By kind and name; `{fixture}` stands for the folder that it makes. Further settings of one component follow a slash."""
+"""By kind and name; `{fixture}` stands for the folder that it makes. Further settings follow a slash."""
 OPTIONS |= {
     "identifier rq / shared codebook": SIZES | {"hidden_width": 16, "train": FITTED, "shared_codebook": True},
     "identifier rq / free codes": SIZES | {"hidden_width": 16, "train": FITTED, "collisions": "nearest-free"},
@@ -87,5 +87,10 @@ def test_options_are_of_components_that_there_are() -> None:
 
 
 def test_the_kit_is_one_function_per_kind() -> None:
-    assert {f"check_{kind}" for kind in KINDS} | {"ContractError", "check_config", "check_plugin", "check_recipe"} == set(testing.__all__)
+    assert {f"check_{kind}" for kind in KINDS} | {
+        "ContractError",
+        "check_config",
+        "check_plugin",
+        "check_recipe",
+    } == set(testing.__all__)
     assert all((Path(testing.__file__).parent / f"{kind}.py").is_file() for kind in KINDS)
