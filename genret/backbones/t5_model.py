@@ -27,22 +27,21 @@ ARCHITECTURES: dict[str, Any] = {"t5": T5ForConditionalGeneration, "mt5": MT5For
 
 def small(options: Any, vocab_size: int) -> Any:
     """A random T5 v1.1 of the sizes that `T5Backbone.Config` gives, with embedding and head tied."""
-    return T5ForConditionalGeneration(
-        T5Config(
-            vocab_size=vocab_size,
-            d_model=options.d_model,
-            d_kv=options.d_model // options.num_heads,
-            d_ff=options.d_ff,
-            num_layers=options.num_layers,
-            num_decoder_layers=options.num_decoder_layers or max(1, options.num_layers),
-            num_heads=options.num_heads,
-            dropout_rate=0.1 if options.dropout is None else options.dropout,
-            feed_forward_proj="gated-gelu",
-            pad_token_id=0,
-            eos_token_id=1,
-            decoder_start_token_id=0,
-        )
+    config = T5Config(
+        vocab_size=vocab_size,
+        d_model=options.d_model,
+        d_kv=options.d_model // options.num_heads,
+        d_ff=options.d_ff,
+        num_layers=options.num_layers,
+        num_decoder_layers=options.num_decoder_layers or max(1, options.num_layers),
+        num_heads=options.num_heads,
+        dropout_rate=0.1 if options.dropout is None else options.dropout,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
     )
+    config.decoder_start_token_id = 0
+    return T5ForConditionalGeneration(config)
 
 
 def pretrained(folder: Path, dropout: float | None) -> tuple[Any, Any]:
