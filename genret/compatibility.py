@@ -75,6 +75,8 @@ def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
 
 def impossible(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str, ...], str]]:
     """Explicit wishes that the chosen parts cannot fulfil: key path and what to change."""
+    if recipe.rerank is not None and recipe.rerank.type == "reverse" and recipe.rerank.options.model is None:
+        yield from _needs_reverse(recipe, registries)
     if recipe.retriever != "generative" or recipe.identifier is None or recipe.backbone is None:
         return
     identifier: type[Identifier] = registries.identifier.get(recipe.identifier.type)
@@ -94,3 +96,21 @@ def impossible(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[s
     elif all(name in idle for name in wanted):
         reasons = "; ".join(f"{name} has no effect, {idle[name]}" for name in wanted)
         yield ("loss",), f"the generator has nothing to learn from: {reasons}; give loss.token a weight above 0"
+
+
+def _needs_reverse(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Reranking by the run's own log p(query | picture) needs a generator that learnt to write it."""
+    learnt = [
+        name
+        for name, config in recipe.loss.items()
+        if config.weight > 0
+        and registries.loss.get(name).needs_captions
+        and name not in idle_losses(recipe, registries)
+    ]
+    if recipe.retriever != "generative" or not learnt:
+        yield (
+            ("rerank",),
+            "reverse asks the run's own generator for log p(query | picture), which it does not learn here; give "
+            "loss.reverse a weight above 0 (with a backbone that reads image vectors), or name a captioner as "
+            "rerank.model",
+        )

@@ -74,6 +74,17 @@ def test_impossible_wishes_are_refused(swapped: Callable[..., Recipe], overrides
     assert said in str(refused.value)
 
 
+def test_reverse_reranking_needs_a_generator_that_learnt_it(
+    swapped: Callable[..., Recipe], registries: Registries
+) -> None:
+    learns = "loss.reverse={weight: 1}"
+    assert notes(swapped("rerank=reverse", learns), registries) == []
+    swapped("rerank={type: reverse, model: some/captioner}")
+    for overrides in (("rerank=reverse",), ("rerank=reverse", learns, "backbone=llama"), ("retriever=two-tower",)):
+        with pytest.raises(RecipeError, match=r"rerank: reverse asks the run's own generator"):
+            swapped("rerank=reverse", *overrides)
+
+
 def test_pseudo_queries_need_their_protocol(swapped: Callable[..., Recipe], registries: Registries) -> None:
     (note,) = notes(swapped("pseudo_queries.file=made.jsonl"), registries)
     assert note == "pseudo_queries has no effect under protocol inductive"
