@@ -75,7 +75,7 @@ def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
 
 def impossible(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str, ...], str]]:
     """Explicit wishes that the chosen parts cannot fulfil: key path and what to change."""
-    if recipe.rerank is not None and recipe.rerank.type == "reverse" and recipe.rerank.options.model is None:
+    if recipe.rerank is not None and recipe.rerank.type == "reverse" and getattr(recipe.rerank.options, "model", None) is None:
         yield from _needs_reverse(recipe, registries)
     if recipe.retriever != "generative" or recipe.identifier is None or recipe.backbone is None:
         return

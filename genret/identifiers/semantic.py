@@ -22,8 +22,7 @@ from genret import interfaces, stored
 from genret.errors import GenretError
 from genret.identifiers.known import texts_of
 from genret.interfaces import Corpus, FitContext, Identifier, Identifiers, Loss
-
-CHUNK = 1024
+from genret.nearest_captions import nearest_captions
 
 
 class Captioned(NamedTuple):
@@ -111,15 +110,10 @@ class SemanticIdentifier(Identifier):
     def _described(self, fit: Captioned, corpus: Corpus) -> Iterator[list[str]]:
         """Of each new image, in order, the different captions of its nearest images, the best fitting first."""
         new = [row for row, image_id in enumerate(corpus.image_ids) if image_id not in self._row]
-        known_features = fit.features.float() if new else fit.features
-        for part in torch.tensor(new, dtype=torch.int64).split(CHUNK):
-            features = corpus.features[part].cpu().float()
-            nearest = (features @ known_features.T).topk(min(self.config.neighbours, len(known_features)), dim=1)
-            for vector, images in zip(features, nearest.indices.tolist(), strict=True):
-                captions = [caption for image in sorted(images) for caption in fit.of(image)]
-                fits = fit.text_features[captions].float() @ vector
-                ranked = fits.argsort(descending=True, stable=True).tolist()
-                yield list(dict.fromkeys(fit.texts[captions[place]] for place in ranked))
+        if new:
+            vectors, images = corpus.features[new].cpu().float(), fit.features.float()
+            found = nearest_captions(vectors, images, fit.text_features, fit.starts, self.config.neighbours)
+            yield from (list(dict.fromkeys(fit.texts[caption] for caption in captions)) for captions in found)
 
     def _fitted(self) -> Captioned:
         if self.captioned is None:

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from genret.errors import GenretError, one_line
 from genret.interfaces import Corpus
+from genret.nearest_captions import nearest_captions
 from genret.recipe import Protocol, PseudoQueries
 from genret.train.artifacts import content_key
 
-CHUNK = 1024
 MOST_LINE = 100_000
 """Characters of a line of a pseudo-query file; a longer one is no caption."""
 
@@ -106,24 +106,21 @@ def captions_of_neighbours(train: Corpus, searched: Corpus, options: PseudoQueri
     """Each searched image takes over, from its nearest training images, the captions that fit its own vector best."""
     if train.text_features is None or train.owners is None or not train.captions:
         raise GenretError("protocol transductive-pseudo makes captions from training captions, but there are none")
-    of_image: list[list[int]] = [[] for _ in train.image_ids]
-    for caption, owner in enumerate(train.owners.tolist()):
-        of_image[owner].append(caption)
+    order = train.owners.argsort(stable=True)
+    counts = torch.bincount(train.owners, minlength=len(train.features))
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    vectors, wordings = train.text_features[order], [train.captions[row] for row in order.tolist()]
     texts, owners, rows = list[str](), list[int](), list[int]()
-    count = min(options.neighbours, len(train.features))
-    for start in range(0, len(searched.features), CHUNK):
-        part = searched.features[start : start + CHUNK]
-        nearest = (part @ train.features.T).topk(count, dim=1).indices.tolist()
-        for place, images in enumerate(nearest):
-            found = torch.tensor([caption for image in images for caption in of_image[image]], dtype=torch.int64)
-            fits = (train.text_features[found] @ part[place]).argsort(descending=True, stable=True)
-            chosen = dict.fromkeys(train.captions[row] for row in found[fits].tolist())  # different wordings, in order
-            by_text = {train.captions[row]: row for row in reversed(found[fits].tolist())}
-            for text in list(chosen)[: options.per_image]:
-                texts.append(text)
-                owners.append(start + place)
-                rows.append(by_text[text])
-    return Captions(texts, owners, train.text_features[torch.tensor(rows, dtype=torch.int64)])
+    found = nearest_captions(searched.features, train.features, vectors, starts, options.neighbours)
+    for image, captions in enumerate(found):
+        different: dict[str, int] = {}
+        for caption in captions:
+            different.setdefault(wordings[caption], caption)
+        for text, row in list(different.items())[: options.per_image]:
+            texts.append(text)
+            owners.append(image)
+            rows.append(row)
+    return Captions(texts, owners, vectors[torch.tensor(rows, dtype=torch.int64)])
 
 
 def captions_from_file(
