@@ -22,6 +22,7 @@ from genret.train.candidates import synonyms_of, with_candidates
 from genret.train.generator import Development, Examples, fit_generator, recalls
 from genret.train.targets import Targets
 
+torch.set_num_threads(1)
 WORDS = ["dog", "cat", "car", "boy", "sea", "sun"]
 CAPTIONS = [f"a {one} and a {two}" for one in WORDS for two in WORDS]
 CODES = torch.tensor([[i, j] for i in range(6) for j in range(6)])
