@@ -35,6 +35,22 @@ def idle_losses(recipe: Recipe, registries: Registries) -> dict[str, str]:
     return idle
 
 
+def guessed(recipe: Recipe, registries: Registries) -> str | None:
+    """Why the searched images can only be guessed, if the identifiers say nothing of images that they do not know."""
+    if recipe.retriever != "generative" or recipe.identifier is None or recipe.protocol == "transductive-pseudo":
+        return None
+    name = recipe.identifier.type
+    identifier: type[Identifier] = registries.identifier.get(name)
+    if identifier.new_images == "described":
+        return None
+    if identifier.new_images == "refused" and recipe.protocol == "inductive":
+        return f"not applicable: under protocol inductive the searched pictures get no {name} identifiers at all"
+    return (
+        f"chance by construction: {name} identifiers say nothing of a picture, and under protocol {recipe.protocol} no "
+        "query for the searched ones is trained on"
+    )
+
+
 def notes(recipe: Recipe, registries: Registries) -> list[str]:
     """What is allowed but without effect, in plain sentences."""
     return list(_two_tower(recipe) if recipe.retriever == "two-tower" else _generative(recipe, registries))
@@ -61,12 +77,8 @@ def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
         rank = [name for name in recipe.loss if registries.loss.get(name).needs_candidates and name not in idle]
         if not any(recipe.loss[name].weight > 0 for name in rank):
             yield "train.rank_every and train.rank_from have no effect: no loss compares candidates"
-    if identifier.new_images != "described" and recipe.protocol != "transductive-pseudo":
-        yield (
-            f"identifier {recipe.identifier.type} says nothing of pictures that were not trained on, so under protocol "
-            f"{recipe.protocol} the searched ones can only be guessed; --set protocol=transductive-pseudo trains on "
-            "made-up captions of them, as GRACE does"
-        )
+    if (reason := guessed(recipe, registries)) is not None:
+        yield f"{reason}; --set protocol=transductive-pseudo trains on made-up captions of them, as GRACE does"
     if recipe.protocol != "transductive-pseudo" and recipe.pseudo_queries.file is not None:
         yield f"pseudo_queries has no effect under protocol {recipe.protocol}"
     if recipe.rerank is None and recipe.search.num_beams < 10:
@@ -75,7 +87,8 @@ def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
 
 def impossible(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str, ...], str]]:
     """Explicit wishes that the chosen parts cannot fulfil: key path and what to change."""
-    if recipe.rerank is not None and recipe.rerank.type == "reverse" and getattr(recipe.rerank.options, "model", None) is None:
+    rerank = recipe.rerank
+    if rerank is not None and rerank.type == "reverse" and getattr(rerank.options, "model", None) is None:
         yield from _needs_reverse(recipe, registries)
     if recipe.retriever != "generative" or recipe.identifier is None or recipe.backbone is None:
         return

@@ -49,9 +49,11 @@ def test_a_scheme_without_tokenizer_and_teacher(swapped: Callable[..., Recipe], 
     assert "loss.recon has no effect: identifier numeric trains no tokenizer" in said
     assert "loss.distill has no effect: identifier numeric cannot code vectors softly" in said
     assert "train.teacher_targets has no effect" in said
-    assert "under protocol inductive the searched ones can only be guessed" in said
+    assert "chance by construction: numeric identifiers say nothing of a picture" in said
+    said = "\n".join(notes(swapped("identifier=atomic"), registries))
+    assert "not applicable: under protocol inductive the searched pictures get no atomic identifiers" in said
     said = "\n".join(notes(swapped("identifier=numeric", "protocol=transductive-pseudo"), registries))
-    assert "guessed" not in said
+    assert "chance" not in said
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from genret.assemble import components, open_retriever, run_recipe
+from genret.compatibility import guessed
 from genret.evaluate.generated import forced_scores, leaves_of_images, search_beams
 from genret.evaluate.ledger import LedgerRow, Trace, ledger
 from genret.evaluate.metrics import CUTOFFS, Recalls, recalls
@@ -22,9 +23,8 @@ from genret.evaluate.ranks import DENSE_SEARCH, TWO_TOWER, beams, write_ranks
 from genret.evaluate.rerank import rerank, search_densely
 from genret.evaluate.tables import evaluation_tables
 from genret.evaluate.trec import write_qrels, write_run
-from genret.interfaces import Identifier, Identifiers
+from genret.interfaces import Identifiers
 from genret.quantize.rq import usage_statistics
-from genret.recipe import Recipe
 from genret.registry import Registries
 from genret.retrievers.dense import dense_ranks
 from genret.retrievers.generative import GenerativeRetriever, IndexedTrie, by_image, index_trie
@@ -101,15 +101,13 @@ def evaluate(
         return Evaluation(*facts, None, recalls(ranks), None, by_width, dense, None, None, [], None, None, before)
     assert isinstance(retriever, GenerativeRetriever)
     widths = list(num_beams) or [recipe.search.num_beams]
-    remark = _remark(retriever.identifier, recipe)
+    remark = guessed(recipe, registries)
     named, identifiers = by_image(retriever.catalog.read_identifiers(split=question.split))
     if not len(named):
         nothing = dict.fromkeys(map(str, CUTOFFS))
         by_width = dict.fromkeys(widths, nothing)
         found = recalls(two_tower)
-        return Evaluation(
-            *facts, widths[-1], nothing, nothing, by_width, found, None, None, [], None, f"not applicable: {remark}"
-        )
+        return Evaluation(*facts, widths[-1], nothing, nothing, by_width, found, None, None, [], None, remark)
     index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), recipe.search.end_symbol)
     leaf_table = leaves_of_images(index, len(question.keys))
     searched = {width: search_beams(retriever, question, index, leaf_table, width, ui) for width in widths}
@@ -144,20 +142,6 @@ def evaluate(
         _statistics(identifiers, index, retriever.identifier.vokens.sizes),
         remark,
         recalls(main.image_ranks, num_beams=widths[-1]) if reranks else None,
-    )
-
-
-def _remark(identifier: Identifier, recipe: Recipe) -> str | None:
-    """What the scheme cannot do for pictures that it was not fitted on, where the searched ones were not."""
-    if identifier.new_images == "described" or recipe.protocol == "transductive-pseudo":
-        return None
-    assert recipe.identifier is not None
-    name = recipe.identifier.type
-    if identifier.new_images == "refused" and recipe.protocol == "inductive":
-        return f"under protocol inductive the searched pictures get no {name} identifiers, which only training gives"
-    return (
-        f"chance by construction: {name} identifiers say nothing of a picture, and under protocol {recipe.protocol} no "
-        "query for the searched ones was trained on"
     )
 
 

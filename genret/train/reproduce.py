@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from genret.compatibility import guessed
 from genret.errors import RecipeError, UsageError
 from genret.evaluate.compare import PairedTest, difference
 from genret.evaluate.metrics import CUTOFFS
@@ -88,7 +89,8 @@ def lines_of(
                 faults |= {f"{row.name}: {fault}": None for fault in error.faults}
             else:
                 label = slug(f"{row.name}_{found[0].protocol}")
-                lines.append(Line(row, found[0].protocol, Row(label, found, row.beams)))
+                left_out = guessed(found[0], registries)  # a training would only tell what is known beforehand
+                lines.append(Line(row, found[0].protocol, Row(label, found, row.beams, left_out)))
     if faults:
         raise RecipeError(faults)
     return lines
@@ -255,7 +257,7 @@ def _pair_lines(pairs: dict[tuple[str, str, str], list[Sign]]) -> Iterator[str]:
 def _ours(result: RowResult, measure: str) -> str:
     figure = result.figures.get(measure)
     if figure is None:
-        return "n/a" if any(one.found is None for one in result.outcomes) else "–"
+        return "n/a" if result.row.left_out or any(one.found is None for one in result.outcomes) else "–"
     return text_of(figure, measure)
 
 

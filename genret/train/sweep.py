@@ -35,6 +35,13 @@ class Row(NamedTuple):
     """One for each seed"""
     num_beams: int | None = None
     """Evaluated with so many beams instead of the recipe's: widths of one run share its training"""
+    left_out: str | None = None
+    """Why there is nothing to run; the row is shown without figures"""
+
+    @property
+    def wanted(self) -> list[Recipe]:
+        """What has to be run."""
+        return [] if self.left_out is not None else self.recipes
 
 
 class Cell(NamedTuple):
@@ -66,6 +73,8 @@ class RowResult(NamedTuple):
     @property
     def remark(self) -> str | None:
         """Why figures are missing or what they cannot say; a failed run's reason."""
+        if self.row.left_out is not None:
+            return self.row.left_out
         if self.failures:
             return "; ".join(dict.fromkeys(f"failed: {failure.reason}" for failure in self.failures))
         return next((one.remark for one in self.outcomes if one.remark), None)
@@ -122,7 +131,7 @@ class Sweep:
         """Each run once, in the order in which it is first needed, with all widths that are asked of it."""
         cells: dict[str, Cell] = {}
         for row in rows:
-            for recipe in row.recipes:
+            for recipe in row.wanted:
                 key = key_of(recipe)
                 if key not in cells:
                     there = sorted(path for path in self.out.glob(f"*-{key}") if path.is_dir())
@@ -161,7 +170,7 @@ class Sweep:
             _drop_all_but_figures(cell.folder)
 
     def _result(self, row: Row, cells: dict[str, Cell], failed: dict[str, Failure]) -> RowResult:
-        keys = [key_of(recipe) for recipe in row.recipes]
+        keys = [key_of(recipe) for recipe in row.wanted]
         done = [cells[key].folder for key in keys if key not in failed]
         outcomes = [read_outcome(folder, self.registries, num_beams=row.num_beams) for folder in done]
         seconds = [sum(summary(folder)["seconds"].values()) for folder in done]
