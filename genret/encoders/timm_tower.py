@@ -101,7 +101,10 @@ class TimmImageTower(ImageTower):
             model = timm.create_model(name, pretrained=c.pretrained, pretrained_cfg_overlay=overlay, **arguments)
             data = timm.data.resolve_model_data_config(model)
         self._preprocess = from_timm(data, c.image_size, f"the timm model '{c.model}'").with_resize(c.resize)
-        return model.to(memory_format=torch.channels_last)
+        for parameter in model.parameters():
+            if parameter.ndim == 4:  # all at once fails where there is a three-dimensional convolution
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        return model
 
     def forward(self, inputs: Tensor) -> Tensor:
         if not self.config.stages:

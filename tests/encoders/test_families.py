@@ -34,6 +34,7 @@ TIMM = {
     "vit_small_patch14_dinov2": 98, "vit_small_patch16_dinov3": 96, "convnext_atto": 64, "efficientnet_b0": 64,
     "mobilenetv3_small_050": 64, "swin_tiny_patch4_window7_224": 128, "deit_tiny_distilled_patch16_224": 96,
     "eva02_tiny_patch14_224": 98, "regnetx_002": 64, "mobilevit_xxs": 64, "pvt_v2_b0": 64, "test_maxvit": 160,
+    "lambda_resnet26rpt_256": 256,
 }  # fmt: skip
 
 
