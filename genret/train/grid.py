@@ -18,6 +18,9 @@ BEAMS = "search.num_beams"
 """The key whose values share one training: a run is evaluated at several widths."""
 SEED = "train.seed"
 
+_NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""What JSON may hold as it is and YAML not, or takes for a line break."""
+
 Settings = dict[str, Any]
 """Values by key path."""
 
@@ -65,7 +68,12 @@ def settings_of(axes: Sequence[Axis]) -> list[Settings]:
 
 def override(key: str, value: Any) -> str:
     """As `--set` takes it."""
-    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+    text = json.dumps(value, ensure_ascii=False)
+    return f"{key}={_NOT_YAML.sub(_escaped, text)}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def label(settings: Settings) -> str:

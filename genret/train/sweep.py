@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from genret.errors import GenretError
-from genret.evaluate.outcome import Figure, NotMeasured, Outcome, figures, over_seeds, read_outcome, summary, two_tower
+from genret.evaluate.outcome import (
+    MEASURES,
+    Figure,
+    NotMeasured,
+    Outcome,
+    figures,
+    over_seeds,
+    read_outcome,
+    summary,
+    two_tower,
+)
 from genret.evaluate.run import evaluate
 from genret.recipe import Recipe, load_recipe
 from genret.registry import Registries
@@ -68,7 +78,7 @@ class RowResult(NamedTuple):
 
     @property
     def figures(self) -> dict[str, Figure | None]:
-        return figures(self.outcomes) if self.outcomes else {}
+        return figures(self.outcomes) if self.outcomes else dict.fromkeys(MEASURES)
 
     @property
     def remark(self) -> str | None:

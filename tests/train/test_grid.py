@@ -16,7 +16,7 @@ from genret.errors import UsageError
 from genret.plain_yaml import _Dumper
 from genret.train.grid import Axis, label, override, parse_axes, parse_axis, settings_of, shown
 
-WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Co", "Cn"], exclude_characters="\ufeff"), max_size=12)
+WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 SCALARS = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | WORDS
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3), max_leaves=8
@@ -26,7 +26,7 @@ VALUES = st.recursive(
 @given(st.lists(VALUES, min_size=1, max_size=5, unique_by=lambda value: json.dumps(value, sort_keys=True)))
 def test_commas_inside_of_values_do_not_split_them(values: list[object]) -> None:
     """Every way in which YAML can write a value on one line: as JSON does, and as `dump` does."""
-    as_json = ",".join(json.dumps(value, ensure_ascii=False) for value in values)
+    as_json = ",".join(override("", value)[1:] for value in values)
     assert parse_axis(f"a.b={as_json}") == Axis("a.b", values)
     assert parse_axis(f"a.b={dump_flow(values)}") == Axis("a.b", values)
 
