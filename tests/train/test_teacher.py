@@ -58,6 +58,8 @@ def test_what_it_writes_has_its_own_frequencies(identifier):
 
 
 def test_schemes_that_cannot_hesitate_are_refused(identifier):
-    identifier.vokens = Vokens()
+    class Wordless(RQIdentifier):
+        vokens = Vokens()
+
     with pytest.raises(UsageError, match=r"loss\.distill"):
-        teacher_of(identifier, 0.1)
+        teacher_of(Wordless(identifier.config), 0.1)
