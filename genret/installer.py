@@ -127,7 +127,11 @@ def _run(command: list[str], say: Say) -> None:
 def _is_path(word: str) -> bool:
     if word.endswith(".py"):  # never to be looked for in an index
         return True
-    return (os.sep in word and "://" not in word and " @ " not in word) or word in (".", "..") or (Path(word) / "pyproject.toml").is_file()
+    return (
+        (os.sep in word and "://" not in word and " @ " not in word)
+        or word in (".", "..")
+        or (Path(word) / "pyproject.toml").is_file()
+    )
 
 
 def _folder(path: Path) -> Wanted:

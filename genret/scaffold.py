@@ -58,11 +58,19 @@ def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> P
         f"{names.module}/{kind}.py": (TEMPLATES / f"{kind}.py").read_text(encoding="utf-8"),
         f"tests/test_{names.module}.py": TESTS,
     }
+    checks = ", ".join(sorted([f"check_{kind}", "check_plugin", "check_recipe"]))
     words = {
-        "{KIND}": kind, "{HOOK}": hook, "{SLOT}": _slot(kind, names.name), "{PACKAGE}": names.package,
-        "{MODULE}": names.module, "{NAME}": names.name, "{CLASS}": f"{names.camel}{kind.capitalize()}",
-        "Example": names.camel, "example": names.name,
-    }  # fmt: skip
+        "{KIND}": kind,
+        "{HOOK}": hook,
+        "{SLOT}": _slot(kind, names.name),
+        "{PACKAGE}": names.package,
+        "{CLASS}": f"{names.camel}{kind.capitalize()}",
+        "{MODULE}": names.module,
+        "{NAME}": names.name,
+        "{CHECKS}": checks,
+        "Example": names.camel,
+        "example": names.name,
+    }
     for path, text in files.items():
         for word, meaning in words.items():
             text = text.replace(word, meaning)
@@ -81,7 +89,7 @@ def _recipe_line(kind: str, name: str) -> tuple[str, str]:
     if kind == "loss":
         return "  token: {weight: 1}\n", f"  token: {{weight: 1}}\n  {name}: {{weight: 1}}\n"
     key = "rerank" if kind == "reranker" else kind
-    (line,) = re.findall(rf"^{key}: .*\n(?:  .*\n)*", RECIPE, re.MULTILINE)
+    (line,) = re.findall(rf"^{key}:.*\n(?:  .*\n)*", RECIPE, re.MULTILINE)
     return line, f"{key}: {name}\n"
 
 
@@ -145,7 +153,7 @@ TESTS = '''\
 from pathlib import Path
 
 import pytest
-from genret.testing import check_{KIND}, check_plugin, check_recipe
+from genret.testing import {CHECKS}
 
 import {MODULE}
 from {MODULE}.{KIND} import {CLASS}

@@ -369,7 +369,14 @@ def test_components(cli):
     assert (part["kind"], part["name"], part["origin"]) == ("dataset", "toy", "toys")
     assert part["summary"] == "Toy pictures, for tests." and part["error"] is None
     assert part["options"] == [
-        {"name": "path", "type": "str", "default": "here", "required": False, "bounds": "", "meaning": "Where they lie."},
+        {
+            "name": "path",
+            "type": "str",
+            "default": "here",
+            "required": False,
+            "bounds": "",
+            "meaning": "Where they lie.",
+        },
         {
             "name": "size",
             "type": "int",

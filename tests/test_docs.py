@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
 import subprocess
-import textwrap
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import Any, NamedTuple, get_args
 import pytest
 from pydantic import BaseModel
 
-from genret import hookspecs
+import genret
+from genret import hookspecs, testing
 from genret.cli import build
 from genret.cli.describe import _json_of, _type_name, bounds_of
 from genret.cli.state import State
 from genret.plugins import load_plugins
+from genret.provenance import COMPANIONS
 from genret.recipe import PlainOptions
 from genret.registry import KINDS
 from genret.settings import Settings
@@ -69,7 +71,7 @@ def test_file_map_lists_every_file() -> None:
             listed.add(folder + name)
     there = {path.relative_to(ROOT / "genret").as_posix() for path in (ROOT / "genret").rglob("*.py")}
     # docstring-only files need no line
-    there = {name for name in there if not (name.endswith("/__init__.py") and name != "cli/__init__.py")}
+    there = {name for name in there if not name.endswith("/__init__.py") or name.startswith(("cli/", "testing/"))}
     assert listed == there, f"missing: {sorted(there - listed)}, stale: {sorted(listed - there)}"
 
 
@@ -113,10 +115,15 @@ def test_recipes_and_documents_that_are_named_exist() -> None:
 
 # ------------------------------------------------------------------------------------------------ commands, hooks
 def commands() -> dict[str, Any]:
+    """Every command by its words: `train`, `plugins`, `plugins new`."""
     import typer.main
 
     settings = Settings(plugins="")
-    return typer.main.get_command(build(State(settings, load_plugins((), settings)))).commands  # type: ignore[attr-defined]
+    program = typer.main.get_command(build(State(settings, load_plugins((), settings))))
+    found = dict(program.commands)  # type: ignore[attr-defined]
+    for name, command in list(found.items()):
+        found |= {f"{name} {inner}": below for inner, below in getattr(command, "commands", {}).items()}
+    return found
 
 
 def test_every_command_and_option_is_documented() -> None:
@@ -136,6 +143,8 @@ def test_examples_name_commands_and_options_that_exist() -> None:
         text = document.read_text(encoding="utf-8").replace("\\\n", " ")
         for words in re.findall(r"(?:^|[`#/ ])genret ([a-z]+(?: [^`\n&#]*)?)", text, re.MULTILINE):
             name, _, rest = words.partition(" ")
+            if (first := f"{name} {rest.partition(' ')[0]}") in known:
+                name, rest = first, rest.partition(" ")[2]
             if rest and name in known:
                 options = {option for parameter in known[name].params for option in parameter.opts}
                 for option in re.findall(r"(?<=\s)--?[a-z][a-z-]*", f" {rest}"):
@@ -145,27 +154,56 @@ def test_examples_name_commands_and_options_that_exist() -> None:
 
 
 def test_every_hook_is_documented() -> None:
-    text = read("CONTRIBUTING.md")
-    for name in dir(hookspecs):
-        if name.startswith("register_"):
-            assert f"`{name}`" in text, name
-
-
-def test_the_example_plugin_works(tmp_path: Path) -> None:
-    import torch
-
-    from genret.interfaces import GeneratorBatch
-
-    (example,) = re.findall(
-        r"^ {7}import genret\n.*?\n(?=\n {0,3}\S)", read("CONTRIBUTING.md"), re.MULTILINE | re.DOTALL
+    """With its argument, in docs/plugins.md, and nothing but hooks that there are."""
+    told = dict(
+        re.findall(r"^\| `(register_\w+)` \| `(\w+)` \|", section(read("docs/plugins.md"), "Hooks"), re.MULTILINE)
     )
-    (tmp_path / "margin.py").write_text(textwrap.dedent(example))
-    plugins = load_plugins([tmp_path / "margin.py"], Settings(plugins="", home=tmp_path, strict_plugins=True))
-    loss = plugins.registries.loss.get("margin")
-    scores = torch.tensor([[-1.0, -3.0, -1.5], [-5.0, -1.0, -torch.inf]])
-    batch = GeneratorBatch(torch.empty(0), torch.empty(0), [], scores, torch.tensor([0, 1]))
-    # each row: the right one against itself (1), and what is nearer than the margin (0.5)
-    assert float(loss(loss.Config())(batch)) == pytest.approx((1 + 0 + 0.5 + 0 + 1 + 0) / 6)
+    real = {
+        name: ", ".join(inspect.signature(getattr(hookspecs, name)).parameters)
+        for name in dir(hookspecs)
+        if name.startswith("register_")
+    }
+    assert told == real
+
+
+def test_the_public_names_are_documented() -> None:
+    promised = section(read("docs/plugins.md"), "What is promised").partition("and those of")[0]
+    assert set(re.findall(r"`(\w+)`", promised)) - {"genret"} == set(genret.__all__)
+    kit = re.findall(r"^\| `(check_\w+)\(", section(read("docs/plugins.md"), "The conformance kit"), re.MULTILINE)
+    assert {*kit, "ContractError"} == set(testing.__all__)
+
+
+def test_what_components_have_to_have_is_what_is_abstract() -> None:
+    table = section(read("docs/plugins.md"), "What a component is")
+    for kind, base in KINDS.items():
+        (row,) = re.findall(rf"^\| `{base.__name__}` \|(.*?)\|(.*?)\|$", table, re.MULTILINE)
+        needed, optional = (set(re.findall(r"`(\w+)`", cell)) for cell in row)
+        assert base.__abstractmethods__ <= needed, kind  # type: ignore[attr-defined]
+        assert all(hasattr(base, name) for name in optional | (needed - {"stage", "tokenizer", "generator"})), kind
+
+
+def test_shipped_plugins_are_listed_tested_and_known() -> None:
+    """In docs/plugins.md, in the README's test command, and in the table that helps who lacks one."""
+    folders = {path.parent.name for path in ROOT.glob("plugins/*/pyproject.toml")}
+    text = section(read("docs/plugins.md"), "Shipped plugins")
+    (command,) = fenced(section(read("README.md"), "Tests"))
+    for folder in folders:
+        assert f"[{folder}](" in text and f"-e plugins/{folder}" in command, folder
+        assert list((ROOT / "plugins" / folder / "tests").glob("test_*.py")), "tests of its own"
+        assert (ROOT / "plugins" / folder / "README.md").is_file() and (ROOT / "plugins" / folder / "LICENSE").is_file()
+    assert set(COMPANIONS) == folders
+
+
+@needs_plugins
+def test_companions_register_what_the_core_believes() -> None:
+    registries = load_plugins((), Settings()).registries
+    for package, kinds in COMPANIONS.items():
+        origin = package.removeprefix("genret-")
+        mine = {
+            registry.kind: tuple(name for name in registry if registry.origin(name) == origin)
+            for registry in registries.all()
+        }
+        assert {kind: names for kind, names in mine.items() if names} == kinds
 
 
 def test_every_setting_is_documented() -> None:
