@@ -40,7 +40,8 @@ def test_every_row_is_a_sound_recipe(table: str, data: DataSet) -> None:
 def test_methods_keep_what_makes_them(data: DataSet) -> None:
     """The data set's recipe is written for AVG, and must not turn the others into it."""
     found = {line.of.name: line.row.recipes[0] for line in rows("table1", data, "protocol=inductive")}
-    assert len(found) == 8
+    ours = {"AVG, the paper's losses"} if data in ("emoji", "flickr8k") else set()  # elsewhere AVG's row is that
+    assert len(found) == 8 + len(ours) and ours <= set(found)
     for name, recipe in found.items():
         if name.startswith("GRACE"):
             assert recipe.identifier and recipe.identifier.type == name.removeprefix("GRACE ")
@@ -68,7 +69,7 @@ def test_rows_differ_as_they_say_and_share_what_they_do_not() -> None:
 
 def test_protocols() -> None:
     both = rows("table1", "emoji")
-    assert [line.protocol for line in both] == ["transductive-pseudo"] * 8 + ["inductive"] * 8
+    assert [line.protocol for line in both] == ["transductive-pseudo"] * 9 + ["inductive"] * 9
     assert {line.protocol for line in rows("table3", "emoji")} == {"inductive"}
 
 
