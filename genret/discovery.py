@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,20 +85,26 @@ class Memory:
             stored = {}
         self._facts: dict[str, Any] = stored if isinstance(stored, dict) else {}
 
-    def adds_commands(self, found: Found) -> bool | None:
-        """None: nothing is known of this plugin as it is now."""
+    def adds_commands(self, found: Found, beside: Sequence[Found]) -> bool | None:
+        """None: nothing is known of this plugin as it is now, or not `beside` these others."""
         fact = self._facts.get(_key(found))
         if not isinstance(fact, dict) or fact.get("source") != found.source:
+            return None
+        if not {_key(other) for other in beside} <= set(fact.get("beside") or ()):
             return None
         files = fact.get("files")
         if not isinstance(files, dict) or any(_stamp(path) != stamp for path, stamp in files.items()):
             return None
         return bool(fact.get("commands"))
 
-    def store(self, sound: Iterable[tuple[Found, bool]]) -> None:
-        """Keeps (plugin, whether it adds commands) for the next start. It is a convenience: a full disk is no error."""
+    def store(self, sound: Sequence[tuple[Found, bool]], beside: Sequence[Found]) -> None:
+        """Keeps (plugin, whether it adds commands) for the next start. It is a convenience: a full disk is no error.
+
+        `beside`: all that were found, whatever became of them.
+        """
+        keys = sorted(_key(found) for found in beside)
         facts = {
-            _key(found): {"source": found.source, "commands": commands, "files": _files(found)}
+            _key(found): {"source": found.source, "commands": commands, "files": _files(found), "beside": keys}
             for found, commands in sound
         }
         others = {key: fact for key, fact in self._facts.items() if not key.startswith(f"{sys.prefix}|")}

@@ -66,6 +66,7 @@ class Plugins:
         self._loaded: list[Plugin] = []
         self._failures: list[Failure] = []
         self._later: list[Found] = []
+        self._modules: dict[Found, Any] = {}
         self._strict = settings.strict_plugins
         self._manager = pluggy.PluginManager("genret")
         self._manager.add_hookspecs(hookspecs)
@@ -115,6 +116,35 @@ class Plugins:
                 plugin = next(plugin for plugin in self._loaded if plugin.name == impl.plugin_name)
                 self._fail(plugin.name, plugin.source, error, "its commands are left out: ")
 
+    def _add_all(self, found: list[Found], files: list[Found], settings: Settings) -> None:
+        """Adds all now, or those that may add commands now and the others when they are asked for.
+
+        Plugins may wait where every other one is as it was when last all were added and no name was taken twice: then
+        their order matters to none. One that can no longer be imported has no part in that.
+        """
+        memory = Memory(settings.plugins_dir / "known.json")
+        adds_commands = {plugin: memory.adds_commands(plugin, found) for plugin in found}
+        # what nothing is known of is imported here; of what cannot be, the failure is all that remains
+        there = [one for one in found if adds_commands[one] is not None or self._import(one)]
+        if all(adds_commands[plugin] is not None for plugin in there) and not files and not self._strict:
+            self._later = [plugin for plugin in there if not adds_commands[plugin]]
+            there = [plugin for plugin in there if adds_commands[plugin]]
+        before = len(self._failures)
+        for plugin in (*there, *files):
+            self._add(plugin)
+        if len(self._failures) == before and not files and not self._later:
+            hooks = {plugin.name: plugin.hooks for plugin in self._loaded}
+            memory.store([(plugin, "register_commands" in hooks[plugin.name]) for plugin in there], found)
+
+    def _import(self, found: Found) -> bool:
+        try:
+            with redirect_stdout(sys.stderr):  # standard output belongs to the command's answer
+                self._modules[found] = found.load()
+        except (Exception, SystemExit) as error:
+            self._fail(found.name, found.source, error)
+            return False
+        return True
+
     def _add(self, found: Found) -> None:
         try:
             if self._manager.has_plugin(found.name):
@@ -122,8 +152,9 @@ class Plugins:
                 raise UsageError(
                     f"a plugin of this name is already loaded from {other.source}; rename or remove one of them"
                 )
-            with redirect_stdout(sys.stderr):  # standard output belongs to the command's answer
-                plugin = found.load()
+            if found not in self._modules and not self._import(found):
+                return
+            plugin = self._modules[found]
             hooks = self._checked_hooks(plugin)
             self._manager.register(plugin, name=found.name)
             self._take_in(plugin, found)
@@ -203,17 +234,7 @@ def load_plugins(extra_files: Iterable[Path | str] = (), settings: Settings | No
                 missing = UsageError(f"GENRET_PLUGINS names it but it is not installed{did_you_mean(name, names)}")
                 plugins._fail(name, "GENRET_PLUGINS", missing)
         found = [plugin for plugin in found if plugin.name in wanted]
-    files = [one_file(Path(path)) for path in extra_files]
-    memory = Memory(settings.plugins_dir / "known.json")
-    known = [None] if files or settings.strict_plugins else [memory.adds_commands(plugin) for plugin in found]
-    if None not in known:  # as it was last time: all are sound and no name is taken twice, so order matters to none
-        plugins._later = [plugin for plugin, commands in zip(found, known, strict=True) if not commands]
-        found = [plugin for plugin, commands in zip(found, known, strict=True) if commands]
-    for plugin in (*found, *files):
-        plugins._add(plugin)
-    if None in known and not files and not plugins._failures:
-        hooks = {plugin.name: plugin.hooks for plugin in plugins._loaded}
-        memory.store((plugin, "register_commands" in hooks[plugin.name]) for plugin in found)
+    plugins._add_all(found, [one_file(Path(path)) for path in extra_files], settings)
     return plugins
 
 

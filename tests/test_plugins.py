@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from genret import discovery
 from genret.errors import GenretError
 from genret.plugins import Plugins, load_plugins
+from genret.provenance import remember_run
 from genret.settings import Settings
 
 GOOD = """
@@ -66,8 +68,20 @@ BROKEN = {
     "syntax": ("def (", "SyntaxError"),
     "package": ("import no_such_package_anywhere", "needs the package 'no_such_package_anywhere'"),
     "signature": (
+        "import genret\n@genret.hookimpl\ndef register_losses(registre): pass\n",
+        "the hook register_losses has no argument 'registre'; write: def register_losses(register)",
+    ),
+    "one argument more": (
         "import genret\n@genret.hookimpl\ndef register_losses(register, surprise): pass\n",
-        "surprise",
+        "no argument 'surprise'; write: def register_losses(register)",
+    ),
+    "no argument": (
+        "import genret\n@genret.hookimpl\ndef register_commands(): pass\n",
+        "the hook register_commands takes no argument and so adds nothing; write: def register_commands(cli)",
+    ),
+    "unmarked": (
+        GOOD.format(name="marked") + "\ndef register_encoders(register): pass\n",
+        "the function register_encoders lacks @genret.hookimpl above it",
     ),
     "misspelt": (
         "import genret\n@genret.hookimpl\ndef register_loses(register): pass\n",
@@ -98,6 +112,8 @@ def test_a_broken_plugin_is_left_out_alone(home, capsys, name):
     (failure,) = loaded.failures
     assert failure.name == name and failure.source == str(path) and reason in failure.reason
     assert "Traceback" in failure.traceback or "SyntaxError" in failure.traceback
+    capsys.readouterr()
+    load(home)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert sum(f"plugin '{name}'" in line for line in printed.err.splitlines()) == 1
@@ -162,3 +178,142 @@ def test_installed_plugins_come_by_entry_points(home, tmp_path, monkeypatch):
 def test_missing_file_is_a_failure(home, tmp_path):
     (failure,) = load(home, tmp_path / "absent.py").failures
     assert "there is no file" in failure.reason
+
+
+# ------------------------------------------------------------------------------------------------ who waits
+COUNTS = """
+import genret, pathlib
+with open({log!r}, "a") as log: log.write("{name} ")
+@genret.hookimpl
+def register_losses(register): register("{name}", "somewhere:Loss")
+"""
+WITH_COMMAND = """
+@genret.hookimpl
+def register_commands(cli):
+    @cli.command()
+    def hello(): ...
+"""
+
+
+@pytest.fixture
+def imports(home):
+    """Writes plugins that say when they are imported; the returned function tells which were, since the last call."""
+    log = home / "imports.txt"
+    log.touch()
+
+    def since() -> str:
+        text = log.read_text()
+        log.write_text("")
+        return text.strip()
+
+    since.text = lambda name: COUNTS.format(log=str(log), name=name)
+    return since
+
+
+def test_sound_plugins_without_commands_are_imported_when_they_are_asked_for(home, imports):
+    write(home, "plain", imports.text("plain"))
+    write(home, "teller", imports.text("teller") + WITH_COMMAND)
+    load(home)
+    assert imports() == "plain teller", "the first time nothing is known"
+    again = load(home)
+    assert imports() == "teller"
+    assert [plugin.name for plugin in again.loaded] == ["genret", "teller", "plain"] and imports() == "plain"
+    assert {"plain", "teller"} <= set(again.registries.loss.names())
+    assert load(home, strict_plugins=True).loaded and imports() == "plain teller"
+
+
+def test_a_changed_plugin_is_imported_at_once(home, imports):
+    write(home, "one", imports.text("one"))
+    write(home, "two", imports.text("two"))
+    load(home)
+    imports()
+    write(home, "two", imports.text("two") + WITH_COMMAND)
+    load(home)
+    assert set(imports().split()) == {"one", "two"}, "and so are the others: names may clash now"
+    load(home)
+    assert imports() == "two"
+    write(home, "three", imports.text("three"))
+    load(home)
+    assert set(imports().split()) == {"one", "two", "three"}
+
+
+def test_a_plugin_that_cannot_be_imported_does_not_keep_the_others_from_waiting(home, imports, capsys):
+    write(home, "sound", imports.text("sound"))
+    write(home, "broken", "raise RuntimeError('boom')")
+    load(home)
+    imports()
+    capsys.readouterr()
+    again = load(home)
+    assert imports() == "" and "'broken' left out: RuntimeError: boom" in capsys.readouterr().err
+    assert [failure.name for failure in again.failures] == ["broken"] and "sound" in again.registries.loss
+
+
+def test_a_taken_name_is_decided_alike_at_every_start(home, imports):
+    write(home, "a_first", imports.text("same"))
+    write(home, "b_second", imports.text("same"))
+    for _ in range(3):
+        loaded = load(home)
+        assert loaded.registries.loss.origin("same") == "a_first"
+        assert [failure.name for failure in loaded.failures] == ["b_second"]
+
+
+def test_what_was_sound_alone_is_not_trusted_beside_others(home, imports):
+    write(home, "a", imports.text("same"))
+    write(home, "b", imports.text("same") + WITH_COMMAND)
+    load(home, plugins="a")
+    load(home, plugins="b")
+    assert load(home).registries.loss.origin("same") == "a"
+
+
+def test_nothing_is_written_where_nothing_is_installed(home):
+    load(home)
+    assert not list((home / "plugins").iterdir())
+
+
+def test_a_torn_or_read_only_memory_is_no_error(home, imports, monkeypatch):
+    write(home, "one", imports.text("one"))
+    (home / "plugins" / "known.json").write_text('{"torn')
+    assert "one" in load(home).registries.loss
+
+    def full(*given, **more):
+        raise OSError("no space left")
+
+    write(home, "two", imports.text("two"))
+    monkeypatch.setattr(Path, "replace", full)
+    assert "two" in load(home).registries.loss
+
+
+# ------------------------------------------------------------------------------------------------ who could help
+def test_a_missing_companion_is_named(home):
+    with pytest.raises(
+        GenretError, match=r"unknown dataset 'emoji'; .*it comes with a plugin: genret install .*genret-starter"
+    ):
+        load(home).registries.dataset.get("emoji")
+    with pytest.raises(GenretError, match=r"genret install .*genret-starter"):
+        load(home).registries.resolve_weights("starter:minilm")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("genret-gone 1.2", r"the plugin 'gone' \(genret-gone 1.2\): genret install genret-gone"),
+        ("/x/gone.py", r"the plugin 'gone', the file /x/gone.py: name it by --plugin FILE"),
+        (None, "the plugin 'gone'"),
+    ],
+)
+def test_a_run_remembers_its_plugins(home, tmp_path, source, said):
+    noted = {"components": {"identifier lost": "gone", "backbone t5": "genret"}, "plugins": {"gone": source}}
+    (tmp_path / "environment.json").write_text(json.dumps(noted))
+    registries = load(home).registries
+    remember_run(tmp_path, registries)
+    with pytest.raises(GenretError, match=f"unknown identifier 'lost'.*when the run was made it came from {said}"):
+        registries.identifier.get("lost")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"components": 3}', '{"components": {"x": 1, "y z": 2}}'])
+def test_runs_without_such_notes_say_nothing(home, tmp_path, text):
+    (tmp_path / "environment.json").write_text(text)
+    registries = load(home).registries
+    remember_run(tmp_path, registries)
+    with pytest.raises(GenretError, match="unknown identifier 'lost'"):
+        registries.identifier.get("lost")
