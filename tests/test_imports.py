@@ -20,7 +20,7 @@ ROOT = Path(genret.__file__).parent
 LAYERS = [
     {"errors", "plain_yaml"},
     {"interfaces", "settings"},
-    {"loop", "hub", "precision", "stored", "faults", "draft", "registry", "hookspecs", "discovery"},
+    {"loop", "nearest_captions", "hub", "precision", "stored", "faults", "draft", "registry", "hookspecs", "discovery"},
     {"data", "encoders", "quantize", "identifiers", "backbones", "losses", "rerank", "decode", "catalog"},
     {"builtins", "plugins", "recipe", "compatibility", "provenance", "installer", "scaffold", "templates"},
     {"retrievers"},
