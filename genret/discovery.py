@@ -110,6 +110,8 @@ class Memory:
         others = {key: fact for key, fact in self._facts.items() if not key.startswith(f"{sys.prefix}|")}
         if others | facts == self._facts:
             return
+        if not self._file.parent.parent.is_dir():  # looking at a program's help is no reason to make a home
+            return
         partial = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)

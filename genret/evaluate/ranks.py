@@ -8,6 +8,7 @@ Q queries
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -55,7 +56,8 @@ def write_ranks(
 ) -> None:
     """Keeps the ranks of each way of searching. relevant (Q,): rows of `image_ids`."""
     asked = [_hash(query, image_ids[row]) for query, row in zip(queries, relevant, strict=True)]
-    facts = {"format": FORMAT, "images": f"{_hash(*sorted(image_ids)):016x}"}
+    about = json.dumps({"format": FORMAT, "images": f"{_hash(*sorted(image_ids)):016x}"})
+    facts = {"ranks": about}  # one entry: safetensors writes several in no fixed order
     (run / FOLDER).mkdir(exist_ok=True)
     for way, ranks in found.items():
         path = ranks_path(run, split, way)
@@ -71,11 +73,11 @@ def read_ranks(run: Path, split: str, way: str) -> QueryRanks | None:
         return None
     try:
         with safe_open(path, framework="numpy") as file:
-            facts = file.metadata() or {}
+            facts = json.loads((file.metadata() or {}).get("ranks", "{}"))
             if facts.get("format") != FORMAT:
                 raise GenretError(f"{path} was written by another version of genret; delete it and evaluate again")
             ranks, queries = file.get_tensor("ranks"), file.get_tensor("queries")
-    except SafetensorError:
+    except (SafetensorError, ValueError, AttributeError):
         raise GenretError(f"{path} is damaged; delete it and run: genret evaluate --run {run}") from None
     return QueryRanks(ranks, queries, facts["images"])
 

@@ -75,7 +75,7 @@ def test_table1(tiny: Any, recipes: Path, tmp_path: Path) -> None:
     found = tiny.genret("reproduce", "table1", "--recipes", recipes, "--out", tmp_path, *QUICK, "--json")
     assert found.code == 0, found.err
     rows = {(row["name"], row["protocol"]): row for row in found.document["rows"]}
-    assert len(rows) == 16 and {protocol for _, protocol in rows} == {"inductive", "transductive-pseudo"}
+    assert len(rows) == 18 and {protocol for _, protocol in rows} == {"inductive", "transductive-pseudo"}
     atomic = rows["GRACE atomic", "inductive"]
     assert set(atomic["figures"].values()) == {None} and "not applicable" in atomic["remark"]
     assert rows["GRACE atomic", "transductive-pseudo"]["figures"]["recall@10"]["mean"] >= 0
