@@ -33,7 +33,7 @@ TIMES_CHANCE = 5
 EPOCHS = 40
 
 
-def small_t5(seed: int = 0) -> T5Backbone:
+def small_t5() -> T5Backbone:
     options = {"d_model": 32, "d_ff": 64, "num_layers": 1, "num_heads": 4, "vocab_size": 128, "dropout": 0.0}
     return T5Backbone(T5Backbone.Config(**options))
 

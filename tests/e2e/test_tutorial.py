@@ -65,11 +65,6 @@ def test_the_whole_plugin_is_at_most_25_lines() -> None:
 
 def test_the_tutorial_is_used_from_training_to_search(site: Path, tiny: Any, tmp_path: Path) -> None:
     genret = Program(tmp_path / "home", site, tiny)
-    described = json.loads(genret("components", "identifier", "dice", "--json").stdout)["components"][0]
-    assert described["origin"] == "dice"
-    assert [(o["name"], o["default"], o["meaning"]) for o in described["options"]] == [
-        ("num_levels", 3, "Vokens per image.")
-    ]
     run = tmp_path / "run"
     choice = ["--set", "identifier=dice", "--set", "identifier.num_levels=4"]
     trained = genret("train", tiny.recipe, *choice, "--run", run, "--json")
@@ -114,8 +109,12 @@ def test_the_kit_as_the_tutorial_uses_it(site: Path, monkeypatch: pytest.MonkeyP
 def test_as_a_file_it_is_a_plugin_already(tiny: Any, tmp_path: Path) -> None:
     (tmp_path / "genret_dice.py").write_text(MODULE)
     genret = Program(tmp_path / "home", tmp_path / "nowhere", tiny)
-    shown = genret("components", "identifier", "dice", "--plugin", tmp_path / "genret_dice.py", installed=False)
-    assert "Vokens per image." in shown.stdout
+    words = ("components", "identifier", "dice", "--json", "--plugin", tmp_path / "genret_dice.py")
+    (shown,) = json.loads(genret(*words, installed=False).stdout)["components"]
+    assert shown["origin"] == "genret_dice" and shown["summary"].startswith("Codes by lot")
+    assert [(o["name"], o["default"], o["meaning"]) for o in shown["options"]] == [
+        ("num_levels", 3, "Vokens per image.")
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ broken plugins
