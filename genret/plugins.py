@@ -150,7 +150,8 @@ class Plugins:
             if self._manager.has_plugin(found.name):
                 other = next(plugin for plugin in self._loaded if plugin.name == found.name)
                 raise UsageError(
-                    f"a plugin of this name is already loaded from {other.source}; rename or remove one of them"
+                    f"{found.source} and {other.source} both bring a plugin of this name, and the latter is taken; "
+                    "rename or remove one of them"
                 )
             if found not in self._modules and not self._import(found):
                 return

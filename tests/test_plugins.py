@@ -140,7 +140,7 @@ def test_two_files_of_one_stem(home, tmp_path):
     other.write_text(GOOD.format(name="two"))
     loaded = load(home, other)
     assert "one" in loaded.registries.loss and "two" not in loaded.registries.loss
-    assert "already loaded" in loaded.failures[0].reason
+    assert f"{other} and {home}/plugins/mine.py both bring a plugin of this name" in loaded.failures[0].reason
 
 
 def test_import_noise_goes_to_standard_error(home, capsys):
