@@ -53,7 +53,10 @@ def test_a_new_plugin_of_every_kind(kind: str, tmp_path: Path, imported: Any) ->
             assert "xample" not in text and not any(line.rstrip() != line for line in text.splitlines()), file
             assert "{KIND}" not in text and "{NAME}" not in text
     found = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--isolated", "--ignore=I001", "--quiet", "."], cwd=root, capture_output=True, text=True
+        [sys.executable, "-m", "ruff", "check", "--isolated", "--ignore=I001", "--quiet", "."],
+        cwd=root,
+        capture_output=True,
+        text=True,
     )
     assert found.returncode == 0, found.stdout
 

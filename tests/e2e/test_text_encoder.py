@@ -1,4 +1,4 @@
-"""A pretrained text encoder reads for the generator, which memorises its pictures, too; the run carries all it needs."""
+"""A pretrained text encoder reads for the generator, which memorises pictures, too; the run carries all it needs."""
 
 from __future__ import annotations
 
