@@ -88,6 +88,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "eleven.py").write_text(ELEVEN_COMMANDS)
+        for home in ("bare", "rich"):  # a home that is there, as after any training: what is known is kept in it
+            (folder / home).mkdir()
         bare = {**os.environ, "GENRET_HOME": str(folder / "bare")}
         path = os.pathsep.join([str(install_plugins(folder / "site")), *filter(None, [os.environ.get("PYTHONPATH")])])
         rich = {**os.environ, "GENRET_HOME": str(folder / "rich"), "PYTHONPATH": path}
