@@ -547,6 +547,23 @@ class Hit(NamedTuple):
     metadata: Mapping[str, Any] = {}
 
 
+class Restriction(NamedTuple):
+    """Which images a query may find. What is given holds together; images go by their ids."""
+
+    where: str = ""
+    """A filter over the images' metadata; the language is in `catalog/filter.py`."""
+    only: Sequence[str] | None = None
+    """No others than these; None: all."""
+    without: Sequence[str] = ()
+    """Not these."""
+    unlike: Sequence[str] = ()
+    """Not these, and nothing like them: negative feedback on what a search has found. A generative retriever bans
+    every identifier that shares its first `unlike_symbols` symbols with one of theirs; a dense one moves the query away
+    from them by Rocchio's formula and bans nothing else."""
+    unlike_symbols: int = 2
+    """How long a beginning identifiers must have in common to be alike; 1 bans most."""
+
+
 class SearchResult(NamedTuple):
     query: str
     hits: list[Hit]
@@ -578,8 +595,20 @@ class Retriever(ABC):
         """Forgets images; unknown ids are reported as skipped."""
 
     @abstractmethod
-    def search(self, queries: Sequence[str], k: int = 10, **options: Any) -> list[SearchResult]:
-        """The k best images of each query, best first; fewer where the catalog has fewer."""
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        num_beams: int | None = None,
+        restrict: Restriction | Sequence[Restriction] = Restriction(),
+    ) -> list[SearchResult]:
+        """The k best images of each query, best first; fewer where the catalog has fewer.
+
+        `num_beams`: instead of the recipe's; dense retrievers have none. `restrict`: which images may be found, by all
+        queries or by each its own. It is exact: the answer is that of a catalog of these images alone. `UsageError` for
+        an id that no searchable image has.
+        """
 
     @abstractmethod
     def save(self, folder: Path) -> None:

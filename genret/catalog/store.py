@@ -169,10 +169,10 @@ class Catalog:
         """Keys of everything that a search may find, ascending."""
         return self.keys(searchable=True)
 
-    def keys_of(self, image_ids: Sequence[str]) -> Ints:
-        """(n,) the keys of n images, -1 where there is none."""
+    def keys_of(self, image_ids: Sequence[str], searchable: bool | None = None) -> Ints:
+        """(n,) the keys of n images, -1 where there is none. `searchable`: looks among these, or the rest, only."""
         with reading(self._database) as connection:
-            return self._keys_of(connection, image_ids)
+            return self._keys_of(connection, image_ids, searchable)
 
     def keys_where(self, where: str) -> Ints:
         """Keys of the images that a filter lets through, ascending; the language is in `filter.py`."""
@@ -210,6 +210,13 @@ class Catalog:
         width = max(table.shape[1] for table in tables)
         padded = [np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=-1) for table in tables]
         return IdentifierRows(keys, np.concatenate(padded), None)
+
+    def identifiers_of(self, keys: Ints) -> IdentifierRows:
+        """The identifiers of these images, which may have gone meanwhile."""
+        statement = select(identifiers.c.image_key, identifiers.c.identifier)
+        parts = self._by_key(statement, identifiers.c.image_key, np.unique(keys))
+        rows = sorted((key, blob) for part in parts for key, blob in part)
+        return IdentifierRows(np.array([key for key, _ in rows], np.int64), *unpack([blob for _, blob in rows]))
 
     def features_of(self, keys: Ints) -> Tensor:
         """(n,) keys → (n, D) float32 vectors; zeros for key -1. Keys may repeat."""
@@ -271,8 +278,9 @@ class Catalog:
                 if rows:
                     yield rows
 
-    def _keys_of(self, connection: Connection, image_ids: Sequence[str]) -> Ints:
-        asked = select(images.c.image_id, images.c.id).where(images.c.image_id.in_(bindparam("ids", expanding=True)))
+    def _keys_of(self, connection: Connection, image_ids: Sequence[str], searchable: bool | None = None) -> Ints:
+        asked = _only(select(images.c.image_id, images.c.id), None, searchable)
+        asked = asked.where(images.c.image_id.in_(bindparam("ids", expanding=True)))
         known: dict[str, int] = {}
         # a name that is no text (a file name in another encoding) cannot be in the catalog
         names = [name for name in dict.fromkeys(image_ids) if name.encode(errors="ignore").decode() == name]
