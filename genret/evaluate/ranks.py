@@ -55,15 +55,21 @@ def write_ranks(
     found: Mapping[str, Ints],
 ) -> None:
     """Keeps the ranks of each way of searching. relevant (Q,): rows of `image_ids`."""
-    asked = [_hash(query, image_ids[row]) for query, row in zip(queries, relevant, strict=True)]
+    hashes = asked(queries, relevant, image_ids)
     about = json.dumps({"format": FORMAT, "images": f"{_hash(*sorted(image_ids)):016x}"})
     facts = {"ranks": about}  # one entry: safetensors writes several in no fixed order
     (run / FOLDER).mkdir(exist_ok=True)
     for way, ranks in found.items():
         path = ranks_path(run, split, way)
         partial = path.with_name(path.name + ".partial")
-        save_file({"ranks": ranks, "queries": np.array(asked, np.uint64).view(np.int64)}, partial, facts)
+        save_file({"ranks": ranks, "queries": hashes}, partial, facts)
         partial.replace(path)
+
+
+def asked(queries: Sequence[str], relevant: Iterable[int], image_ids: Sequence[str]) -> Ints:
+    """(Q,) what tells whether two runs were asked the same: a hash of each caption and the image that it is of."""
+    hashes = [_hash(query, image_ids[row]) for query, row in zip(queries, relevant, strict=True)]
+    return np.array(hashes, np.uint64).view(np.int64)
 
 
 def read_ranks(run: Path, split: str, way: str) -> QueryRanks | None:

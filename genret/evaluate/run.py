@@ -116,7 +116,7 @@ def evaluate(
     final_ranks = {width: image_ranks(found, question) for width, found in final.items()}
     _keep_ranks(run, split, question, {beams(width): ranks for width, ranks in final_ranks.items()}, ui)
     dense_order = _dense_order_ranks(main.ranked, question)
-    ceiling = _ceiling_ranks(retriever, identifiers, question)
+    ceiling = ceiling_ranks(retriever, identifiers, question)
     trace = Trace(
         dense_ranks=two_tower,
         ceiling_ranks=two_tower if ceiling is None else ceiling,
@@ -158,7 +158,7 @@ def _dense_order_ranks(ranked: Ranked, question: Question) -> Ints:
     return np.concatenate(ranks)
 
 
-def _ceiling_ranks(retriever: GenerativeRetriever, identifiers: Identifiers, question: Question) -> Ints | None:
+def ceiling_ranks(retriever: GenerativeRetriever, identifiers: Identifiers, question: Question) -> Ints | None:
     """(Q,) ranks from 1 of a dense search by what the codes still say of the images; None if they say nothing."""
     if identifiers.codes is None or (found := retriever.identifier.reconstruct(identifiers.codes)) is None:
         return None
