@@ -1,17 +1,22 @@
 """Retrieval measures over rankings of image rows. Does not know how the rankings came about; ties are the caller's.
 
+Everything follows from the ranks of the P relevant (query, image) pairs, so a dense search over millions of images, whose
+rankings nobody writes down, is measured by the same code as a beam search. The definitions are those of trec_eval;
+`tests/evaluate/test_evaluate_measures.py` holds them against ir_measures and ranx.
+
 Q queries   K length of the rankings   P relevant (query, image) pairs
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Recalls = dict[str, float | None]
 """In percent by cutoff, as JSON wants it: {"1": 23.9, "5": 53.0, "10": 66.4}; None where it cannot be measured."""
 
@@ -56,15 +61,19 @@ RelevantLike = Relevant | Ints | Sequence[Iterable[int]]
 class Scores(NamedTuple):
     """Recalls are percentages, the others lie between 0 and 1."""
 
-    recall: dict[str, float | None]
-    """`recall@k` by k: queries with any relevant image among the first k"""
-    true_recall: dict[str, float | None]
-    """by k: the share of the relevant images among the first k, averaged over queries"""
+    recall: Recalls
+    """`recall@k` by k: queries with any relevant image among the first k (trec_eval's success)"""
+    true_recall: Recalls
+    """by k: the share of the relevant images among the first k, averaged over queries (trec_eval's recall)"""
     mrr: float
     """mean of 1 / rank of the first relevant image"""
-    ndcg_at_10: float
+    ndcg_at_10: float | None
+    """gain 1 for each relevant image, discounted by log2(1 + rank)"""
     median_rank: float | None
     """of the first relevant image; None where half of the queries found none"""
+
+    def as_json(self) -> dict[str, Any]:
+        return self._asdict()
 
 
 def summarize(
@@ -72,21 +81,46 @@ def summarize(
 ) -> Scores:
     """All measures of rankings (Q, K); -1 pads. What takes more than `num_beams` places is not measured: None."""
     wanted = Relevant.of(relevant)
-    hits = _hits(ranked, wanted)
-    ranks = _first(hits)
-    measurable = {k: num_beams is None or k <= num_beams for k in cutoffs}
+    return scores_of(pair_ranks(ranked, wanted), wanted, cutoffs, num_beams)
+
+
+def scores_of(
+    ranks: Ints, relevant: RelevantLike, cutoffs: Sequence[int] = CUTOFFS, num_beams: int | None = None
+) -> Scores:
+    """All measures from the ranks (P,) of the relevant pairs, `MISSED` for what was not found."""
+    wanted = Relevant.of(relevant)
+    best = _best(ranks, wanted)
+    measurable = {k: num_beams is None or k <= num_beams for k in (*cutoffs, 10)}
     return Scores(
-        recalls(ranks, cutoffs, num_beams),
-        {str(k): _true_recall(hits, wanted, k) if measurable[k] else None for k in cutoffs},
-        mrr(ranks),
-        _ndcg(hits, wanted, 10),
-        median_rank(ranks),
+        recalls(best, cutoffs, num_beams),
+        {str(k): _true_recall(ranks, wanted, k) if measurable[k] else None for k in cutoffs},
+        mrr(best),
+        _ndcg(ranks, wanted, 10) if measurable[10] else None,
+        median_rank(best),
     )
+
+
+def pair_ranks(ranked: Ints, relevant: RelevantLike) -> Ints:
+    """(Q, K) rows, -1 pads → (P,) the rank, from 1, of each relevant pair, `MISSED` where it is not there.
+
+    An image that is listed twice counts where it stands first; its other mention still takes a place.
+    """
+    wanted = Relevant.of(relevant)
+    assert ranked.ndim == 2 and len(ranked) == wanted.num_queries, "one ranking per query"
+    stride = int(max(ranked.max(initial=0), wanted.rows.max(initial=0))) + 1
+    pairs = wanted.queries * stride + wanted.rows  # ascending
+    query, place = np.nonzero(ranked >= 0)
+    keys = query * stride + ranked[query, place]
+    hit = np.isin(keys, pairs)
+    ranks = np.full(len(pairs), MISSED, dtype=np.int64)
+    np.minimum.at(ranks, np.searchsorted(pairs, keys[hit]), place[hit] + 1)
+    return ranks
 
 
 def best_ranks(ranked: Ints, relevant: RelevantLike) -> Ints:
     """(Q, K) rows, -1 pads → (Q,) rank of the best placed relevant image from 1, `MISSED` where there is none."""
-    return _first(_hits(ranked, Relevant.of(relevant)))
+    wanted = Relevant.of(relevant)
+    return _best(pair_ranks(ranked, wanted), wanted)
 
 
 def recalls(ranks: Ints, cutoffs: Sequence[int] = CUTOFFS, num_beams: int | None = None) -> Recalls:
@@ -102,12 +136,23 @@ def recall(ranks: Ints, k: int) -> float:
 def true_recall(ranked: Ints, relevant: RelevantLike, k: int) -> float:
     """Percentage of a query's relevant images that are among the first k, averaged over queries."""
     wanted = Relevant.of(relevant)
-    return _true_recall(_hits(ranked, wanted), wanted, k)
+    return _true_recall(pair_ranks(ranked, wanted), wanted, k)
 
 
 def mrr(ranks: Ints) -> float:
     """Mean reciprocal rank, 0 for what was not found."""
-    return float(np.where(ranks < MISSED, 1.0 / ranks, 0.0).sum() / max(1, len(ranks)))
+    return float(reciprocal(ranks).sum() / max(1, len(ranks)))
+
+
+def reciprocal(ranks: Ints) -> Floats:
+    """1 / rank, 0 for what was not found."""
+    return np.where(ranks < MISSED, 1.0 / ranks, 0.0)
+
+
+def discounted(ranks: Ints, k: int = 10) -> Floats:
+    """1 / log2(1 + rank) among the first k, else 0: the nDCG@k of a query with one relevant image."""
+    within = ranks <= k
+    return np.where(within, 1.0 / np.log2(1.0 + np.where(within, ranks, 1)), 0.0)
 
 
 def median_rank(ranks: Ints) -> float | None:
@@ -121,35 +166,21 @@ def median_rank(ranks: Ints) -> float | None:
 def ndcg(ranked: Ints, relevant: RelevantLike, k: int = 10) -> float:
     """Normalised discounted cumulative gain at k, gain 1 for each relevant image."""
     wanted = Relevant.of(relevant)
-    return _ndcg(_hits(ranked, wanted), wanted, k)
+    return _ndcg(pair_ranks(ranked, wanted), wanted, k)
 
 
-def _true_recall(hits: NDArray[np.bool_], relevant: Relevant, k: int) -> float:
-    return 100.0 * float((hits[:, :k].sum(axis=1) / relevant.counts).sum() / max(1, len(hits)))
+def _best(ranks: Ints, relevant: Relevant) -> Ints:
+    best = np.full(relevant.num_queries, MISSED, dtype=np.int64)
+    np.minimum.at(best, relevant.queries, ranks)
+    return best
 
 
-def _ndcg(hits: NDArray[np.bool_], relevant: Relevant, k: int) -> float:
-    discount = 1.0 / np.log2(np.arange(k) + 2)
-    ideal = np.cumsum(discount)[np.minimum(relevant.counts, k) - 1]
-    gained = (hits[:, :k] * discount[: hits.shape[1]]).sum(axis=1)
-    return float((gained / ideal).sum() / max(1, len(hits)))
+def _true_recall(ranks: Ints, relevant: Relevant, k: int) -> float:
+    found = np.bincount(relevant.queries, ranks <= k, relevant.num_queries)
+    return 100.0 * float((found / relevant.counts).sum() / max(1, relevant.num_queries))
 
 
-def _hits(ranked: Ints, relevant: Relevant) -> NDArray[np.bool_]:
-    """(Q, K) whether a relevant image stands there for the first time."""
-    assert ranked.ndim == 2 and len(ranked) == relevant.num_queries, "one ranking per query"
-    queries = np.broadcast_to(np.arange(len(ranked))[:, None], ranked.shape)
-    stride = int(max(ranked.max(initial=0), relevant.rows.max(initial=0))) + 1
-    there = ranked >= 0
-    keys = np.where(there, queries * stride + ranked, -1)
-    hits: NDArray[np.bool_] = there & np.isin(keys, relevant.queries * stride + relevant.rows)
-    _, first = np.unique(keys, return_index=True)  # an image that is listed twice counts once
-    once = np.zeros(ranked.size, dtype=bool)
-    once[first] = True
-    return hits & once.reshape(ranked.shape)
-
-
-def _first(hits: NDArray[np.bool_]) -> Ints:
-    if not hits.shape[1]:
-        return np.full(len(hits), MISSED, dtype=np.int64)
-    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, MISSED).astype(np.int64)
+def _ndcg(ranks: Ints, relevant: Relevant, k: int) -> float:
+    ideal = np.cumsum(discounted(np.arange(1, k + 1), k))[np.minimum(relevant.counts, k) - 1]
+    gained = np.bincount(relevant.queries, discounted(ranks, k), relevant.num_queries)
+    return float((gained / ideal).sum() / max(1, relevant.num_queries))
