@@ -10,7 +10,7 @@ the beginning of an identifier sorts before the whole. An identifier of text is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ _ESCAPE = 0xFFFF
 class Unpacked(NamedTuple):
     """R identifiers; exactly one of the two is set."""
 
-    codes: NDArray[np.int64] | None
-    """(R, M), -1 after the end of a shorter identifier"""
+    codes: NDArray[np.signedinteger[Any]] | None
+    """(R, M), -1 after the end of a shorter identifier; the narrowest of int16, int32 and int64 that holds them"""
     texts: list[str] | None
 
 
@@ -55,25 +55,60 @@ def pack_texts(texts: Sequence[str]) -> list[bytes]:
 
 def unpack(blobs: Sequence[bytes]) -> Unpacked:
     """What `pack_codes` or `pack_texts` packed; all blobs must be of one kind."""
-    tags = {blob[:1] for blob in blobs}
-    if tags == {TEXT}:
+    return unpack_joined(b"".join(blobs), np.fromiter(map(len, blobs), np.int64, len(blobs)))
+
+
+def unpack_joined(joined: bytes, lengths: NDArray[np.int64]) -> Unpacked:
+    """R blobs in one piece, and how many bytes each has (R,)."""
+    if not len(lengths):
+        return Unpacked(np.zeros((0, 0), dtype=np.int16), None)
+    data = np.frombuffer(joined, dtype=np.uint8)
+    starts = np.cumsum(lengths) - lengths
+    tags = set(np.unique(data[starts]).tolist()) if lengths.min() else set()
+    if tags == {TEXT[0]}:
         try:
-            return Unpacked(None, [blob[1:].decode() for blob in blobs])
+            ends = (starts + lengths).tolist()
+            return Unpacked(None, [joined[a + 1 : b].decode() for a, b in zip(starts.tolist(), ends, strict=True)])
         except UnicodeDecodeError:
             raise GenretError("an identifier in the catalog is damaged: it is no UTF-8 text") from None
-    if tags - {CODES}:
+    if tags != {CODES[0]}:
         raise GenretError("the catalog mixes identifiers of symbols and of text, or holds damaged ones")
-    if any(len(blob) % 2 == 0 for blob in blobs):
+    if (lengths % 2 == 0).any():
         raise GenretError("an identifier in the catalog is damaged: a symbol is cut in two")
-    halves = np.frombuffer(b"".join(blob[1:] for blob in blobs), dtype=">u2").astype(np.int64)
-    lengths = np.array([len(blob) // 2 for blob in blobs], dtype=np.int64)
-    if (halves == _ESCAPE).any():
-        sequences = [_unpack_long(blob[1:]) for blob in blobs]
-        halves = np.array([symbol for sequence in sequences for symbol in sequence], dtype=np.int64)
-        lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    codes = np.full((len(blobs), int(lengths.max(initial=0))), -1, dtype=np.int64)
-    codes[np.arange(codes.shape[1]) < lengths[:, None]] = halves
-    return Unpacked(codes, None)
+    if (lengths == lengths[0]).all():
+        table = np.ascontiguousarray(data.reshape(len(lengths), -1)[:, 1:]).view(">u2")
+        if not (table == _ESCAPE).any():
+            return Unpacked(table.astype(_width(table)), None)
+        halves = table.reshape(-1)
+    else:
+        untagged = np.ones(len(data), dtype=bool)
+        untagged[starts] = False
+        halves = data[untagged].view(">u2")
+    return Unpacked(_rows(halves, lengths // 2), None)
+
+
+def _rows(halves: NDArray[np.uint16], counts: NDArray[np.int64]) -> NDArray[np.signedinteger[Any]]:
+    """All symbols' halves in one piece and how many each row has (R,) → (R, M); one symbol of all rows at a time."""
+    place = np.cumsum(counts) - counts
+    ends = place + counts
+    padded = np.append(halves, [0, 0, 0]).astype(np.int64)
+    columns: list[NDArray[np.int64]] = []
+    while (there := place < ends).any():
+        symbols = np.where(there, padded[np.where(there, place, 0)], -1)
+        escaped = np.flatnonzero(symbols == _ESCAPE)
+        symbols[escaped] = padded[place[escaped] + 1] << 16 | padded[place[escaped] + 2]
+        place = place + there
+        place[escaped] += 2
+        columns.append(symbols)
+    if (place > ends).any():
+        raise GenretError("an identifier in the catalog is damaged: it ends within a symbol")
+    codes = np.stack(columns, axis=1) if columns else np.zeros((len(counts), 0), dtype=np.int64)
+    return codes.astype(_width(codes))
+
+
+def _width(codes: NDArray[Any]) -> type[np.signedinteger[Any]]:
+    highest = int(codes.max(initial=0))
+    return np.int16 if highest < 2**15 else np.int32 if highest < 2**31 else np.int64
 
 
 def pack_vectors(vectors: Tensor) -> list[bytes]:
@@ -94,16 +129,3 @@ def _pack_long(symbols: NDArray[np.int64]) -> bytes:
         int(symbol).to_bytes(2, "big") if symbol < _ESCAPE else b"\xff\xff" + int(symbol).to_bytes(4, "big")
         for symbol in symbols
     )
-
-
-def _unpack_long(packed: bytes) -> list[int]:
-    symbols: list[int] = []
-    at = 0
-    while at < len(packed):
-        width = 4 if packed[at : at + 2] == b"\xff\xff" else 2
-        at += width - 2
-        if at + width > len(packed):
-            raise GenretError("an identifier in the catalog is damaged: it ends within a symbol")
-        symbols.append(int.from_bytes(packed[at : at + width], "big"))
-        at += width
-    return symbols

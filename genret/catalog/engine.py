@@ -29,6 +29,7 @@ class Database(NamedTuple):
     """The SQLite file; None for databases elsewhere and in memory."""
     name: str
     """As people know it: the path, or the URL without its password."""
+    writable: bool = True
 
 
 def connect_to(where: str | Path) -> Database:
@@ -36,8 +37,13 @@ def connect_to(where: str | Path) -> Database:
     if isinstance(where, str) and "://" in where:
         try:
             url = make_url(where)
+            if url.drivername == "postgresql":
+                url = url.set(drivername="postgresql+psycopg")  # before SQLAlchemy 2.1 it meant an older driver
             if url.get_backend_name() != "sqlite":
                 return Database(create_engine(url), None, url.render_as_string(hide_password=True))
+        except ModuleNotFoundError as error:
+            name = "'genret[postgres]'" if error.name == "psycopg" else error.name
+            raise UsageError(f"{where.partition('://')[0]}://... needs a driver: pip install {name}") from None
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise UsageError(f"{where.partition('://')[0]}://...: no database that can be opened ({error})") from None
         if url.database in (None, "", ":memory:"):
@@ -54,7 +60,7 @@ def connect_to(where: str | Path) -> Database:
     wal = path.with_name(path.name + "-wal")
     query = {"mode": "ro", "uri": "true"} | ({} if wal.exists() and wal.stat().st_size else {"immutable": "1"})
     url = URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
-    return Database(_prepared(create_engine(url), False), path, str(path))
+    return Database(_prepared(create_engine(url), False), path, str(path), False)
 
 
 def _prepared(engine: Engine, writable: bool) -> Engine:
@@ -81,8 +87,11 @@ def _prepared(engine: Engine, writable: bool) -> Engine:
 @contextmanager
 def reading(database: Database) -> Iterator[Connection]:
     """One consistent view of the catalog."""
-    with friendly(database.name), database.engine.begin() as connection:
-        yield connection
+    with friendly(database.name), database.engine.connect() as connection:
+        if connection.dialect.name == "postgresql":  # whose default shows each statement another version
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
 
 
 @contextmanager
@@ -91,6 +100,8 @@ def writing(database: Database) -> Iterator[Connection]:
     with friendly(database.name), _only_writer(database), database.engine.connect() as connection:
         connection = connection.execution_options(**{_WRITE: True})
         with connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(1000 * BUSY_TIMEOUT)}")
             yield connection
 
 
@@ -148,7 +159,7 @@ def _fault(name: str, said: str) -> str:
         return f"{name} is damaged or no catalog; restore a copy of it or train anew"
     if "no such table" in said or "no such column" in said or "does not exist" in said:
         return f"{name} is no catalog of genret"
-    if "locked" in said:
+    if "locked" in said or "lock timeout" in said:
         return f"{name} is being written by another process; try again when it is done"
     if "unable to open" in said:
         return f"cannot open {name}; check that its folder exists and may be written"

@@ -44,9 +44,24 @@ class IdentifierRows(NamedTuple):
 
     image_keys: Ints
     """(R,)"""
-    codes: Ints | None
-    """(R, M), -1 after the end"""
+    codes: NDArray[np.signedinteger[Any]] | None
+    """(R, M), -1 after the end; the narrowest of int16, int32 and int64 that holds them"""
     texts: list[str] | None
+
+
+class Changes(NamedTuple):
+    """What leads from one version of a catalog to a later one: first forget, then add."""
+
+    version: int
+    """The version that it leads to."""
+    removed: Ints
+    """(F,) ascending; images whose identifiers so far hold no more: removed or replaced; some of
+    them the reader may never have known"""
+    images: Ints
+    """(A,) ascending; searchable images that were added, replaced or became searchable, whether they have identifiers
+    or not"""
+    added: IdentifierRows
+    """The identifiers of `images`."""
 
 
 class CaptionRows(NamedTuple):

@@ -88,7 +88,7 @@ def columns_of(backbone: Backbone, score: SearchScore, length: int) -> list[Tens
 def by_image(rows: IdentifierRows) -> tuple[Ints, Identifiers]:
     """A catalog's rows → the images' keys (N,), ascending, and identifiers whose owners count through them."""
     images, owners = np.unique(rows.image_keys, return_inverse=True)
-    codes = None if rows.codes is None else torch.from_numpy(rows.codes)
+    codes = None if rows.codes is None else torch.from_numpy(rows.codes).long()
     return images, Identifiers(torch.from_numpy(owners), codes, rows.texts)
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import event
 from genret.catalog import engine
 from genret.catalog.codec import pack_codes, pack_texts
 from genret.catalog.store import Catalog, NewImage
+from genret.catalog.write import CHUNK
 from genret.errors import GenretError, UsageError
 
 
@@ -105,7 +106,7 @@ def test_a_caught_up_catalog_says_what_is_already_there(catalog):
     assert again.added == 0 and [s.reason for s in again.skipped] == ["already there"] * 2
     assert catalog.version == version
     replaced = catalog.add([image("a", [(9, 9)], sha="other", metadata={"new": 1})])
-    assert replaced.added == 1 and catalog.version == version + 1
+    assert replaced.added == 1 and catalog.version > version
     assert catalog.keys_of(["a"])[0] == key
     assert catalog.lookup(np.array([key]))[0].metadata == {"new": 1}
     assert catalog.read_identifiers().codes.tolist() == [[9, 9], [1, 2]]
@@ -153,7 +154,8 @@ def test_removing_takes_everything_along_and_keys_are_not_reused(catalog, path):
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["add", "remove"]), st.integers(0, 2)), max_size=12))
 def test_any_history_equals_a_dictionary(history):
-    catalog, model, version = Catalog.create("sqlite://"), {}, 0
+    catalog, model = Catalog.create("sqlite://"), {}
+    version = catalog.version
     for name, what, content in history:
         if what == "add":
             changed = model.get(name) != content
@@ -163,7 +165,7 @@ def test_any_history_equals_a_dictionary(history):
             changed = name in model
             assert catalog.remove([name]).removed == int(changed)
             model.pop(name, None)
-        assert (catalog.version != version) == changed
+        assert (catalog.version > version) if changed else (catalog.version == version)
         version = catalog.version
     rows = catalog.read_identifiers()
     names = [row.image_id for row in catalog.lookup(rows.image_keys)]
@@ -173,13 +175,14 @@ def test_any_history_equals_a_dictionary(history):
 
 def test_adding_is_all_or_nothing(catalog):
     def rows():
-        for i in range(600):  # more than a chunk, so that something was already written
+        for i in range(2 * CHUNK):  # more than a chunk, so that something was already written
             yield image(f"i{i}")
         raise RuntimeError("the pictures end here")
 
+    version = catalog.version
     with pytest.raises(RuntimeError):
         catalog.add(rows())
-    assert catalog.image_count() == 0 and catalog.version == 0
+    assert catalog.image_count() == 0 and catalog.version == version
 
 
 def test_vectors_of_another_encoder_are_refused(catalog):
@@ -353,4 +356,4 @@ def test_several_writers_take_turns_and_readers_see_whole_changes(path):
     assert errors == []
     assert seen == sorted(seen) and all(count % 2 == 0 for count in seen)
     with Catalog.open(path) as catalog:
-        assert catalog.image_count() == 48 and catalog.version == 24
+        assert catalog.image_count() == 48

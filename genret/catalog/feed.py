@@ -1,0 +1,58 @@
+"""What changed since a version of the catalog, at a cost that grows with the changes and not with the catalog.
+
+A version is the moment of the change that made it, in microseconds, and at least one more than the version before. A
+count would repeat itself where a catalog is restored from a copy and changed again, and caches would take one for the
+other. Does not know who asks.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from sqlalchemy import Connection, delete, func, insert, select
+
+from genret.catalog.rows import Changes, IdentifierRows, Ints
+from genret.catalog.schema import identifiers, images, outdated, versions
+from genret.catalog.stream import read_ints, read_rows
+
+HISTORY = 30 * 24 * 3600 * 1_000_000
+"""Microseconds for which removals are remembered; whoever has not looked for longer loads everything."""
+
+
+def current_version(connection: Connection) -> int:
+    return int(connection.execute(select(func.max(versions.c.version))).scalar_one() or 0)
+
+
+def next_version(connection: Connection) -> int:
+    """The version that this writer's transaction leads to, if it changes anything."""
+    return max(current_version(connection) + 1, time.time_ns() // 1000)
+
+
+def move_to(connection: Connection, version: int) -> None:
+    """Ends a change: the catalog is of this version from now on."""
+    connection.execute(insert(versions).values(version=version))
+    for table in (versions, outdated):
+        connection.execute(delete(table).where(table.c.version < version - HISTORY))
+
+
+def changes_since(connection: Connection, since: int) -> Changes | None:
+    """All changes after version `since`; None if this catalog does not know (any more) what it held then."""
+    version = current_version(connection)
+    known = select(versions.c.version).where(versions.c.version == since, versions.c.version >= version - HISTORY)
+    if connection.execute(known).first() is None:
+        return None
+    forgotten = select(outdated.c.image_key).where(outdated.c.version > since)
+    changed = (images.c.version > since) & images.c.searchable
+    named = (
+        select(identifiers.c.image_key, identifiers.c.identifier)
+        .join_from(images, identifiers)
+        .where(changed)
+        .order_by(identifiers.c.image_key, identifiers.c.identifier)
+    )
+    nothing = IdentifierRows(np.zeros(0, dtype=np.int64), None, None)
+    if version == since:
+        return Changes(version, nothing.image_keys, nothing.image_keys, nothing)
+    removed: Ints = np.unique(read_ints(connection, forgotten))
+    images_added = np.sort(read_ints(connection, select(images.c.id).where(changed)))
+    return Changes(version, removed, images_added, read_rows(connection, named))
