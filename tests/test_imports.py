@@ -25,8 +25,9 @@ LAYERS = [
     {"builtins", "plugins", "recipe", "compatibility", "provenance", "installer", "scaffold", "templates"},
     {"retrievers"},
     {"assemble"},
-    {"train", "evaluate", "serve", "testing"},
+    {"train", "evaluate", "report", "serve", "testing"},
     {"cli"},
+    {"mteb"},
     {"__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -31,7 +31,7 @@ def write_run(
 
     def lines() -> Iterator[str]:
         for query, images, given in zip(query_ids, image_ids, scores, strict=True):
-            written = _falling(given)
+            written = falling(given)
             for rank, (image, score) in enumerate(zip(images, written, strict=True), 1):
                 yield f"{escaped(query)} Q0 {escaped(image)} {rank} {score:.9g} {escaped(tag)}\n"
 
@@ -62,15 +62,15 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Zs", "Zl", "Zp")
 
 
-def _falling(scores: Sequence[float]) -> list[float]:
+def falling(scores: Sequence[float]) -> list[float]:
     """Scores in single precision, as trec_eval reads them, each below the one before."""
-    falling: list[float] = []
+    lower: list[float] = []
     below = np.float32(np.inf)
     for score in scores:
         below = min(np.float32(score), np.nextafter(below, np.float32(-np.inf)))
         assert np.isfinite(below), "scores must be finite"
-        falling.append(float(below))
-    return falling
+        lower.append(float(below))
+    return lower
 
 
 def _write(path: Path, lines: Iterator[str]) -> None:
