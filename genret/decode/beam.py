@@ -3,7 +3,11 @@
 Does not know images, texts or what the symbols mean: it asks a model for logits, a `Trie` for what may follow, and
 keeps the best. In the loop over depths all tensors have shapes known beforehand and nothing waits for the device.
 
-    B queries   b beams   w <= b beams at this depth   c children at most   C columns asked of the model   U leaves
+A cost is a negated sum of log-probabilities. The bits of numbers that are not negative order as the numbers do, so that
+a candidate's cost and place fit into one 64-bit key: the lowest keys are the best, and of equals the first. Between
+depths the beams stand in the trie's order, which makes "first" a matter of leaf positions.
+
+    B queries   b beams   w <= b beams at this depth   c candidates of a beam   C columns asked of the model   U leaves
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from genret.decode.trie import Level, Trie
+from genret.decode.trie import Trie, take
 from genret.errors import GenretError
 from genret.interfaces import SearchScore
 
@@ -31,8 +35,7 @@ class Prefixes(NamedTuple):
     """What was kept after one more token, best first."""
 
     nodes: Tensor
-    """(B, w) int64: nodes of the trie, `-2 - leaf` for an identifier that ended earlier, -1 where there is none.
-    `Trie.prefixes_of` says the same of given leaves."""
+    """(B, w) int64: nodes of the trie, -1 where there is none. `Trie.prefixes_of` says the same of given leaves."""
     scores: Tensor
     """(B, w) float32, -inf where there is none"""
 
@@ -53,8 +56,8 @@ class Choice(NamedTuple):
 
     asked: Tensor | None
     """(C,) the columns that the model computes, None for the whole vocabulary"""
-    places: Tensor
-    """(C_d,) where the trie's tokens of this position lie among them"""
+    places: Tensor | None
+    """(C_d,) where the tokens of the trie's level lie among them, anywhere for the end; None: they are the same"""
 
 
 @torch.no_grad()
@@ -78,84 +81,106 @@ def beam_search(
     assert allowed is None or (allowed.shape[-1] == trie.num_leaves and allowed.shape[0] in (1, len(queries)))
     assert score != "level" or len(level_tokens) >= trie.depth, "level_tokens: one entry per position of the trie"
     batch, device = len(queries), trie.device
-    nodes = torch.zeros(batch, 1, dtype=torch.int64, device=device)  # the root
-    scores = torch.zeros(batch, 1, dtype=torch.float32, device=device)
+    nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)  # the root
+    costs = torch.zeros(batch, 1, dtype=torch.float32, device=device)  # inf where there is no beam
     if not batch or not trie.num_leaves:
         shape = batch, min(num_beams, trie.num_leaves)
-        return Beams(nodes.new_empty(shape), scores.new_empty(shape), [])
+        return Beams(nodes.new_empty(shape, dtype=torch.int64), costs.new_empty(shape), [])
     choices = [choose(trie, d, score, level_tokens) for d in range(trie.depth)]
     below = None if allowed is None else count_before(allowed.to(device)).expand(batch, -1)
 
     state = model.prefill(queries)
-    symbols = parents = previous = None
+    symbols = parents = None
     broken = torch.zeros((), dtype=torch.bool, device=device)
     prefixes: list[Prefixes] = []
     for d, level in enumerate(trie.levels):
         logits = model.step(state, symbols, parents, choices[d].asked).float()  # (B, w, C)
-        children, is_child, ended = expand(level, previous, nodes, trie.max_children[d])
-        low, high = level.low[children].long(), level.high[children].long()  # (B, w, c)
+        children, own = expand(trie, d, nodes)  # (B, w, c)
         if below is not None:
-            is_child &= leaves_between(below, low, high) > 0
-        token = level.symbols[children].long()
-        of_children = logits.gather(-1, choices[d].places[token.flatten(1)].view_as(token))
-        rivals = of_children.masked_fill(~is_child, -torch.inf) if score == "trie" else logits
-        total = rivals.logsumexp(-1, keepdim=True)  # (B, w, 1)
-        broken |= (is_child & ~(total < torch.inf)).any()
-        possible = is_child & (of_children > -torch.inf)
-        gains = torch.where(possible, scores[..., None] + (of_children - total), -torch.inf)
+            children = children.masked_fill(leaves_below(trie, d + 1, children, below) == 0, -1)
+        if score == "trie":
+            logits = at_symbols(logits, choices[d].places, own).masked_fill(children < 0, -torch.inf)
+        gains = logits.log_softmax(-1)
+        # A row is all nan if any of its logits is nan or inf, but also if all of them are -inf.
+        broken |= (gains[..., 0].isnan() & (logits.amax(-1) != -torch.inf) & (costs < torch.inf)).any()
+        if score != "trie":
+            gains = at_symbols(gains, choices[d].places, own)
+        if trie.has_ends[d]:
+            end_freely(gains, own)
 
-        # Identifiers that ended earlier keep their place and score: one more candidate of each beam, first in its row.
-        width, per_beam = nodes.shape[1], gains.shape[-1] + 1
-        finished = ended < -1
-        candidates = torch.cat([torch.where(finished, scores, -torch.inf)[..., None], gains], -1).flatten(1)
-        first_leaf = torch.cat([torch.where(finished, -2 - ended, 0)[..., None], low], -1).flatten(1)
-        kept = best(candidates, first_leaf, min(num_beams, trie.num_prefixes[d], width * per_beam))
+        per_beam = gains.shape[-1]
+        totals = (costs[..., None] - gains).abs_()  # of nan, too, the sign goes
+        count = min(num_beams, trie.num_prefixes[d], nodes.shape[1] * per_beam)
+        costs, places = lowest(totals.flatten(1), children.flatten(1), count)  # best first
+        kept = children.flatten(1).gather(1, places)
+        there = costs < torch.inf
+        prefixes.append(Prefixes(torch.where(there, kept, -1).long(), torch.where(there, -costs, -torch.inf)))
 
-        scores = candidates.gather(1, kept)
-        parents = kept // per_beam
-        nodes = torch.cat([ended[..., None], children], -1).flatten(1).gather(1, kept)
-        nodes = torch.where(scores > -torch.inf, nodes, -1)
+        places, order = places.sort()
+        costs = torch.where(there, costs, torch.inf).gather(1, order)
+        nodes = kept.gather(1, order).clamp_min_(0)
+        parents = places // per_beam
         # Beams that have ended, or never were, write some token that nobody reads.
-        symbols = level.columns[torch.where(nodes >= 0, level.symbols[nodes.clamp_min(0)].long(), 0)]
-        prefixes.append(Prefixes(nodes, scores))
-        previous = level
+        symbols = take(level.columns, take(level.symbols, nodes).int()).clamp_min_(0)
 
     if bool(broken):
         raise GenretError(
             "the model's scores are not finite numbers: its training diverged or its weights are damaged; train it anew"
         )
-    leaves = torch.where(nodes >= 0, trie.levels[-1].low[nodes.clamp_min(0)].long(), -2 - nodes)
-    return Beams(torch.where(nodes == -1, -1, leaves), scores, prefixes)
+    return Beams(*prefixes[-1], prefixes)
 
 
 def choose(trie: Trie, depth: int, score: SearchScore, level_tokens: Sequence[Tensor | None]) -> Choice:
     """Which columns to ask the model for at `depth`, and where the trie's tokens lie among them."""
-    own, _ = trie.columns(depth)
-    if score == "trie":
-        return Choice(own, torch.arange(len(own), device=own.device))
-    of_level = level_tokens[depth] if score == "level" else None
-    if of_level is None:
-        return Choice(None, own)
-    asked = of_level.to(own)
+    columns, ends = trie.levels[depth].columns, trie.has_ends[depth]
+    own = columns[1:] if ends else columns
+    asked = own if score == "trie" else level_tokens[depth] if score == "level" else None
+    if asked is None:
+        return Choice(None, columns.clamp_min(0))
+    asked = asked.to(own)
     places = torch.searchsorted(asked, own).clamp_max(len(asked) - 1)
     assert asked[places].equal(own), f"level_tokens[{depth}] lacks symbols of the trie (the end symbol?)"
-    return Choice(asked, places)
+    if ends:
+        return Choice(asked, torch.nn.functional.pad(places, (1, 0)))
+    return Choice(asked, None if len(asked) == len(own) else places)
 
 
-def expand(level: Level, previous: Level | None, nodes: Tensor, max_children: int) -> tuple[Tensor, Tensor, Tensor]:
-    """nodes (B, w) → children (B, w, c), which of them exist (B, w, c), and ended (B, w).
+def expand(trie: Trie, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor | None]:
+    """nodes (B, w) of `depth` → children (B, w, c) int32, -1 where there is none, in the trie's order, and the symbol
+    of each (B, w, c) int64; None for all symbols in order."""
+    wide, level = trie.wide(depth), trie.levels[depth]
+    if wide is not None:
+        return wide.index_select(0, nodes.flatten()).view(*nodes.shape, -1), None
+    start, stop = take(level.offsets, nodes)[..., None], take(level.offsets, nodes + 1)[..., None]
+    children = start + torch.arange(trie.max_children[depth], dtype=torch.int32, device=nodes.device)
+    symbols = take(level.symbols, children.clamp_max(len(level.symbols) - 1)).long()
+    return children.masked_fill(children >= stop, -1), symbols
 
-    `previous` leads to `nodes` (None: they are the root). ended: `-2 - leaf` where the beam's identifier is complete,
-    -1 elsewhere.
+
+def at_symbols(values: Tensor, places: Tensor | None, symbols: Tensor | None) -> Tensor:
+    """values (B, w, C) of the asked columns → (B, w, c) of the candidates."""
+    if symbols is None:
+        return values if places is None else values.index_select(-1, places)
+    return values.gather(-1, symbols if places is None else take(places, symbols))
+
+
+def end_freely(gains: Tensor, symbols: Tensor | None) -> None:
+    """An identifier that has ended keeps its score: the first column of its level is no token, and certain."""
+    if symbols is None:
+        gains[..., 0] = 0.0
+    else:
+        gains.masked_fill_(symbols == 0, 0.0)
+
+
+def lowest(costs: Tensor, children: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """costs (B, n) that are not negative, of candidates that are there where children (B, n) is not -1 → the `count`
+    lowest costs, and their places (B, count) each: in order, the first of equal ones first. What is nan or not there
+    comes last, and is inf or nan.
     """
-    node = nodes.clamp_min(0)
-    start, stop = level.offsets[node].long(), level.offsets[node + 1].long()
-    children = start[..., None] + torch.arange(max_children, device=nodes.device)
-    is_child = (children < stop[..., None]) & (nodes >= 0)[..., None]
-    ended = torch.where(nodes < -1, nodes, -1)
-    if previous is not None:
-        ended = torch.where((nodes >= 0) & (start == stop), -2 - previous.low[node].long(), ended)
-    return torch.where(is_child, children, 0), is_child, ended
+    bits = costs.view(torch.int32) | ((children >> 31) & 0x7FFFFFFF)  # of a child -1, all bits are set: nan
+    keys = (bits.long() << 32) | torch.arange(costs.shape[1], device=costs.device)
+    keys = keys.topk(count, largest=False).values
+    return (keys >> 32).int().view(torch.float32), keys & 0xFFFFFFFF
 
 
 def count_before(allowed: Tensor) -> Tensor:
@@ -163,18 +188,8 @@ def count_before(allowed: Tensor) -> Tensor:
     return torch.nn.functional.pad(allowed.cumsum(1, dtype=torch.int32), (1, 0))
 
 
-def leaves_between(below: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """below (B, U + 1), low and high (B, w, c) → the number of allowed leaves in each range."""
-    first, last = (below.gather(1, ends.flatten(1)).view_as(ends) for ends in (low, high))
+def leaves_below(trie: Trie, depth: int, nodes: Tensor, below: Tensor) -> Tensor:
+    """nodes (B, w, c) of `depth`, below (B, U + 1) → the number of allowed leaves under each; of the first, for -1."""
+    low, high = trie.leaf_range(nodes.clamp_min(0), depth)
+    first, last = (below.gather(1, ends.flatten(1).long()).view(ends.shape) for ends in (low, high))
     return last - first
-
-
-def best(candidates: Tensor, first_leaf: Tensor, count: int) -> Tensor:
-    """Indices of the `count` highest candidates (B, n), in order; of equals, the one whose leaves come first.
-
-    `topk` leaves the order of equals open, so score and leaf become one integer: a float's bits, with those of negative
-    numbers flipped, order as the float does. The ranges of candidates are disjoint: no two have the same first leaf.
-    """
-    bits = candidates.view(torch.int32)
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return ((ordered.long() << 32) | (0x7FFFFFFF - first_leaf)).topk(count, sorted=True).indices

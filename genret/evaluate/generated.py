@@ -71,7 +71,7 @@ def _similarity(queries: Tensor, images: Tensor, query: Ints, image: Ints) -> ND
 
 def leaves_of_images(index: IndexedTrie, num_images: int) -> Tensor:
     """(N, A) the leaves that lead to each image, -1 pads."""
-    owners, leaves = index.identifiers.owners, index.trie.leaf_of_row.cpu()
+    owners, leaves = index.identifiers.owners, index.trie.leaf_of_row.cpu().long()
     order = torch.argsort(owners, stable=True)
     counts = torch.bincount(owners, minlength=num_images)
     place = torch.arange(len(owners)) - (counts.cumsum(0) - counts)[owners[order]]

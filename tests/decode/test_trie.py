@@ -38,27 +38,32 @@ def test_every_level_lists_the_children_of_every_prefix(rows):
     trie = Trie.build(padded(rows))
     leaves = sorted(set(rows))
     nodes = [()]
-    for d in range(trie.depth):
-        level = trie.levels[d]
-        tokens, symbols = trie.columns(d)
-        assert tokens.tolist() == sorted({row[d] for row in leaves if len(row) > d})
-        below = sorted({row[: d + 1] for row in leaves if len(row) > d})
-        assert len(level.low) == len(below)
+    for d, level in enumerate(trie.levels):
+        below = sorted({row[: d + 1] for row in leaves})  # those that have ended go on
+        assert level.columns.tolist() == sorted({row[d] if len(row) > d else -1 for row in leaves})
+        assert trie.has_ends[d] == any(len(row) <= d for row in leaves)
+        assert trie.num_prefixes[d] == len(level.symbols) == len(below)
         counts = []
         for n, prefix in enumerate(nodes):
             children = range(int(level.offsets[n]), int(level.offsets[n + 1]))
-            assert [below[c] for c in children] == [p for p in below if p[:-1] == prefix]
+            assert [below[c] for c in children] == [p for p in below if p[: len(nodes[n]) if d else 0] == prefix]
             counts.append(len(children))
         assert trie.max_children[d] == max(counts)
+        low, high = trie.leaf_range(torch.arange(len(below), dtype=torch.int32), d + 1)
         for n, prefix in enumerate(below):
-            assert int(tokens[symbols[n]]) == prefix[-1]
+            assert int(level.columns[level.symbols[n].long()]) == (prefix[d] if len(prefix) > d else -1)
             under = [i for i, row in enumerate(leaves) if row[: d + 1] == prefix]
-            assert list(range(int(level.low[n]), int(level.high[n]))) == under
-        assert trie.num_prefixes[d] == len({row[: d + 1] for row in leaves})
+            assert list(range(int(low[n]), int(high[n]))) == under
         above = trie.prefixes_of(torch.arange(len(leaves)), d + 1).tolist()
-        assert above == [below.index(r[: d + 1]) if len(r) > d else -2 - i for i, r in enumerate(leaves)]
+        assert above == [below.index(row[: d + 1]) for row in leaves]
+        wide = trie.wide(d)
+        if wide is not None:
+            for n in range(len(nodes)):
+                children = wide[n][wide[n] >= 0].tolist()
+                assert children == list(range(int(level.offsets[n]), int(level.offsets[n + 1])))
+                assert (wide[n] >= 0).nonzero()[:, 0].tolist() == [int(level.symbols[c]) for c in children]
         nodes = below
-    assert trie.prefixes_of(torch.tensor([-1]), 1).tolist() == [-1]
+    assert not trie.levels or trie.prefixes_of(torch.tensor([-1]), 1).tolist() == [-1]
 
 
 def test_a_prefix_of_another_identifier_is_refused_by_name():
@@ -66,6 +71,51 @@ def test_a_prefix_of_another_identifier_is_refused_by_name():
         Trie.build(padded([(2, 5), (3, 1, 4), (3, 1), (3, 2)]))
     with pytest.raises(GenretError, match="identifier 1 has no symbols"):
         Trie.build(padded([(2, 5), ()]))
+
+
+def same(one, other):
+    assert one.max_children == other.max_children
+    assert one.num_prefixes == other.num_prefixes
+    assert one.leaf_of_row.equal(other.leaf_of_row)
+    assert one.depth == other.depth
+    for mine, yours in zip(one.levels, other.levels, strict=True):
+        for a, b in zip(mine, yours, strict=True):
+            assert a.dtype == b.dtype
+            assert a.equal(b)
+
+
+@settings(max_examples=300, deadline=None)
+@given(catalogs, st.lists(words, max_size=8), st.data())
+def test_changed_tries_equal_tries_that_were_built_so(rows, more, data):
+    before = Trie.build(padded(rows))
+    nothing = torch.empty(0, 3, dtype=torch.int64)
+    longer = before.extended(padded(more) if more else nothing)
+    same(longer, Trie.build(padded(rows + more)))
+    same(Trie.build(nothing).extended(padded(rows)), before)
+    gone = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(rows + more), max_size=len(rows + more))))
+    rest = [row for row, goes in zip(rows + more, gone.tolist(), strict=True) if not goes]
+    expected = Trie.build(padded(rest) if rest else nothing)
+    same(longer.without(gone), expected)
+    same(longer.without(gone.nonzero()[:, 0]), expected)
+    same(before, Trie.build(padded(rows)))
+
+
+def test_changed_tries_of_large_catalogs():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 1000, (30_000, 4), generator=generator)
+    rows[:, 3] += torch.arange(30_000) % 7 * 5000  # later rows bring new tokens, more than fit into int16
+    trie = Trie.build(rows[:29_000].int())
+    same(trie.extended(rows[29_000:]), Trie.build(rows))
+    gone = torch.rand(30_000, generator=generator) < 0.1
+    same(Trie.build(rows).without(gone), Trie.build(rows[~gone]))
+
+
+def test_an_added_beginning_of_another_identifier_is_refused_by_name():
+    trie = Trie.build(padded([(2, 5), (3, 1, 4)]))
+    with pytest.raises(GenretError, match=r"\[3, 1\] is the beginning of \[3, 1, 4\]"):
+        trie.extended(padded([(3, 1)]))
+    with pytest.raises(GenretError, match=r"\[2, 5\] is the beginning of \[2, 5, 0, 7\]"):
+        trie.extended(padded([(2, 5, 0, 7)]))
 
 
 def test_keys_wider_than_64_bits_are_sorted_in_parts():
