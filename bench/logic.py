@@ -1,0 +1,164 @@
+"""The search by itself, with a model that costs nothing, beside STATIC; and what both take to build and keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench import static
+from bench.identifiers import CODEBOOK_SIZE, NUM_LEVELS, identifiers
+from bench.measure import Rival, cost_of
+from bench.models import RandomScores
+from bench.options import Options, say
+from bench.report import Bar, Row, Section, bar, bars, find, ratio, row, short
+from genret.decode.beam import beam_search
+from genret.decode.trie import Trie
+
+GENRET, STATIC = "genret", "STATIC, re-stated"
+BATCH, BEAMS = 2, 70
+"""The setting in which STATIC was published."""
+DRAWS = 4
+"""Sets of random scores; rounds take turns with them."""
+SMALLEST = 100_000
+PUBLISHED_MS = {100_000: 2.8, 1_000_000: 3.2, 10_000_000: 4.6}
+"""What STATIC's own torch code took on two cores, with its random model."""
+PUBLISHED_SECONDS, PUBLISHED_MB = 4.2, 217
+"""Building and memory of 10M identifiers, its own code, two cores."""
+BUILDS = 3
+
+
+def compared(options: Options) -> list[int]:
+    """The catalogs that both are tried with; STATIC's dense start wants more identifiers than beams."""
+    return [size for size in options.sizes if SMALLEST <= size <= 10_000_000] or options.sizes[-1:]
+
+
+# ------------------------------------------------------------------------------------------------ searching
+def search_logic(options: Options) -> Section:
+    """All levels of a search, 2 queries with 70 beams, and not one model call."""
+    drawn = [RandomScores(BATCH, BEAMS, options.device, seed) for seed in range(DRAWS)]
+    rows: list[Row] = []
+    differing = {}
+    say(f"search logic alone, batch {BATCH}, {BEAMS} beams")
+    rivals, names = [], []
+    for size in compared(options):
+        codes = identifiers(size, options.distribution)
+        trie = Trie.build(codes).to(options.device)
+        index = static.build(static.sort_rows(codes.numpy(), CODEBOOK_SIZE), CODEBOOK_SIZE).to(options.device)
+        del codes
+        ours, theirs = _ours(trie, drawn), _theirs(index, drawn)
+        differing[short(size)] = sum(_differ(trie, ours(number), theirs(number)) for number in range(DRAWS))
+        rivals += [Rival(f"{GENRET} {short(size)}", ours), Rival(f"{STATIC} {short(size)}", theirs)]
+        names += [(GENRET, size), (STATIC, size)]
+    timings = options.race(rivals)
+    for (name, size), timing in zip(names, timings, strict=True):
+        entry = row(timing, BATCH, system=name, images=size, beams=BEAMS)
+        if name == STATIC and size in PUBLISHED_MS and options.device.type == "cpu":
+            entry["note"] = f"its own code, on two cores elsewhere: {PUBLISHED_MS[size]} ms"
+        rows.append(entry)
+    results = bars(
+        *(
+            bar(f"search logic against STATIC's, {short(size)}",
+                ratio(rows, {"system": GENRET, "images": size}, {"system": STATIC, "images": size}), 1.0)
+            for size in compared(options)
+        )
+    )  # fmt: skip
+    columns = ["system", "images", "beams", "batch", "ms", "note"]
+    checks = {"beams that differ, no tie explaining it": differing}
+    return Section("Search logic alone", columns, rows, results, checks)
+
+
+def _ours(trie: Trie, drawn: list[RandomScores]) -> Callable[[int], Any]:
+    levels: list[Tensor | None] = [torch.arange(CODEBOOK_SIZE, device=trie.device)] * NUM_LEVELS
+    return lambda number: beam_search(drawn[number % DRAWS], [""] * BATCH, trie, BEAMS, "level", levels)
+
+
+def _theirs(index: static.StaticIndex, drawn: list[RandomScores]) -> Callable[[int], Any]:
+    def run(number: int) -> Any:
+        logits = drawn[number % DRAWS].logits
+        return static.search(index, lambda depth, width: logits[depth, :, :width], BEAMS)
+
+    return run
+
+
+def _differ(trie: Trie, ours: Any, theirs: tuple[Tensor, Tensor]) -> int:
+    """Beams whose identifiers differ though their scores stand clear of their neighbours'."""
+    codes, scores = theirs
+    found = trie.tokens_of(ours.leaves.flatten()).view(*ours.leaves.shape, -1)
+    same = (found == codes).all(-1)
+    gaps = torch.nn.functional.pad(scores.diff(dim=1).abs(), (1, 1), value=torch.inf)
+    tied = torch.minimum(gaps[:, 1:], gaps[:, :-1]) < 1e-4
+    off = (ours.scores - scores).abs() > 1e-3
+    return int((off | ~same & ~tied).sum())
+
+
+# ------------------------------------------------------------------------------------------------ building
+def building(options: Options) -> Section:
+    """From rows of codes in any order to what a search needs: time, memory kept, memory needed meanwhile."""
+    rows: list[Row] = []
+    for size in [size for size in options.sizes if size >= compared(options)[0]]:
+        say(f"building {short(size)}, {BUILDS} times each")
+        codes = identifiers(size, options.distribution)
+        works: dict[str, Callable[[], Any]] = {GENRET: lambda codes=codes: Trie.build(codes)}  # type: ignore[misc]
+        if size <= 10_000_000:
+            works[STATIC] = lambda codes=codes: _static_steps(codes.numpy())  # type: ignore[misc]
+        costs: dict[str, list[Any]] = {name: [] for name in works}
+        for _ in range(BUILDS if size <= 10_000_000 else 1):
+            for name, work in works.items():
+                costs[name].append(_measured(work))
+        rows += [_build_row(name, size, taken) for name, taken in costs.items()]
+        del codes, works
+    columns = ["system", "images", "seconds", "mb", "bytes_per_image", "peak_mb", "note"]
+    return Section("Building and keeping the trie", columns, rows, _build_bars(rows, options))
+
+
+def _static_steps(codes: np.ndarray) -> static.StaticIndex:
+    return static.build(static.sort_rows(codes, CODEBOOK_SIZE), CODEBOOK_SIZE)
+
+
+def _measured(work: Callable[[], Any]) -> tuple[float, int, int]:
+    cost = cost_of(work)
+    return cost.seconds, kept_bytes(cost.result), cost.peak_bytes
+
+
+def kept_bytes(index: Any) -> int:
+    """What a search needs; genret's way from each row to its leaf belongs to the images' own rows."""
+    rows = getattr(index, "leaf_of_row", None)
+    return int(index.nbytes) - (0 if rows is None else rows.nbytes)
+
+
+def _build_row(name: str, size: int, taken: list[tuple[float, int, int]]) -> Row:
+    seconds = sorted(cost[0] for cost in taken)
+    kept = taken[0][1]
+    entry: Row = {
+        "system": name,
+        "images": size,
+        "seconds": seconds[len(seconds) // 2],
+        "all_seconds": seconds,
+        "mb": kept / 1e6,
+        "bytes_per_image": kept / size,
+        "peak_mb": max(cost[2] for cost in taken) / 1e6,
+    }
+    if name == STATIC and size == 10_000_000:
+        entry["note"] = f"its own code, on two cores elsewhere: {PUBLISHED_SECONDS} s and {PUBLISHED_MB} MB"
+    return entry
+
+
+def _build_bars(rows: list[Row], options: Options) -> list[Bar]:
+    size = max(size for size in (row["images"] for row in rows) if size <= 10_000_000)
+    ours, theirs = {"system": GENRET, "images": size}, {"system": STATIC, "images": size}
+    mine = find(rows, **ours)
+    assert mine is not None
+    at_full = size == 10_000_000
+    many = [row for row in rows if row["images"] > 10_000_000]
+    return bars(
+        bar(f"build against STATIC's, {short(size)}", ratio(rows, ours, theirs, "seconds"), 1.0),
+        bar("build of 10M", mine["seconds"] if at_full else None, PUBLISHED_SECONDS, unit="s"),
+        bar("memory of 10M", mine["mb"] if at_full else None, PUBLISHED_MB, unit="MB"),
+        bar(f"memory, {short(size)}", mine["bytes_per_image"], 24, unit="bytes/identifier"),
+        *(bar(f"memory, {short(row['images'])}", row["bytes_per_image"], 24, unit="bytes/identifier") for row in many),
+        *(bar(f"memory while building {short(row['images'])}", row["peak_mb"] / 1000, 24, unit="GB") for row in many),
+    )

@@ -1,0 +1,113 @@
+"""Models with random weights in the shapes of well-known ones: how fast they are does not depend on what they know.
+
+They are made as any user's are: a folder in Hugging Face's layout, opened by a genret backbone that grows its
+vocabulary.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
+
+from bench.identifiers import CODEBOOK_SIZE, NUM_LEVELS
+from genret.backbones.llama import LlamaBackbone
+from genret.backbones.t5 import T5Backbone
+from genret.backbones.tokenizers import train_tokenizer
+from genret.interfaces import Backbone, Vokens
+
+_WHO = [
+    "a young man in a blue shirt",
+    "two dogs",
+    "an elderly woman with a red umbrella",
+    "three children",
+    "a cyclist",
+]
+_DOES = ["is standing on a ladder cleaning a window", "are playing in the snow", "walks across a busy street", "jumps"]
+_WHERE = ["in front of a shop", "near a river with mountains behind", "while others are watching", "on a sunny day"]
+QUERIES = [f"{who} {does} {where}" for where in _WHERE for does in _DOES for who in _WHO]
+"""80 captions of 6 to 20 words, about as long as Flickr30k's."""
+
+VOKENS = Vokens((CODEBOOK_SIZE,) * NUM_LEVELS)
+
+SHAPES: dict[str, Any] = {
+    "t5-tiny": T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4, vocab_size=512),
+    "t5-small": T5Config(d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8, vocab_size=32128),
+    "t5-base": T5Config(d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12, vocab_size=32128),
+    "llama-tiny": LlamaConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, vocab_size=512
+    ),
+    "llama-1b": LlamaConfig(
+        hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8,
+        head_dim=64, vocab_size=128256, tie_word_embeddings=True,
+    ),
+}  # fmt: skip
+"""google-t5/t5-small, google-t5/t5-base and meta-llama/Llama-3.2-1B; the tiny ones are for tests."""
+
+
+def queries(batch: int, number: int) -> list[str]:
+    """The queries of round `number`: other ones than in the round before."""
+    return [QUERIES[(number * batch + i) % len(QUERIES)] for i in range(batch)]
+
+
+class Model(NamedTuple):
+    name: str
+    backbone: Any
+    level_tokens: list[Tensor]
+    """M tensors (K,), each level's tokens"""
+
+    @property
+    def device(self) -> torch.device:
+        return self.level_tokens[0].device
+
+    @property
+    def network(self) -> PreTrainedModel:
+        """The transformers model whose weights the backbone uses, for what goes without genret."""
+        module = self.backbone.module
+        return module["t5"] if isinstance(self.backbone, T5Backbone) else module
+
+
+def model(name: str, device: torch.device, dtype: torch.dtype = torch.float32, **changes: Any) -> Model:
+    """A model of the shape `name`, its vocabulary grown by the identifiers' codes. `changes`: of the shape."""
+    torch.manual_seed(0)
+    shape = SHAPES[name].from_dict(SHAPES[name].to_dict() | changes)
+    is_t5 = isinstance(shape, T5Config)
+    shape.pad_token_id, shape.eos_token_id, shape.bos_token_id = 0, 1, None
+    shape.decoder_start_token_id = 0
+    network: Any = T5ForConditionalGeneration(shape) if is_t5 else LlamaForCausalLM(shape)
+    kind: Any = T5Backbone if is_t5 else LlamaBackbone
+    with tempfile.TemporaryDirectory() as folder:
+        network.save_pretrained(folder)
+        train_tokenizer(QUERIES, 256).save_pretrained(folder)
+        del network
+        backbone: Backbone = kind(kind.Config(model=folder))
+        backbone.build(VOKENS, None, QUERIES, seed=0)
+    backbone.module.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    return Model(name, backbone, [_tokens(backbone, level) for level in range(NUM_LEVELS)])
+
+
+def _tokens(backbone: Backbone, level: int) -> Tensor:
+    tokens = backbone.level_tokens(level)
+    assert tokens is not None
+    return tokens
+
+
+class RandomScores:
+    """A model that costs nothing: its scores were drawn beforehand. What is left of a search is the search's own."""
+
+    def __init__(self, batch: int, num_beams: int, device: torch.device, seed: int = 0):
+        random = torch.Generator(device).manual_seed(seed)
+        shape = (NUM_LEVELS, batch, num_beams, CODEBOOK_SIZE)
+        self.logits = torch.randn(shape, generator=random, device=device)
+
+    def prefill(self, queries: Sequence[str]) -> list[int]:
+        return [0]
+
+    def step(self, state: list[int], symbols: Tensor | None, parents: Tensor | None, columns: Tensor | None) -> Tensor:
+        logits = self.logits[state[0], :, : 1 if symbols is None else symbols.shape[1]]
+        state[0] += 1
+        return logits

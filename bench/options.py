@@ -1,0 +1,65 @@
+"""What a run of the benchmark is asked to measure, and what its sections share."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import NamedTuple
+
+import torch
+
+from bench.identifiers import Distribution, identifiers, tokens_of
+from bench.measure import Rival, Timing, alternate
+from bench.models import Model
+from bench.report import short
+from genret.decode.beam import beam_search
+from genret.decode.trie import Trie
+
+
+class Options(NamedTuple):
+    device: torch.device
+    sizes: list[int]
+    """Catalogs, in identifiers, ascending."""
+    backbones: list[str]
+    """The first is measured over all sizes, all of them by beams and batches."""
+    beams: list[int]
+    batches: list[int]
+    num_beams: int
+    """Of all rows that are not about beams."""
+    rounds: int
+    seconds: float
+    """No round of a comparison begins later than this."""
+    distribution: Distribution
+    dtype: torch.dtype
+    quick: bool = False
+    """Whether only the benchmark's own code is tried, with networks of one layer."""
+
+    @property
+    def shape_size(self) -> int:
+        """The catalog that beams, batches and backbones are compared over."""
+        return max(size for size in self.sizes if size <= max(1_000_000, self.sizes[0]))
+
+    def race(self, rivals: list[Rival], brief: bool = False) -> list[Timing]:
+        """Times rivals in turns. `brief`: for a quarter of the time, where no bar hangs on it."""
+        say(f"  {len(rivals)} rivals: " + ", ".join(rival.name for rival in rivals))
+        return alternate(rivals, self.device, self.rounds, self.seconds / 4 if brief else self.seconds)
+
+
+def say(text: str) -> None:
+    """Progress, to standard error."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def tries(options: Options, model: Model, sizes: list[int] | None = None) -> dict[int, Trie]:
+    """A trie of each size in the model's tokens."""
+    built = {}
+    for size in options.sizes if sizes is None else sizes:
+        say(f"  trie of {short(size)} identifiers")
+        codes = identifiers(size, options.distribution)
+        built[size] = Trie.build(tokens_of(codes, model.level_tokens)).to(options.device)
+    return built
+
+
+def genret_search(model: Model, trie: Trie, texts: list[str], num_beams: int) -> object:
+    """A search as genret's retrievers make it: the score is normalised over the symbols of each level."""
+    return beam_search(model.backbone, texts, trie, num_beams, "level", model.level_tokens)
