@@ -1,7 +1,9 @@
 """Tar shards as the webdataset library and CLIP_benchmark write them, read from local disk.
 
 A sample is a run of members that share the name before the first dot: `s0000000.webp`, `s0000000.txt` (captions, one a
-line), `s0000000.json` (metadata). Everything else inside, pickles above all, is never looked at.
+line), `s0000000.json` (metadata, or captions), `s0000000.cls` (a class, by number). Everything else inside, pickles
+above all, is never looked at. CLIP_benchmark's layout is the default: `train/0.tar`, `test/0.tar`, …, beside them
+`nshards.txt`, and above them `classnames.txt`, whose names become metadata.
 """
 
 from __future__ import annotations
@@ -9,25 +11,22 @@ from __future__ import annotations
 import json
 import os
 import re
-import tarfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 from pydantic import Field, model_validator
 
 from genret import interfaces
 from genret.data.images import MAX_BYTES, is_image_name
 from genret.data.splits import clean_captions, hashed, local_folder, nonempty, scalars
+from genret.data.tar import MAX_TEXT_BYTES, Member, scan, text_of
 from genret.errors import BadImage, GenretError, UnknownName
 from genret.interfaces import Dataset, Record
 
-MAX_TEXT_BYTES = 2**20
-MAX_HEADER_BYTES = 2**20
-"""Of a tar member: long names and extended headers may claim any size."""
 MAX_SHARDS = 100_000
 REMEMBERED_SHARDS = 32
 """Shards whose members' places are kept for `read`; a shard usually has 10,000 or fewer."""
@@ -49,6 +48,8 @@ class WebDataset(Dataset):
         """Which images these are; not the seed of the training."""
         caption_suffix: str = "txt"
         """Suffix of the members with captions, one a line."""
+        caption_key: str = "caption"
+        """Key of the `.json` members with a caption, or a list of them, for samples without captions of their own."""
 
         @model_validator(mode="after")
         def _different(self) -> Any:
@@ -60,7 +61,7 @@ class WebDataset(Dataset):
 
     def __init__(self, config: Any = None, **context: Any):
         super().__init__(config, **context)
-        self._places: OrderedDict[str, dict[str, _Place]] = OrderedDict()
+        self._places: OrderedDict[str, dict[str, Member]] = OrderedDict()
 
     def records(self, split: str) -> Iterator[Record]:
         splits = (self.train_split, self.dev_split, self.test_split)
@@ -70,10 +71,10 @@ class WebDataset(Dataset):
 
     def read(self, record: Record) -> bytes:
         shard, colon, member = record.uri.rpartition(".tar:")
-        place = self._members(shard + ".tar").get(member) if colon else None
-        if place is None:
+        image = self._members(shard + ".tar").get(member) if colon else None
+        if image is None:
             raise BadImage(f"{record.uri} is no image in a tar shard")
-        return place.read(Path(shard + ".tar"), record.uri, MAX_BYTES)
+        return image.read(Path(shard + ".tar"), record.uri, MAX_BYTES)
 
     def _chosen(self, split: str) -> Iterator[Record]:
         config = self.config
@@ -90,15 +91,16 @@ class WebDataset(Dataset):
             relative = shard.relative_to(self._root).as_posix().removesuffix(".tar")
             for sample in self._samples(shard):
                 if sample.image is not None:
-                    uri = f"{shard}:{sample.image.member}"
-                    yield Record(f"{relative}/{sample.key}", uri, sample.captions, sample.metadata)
+                    uri = f"{shard}:{sample.image.name}"
+                    captions = sample.captions or sample.told
+                    yield Record(f"{relative}/{sample.key}", uri, captions, sample.metadata)
 
     def _samples(self, shard: Path) -> Iterator[_Sample]:
         seen: set[str] = set()
         sample: _Sample | None = None
         with shard.open("rb") as stream:
-            for place in _scan(shard):
-                folder, name = os.path.split(place.member)
+            for member in scan(shard):
+                folder, name = os.path.split(member.name)
                 base, _, suffix = name.partition(".")
                 key = f"{folder}/{base}" if folder else base
                 if sample is None or key != sample.key:
@@ -110,31 +112,60 @@ class WebDataset(Dataset):
                         )
                     seen.add(key)
                     sample = _Sample(key)
-                sample = self._with(sample, suffix.lower(), place, shard, stream)
+                sample = self._with(sample, suffix.lower(), member, shard, stream)
         if sample is not None:
             yield sample
 
-    def _with(self, sample: _Sample, suffix: str, place: _Place, shard: Path, stream: IO[bytes]) -> _Sample:
+    def _with(self, sample: _Sample, suffix: str, member: Member, shard: Path, stream: IO[bytes]) -> _Sample:
         """The sample with one more member."""
         if suffix == self.config.caption_suffix:
-            return sample._replace(captions=clean_captions(_text(place, shard, stream).splitlines()))
+            return sample._replace(captions=clean_captions(text_of(member, shard, stream).splitlines()))
         if suffix == "json":
             try:
-                values = json.loads(_text(place, shard, stream))
+                values = json.loads(text_of(member, shard, stream))
             except (ValueError, RecursionError) as error:
-                raise GenretError(f"{shard}:{place.member} is no JSON: {error}") from error
-            return sample._replace(metadata=scalars(values) if isinstance(values, dict) else {})
-        if is_image_name(place.member) and sample.image is None:
-            return sample._replace(image=place)
+                raise GenretError(f"{shard}:{member.name} is no JSON: {error}") from error
+            values = values if isinstance(values, dict) else {}
+            told = self._captions_in(values, f"{shard}:{member.name}")
+            return sample._replace(told=told, metadata=sample.metadata | scalars(values))
+        if suffix == "cls":
+            return sample._replace(metadata=sample.metadata | {"class": self._class(text_of(member, shard, stream))})
+        if is_image_name(member.name) and sample.image is None:
+            return sample._replace(image=member)
         return sample
 
-    def _members(self, shard: str) -> dict[str, _Place]:
+    def _captions_in(self, values: dict[str, Any], name: str) -> tuple[str, ...]:
+        """Takes the captions out of a sample's JSON: a text or a list of texts."""
+        found = values.pop(self.config.caption_key, None)
+        texts = [found] if isinstance(found, str) else found or []
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise GenretError(f"{name}: '{self.config.caption_key}' is no text and no list of texts")
+        return clean_captions(texts)
+
+    def _class(self, text: str) -> str:
+        """A sample's class by its name where `classnames.txt` has it, else as it is written."""
+        number = text.strip()[:200]
+        return self._class_names[int(number)] if number.isdecimal() and int(number) < len(self._class_names) else number
+
+    @cached_property
+    def _class_names(self) -> list[str]:
+        file = self._root / "classnames.txt"
+        if not file.is_file():
+            return []
+        if file.stat().st_size > MAX_TEXT_BYTES:
+            raise GenretError(f"{file} is larger than {MAX_TEXT_BYTES:,} bytes and so no list of classes")
+        try:
+            return file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise GenretError(f"{file} cannot be read: {error}") from error
+
+    def _members(self, shard: str) -> dict[str, Member]:
         """Where the images of a shard lie, by member name."""
         if shard not in self._places:
             path = Path(shard)
             if not path.is_relative_to(self._root):
                 raise BadImage(f"{shard} is not below {self._root}")
-            self._places[shard] = {place.member: place for place in _scan(path) if is_image_name(place.member)}
+            self._places[shard] = {member.name: member for member in scan(path) if is_image_name(member.name)}
             if len(self._places) > REMEMBERED_SHARDS:
                 self._places.popitem(last=False)
         self._places.move_to_end(shard)
@@ -145,73 +176,13 @@ class WebDataset(Dataset):
         return local_folder(self.config.root)
 
 
-class _Place(NamedTuple):
-    member: str
-    offset: int
-    size: int
-
-    def read(self, shard: Path, name: str, limit: int, stream: IO[bytes] | None = None) -> bytes:
-        if self.size > limit:
-            raise BadImage(f"{name} has {self.size:,} bytes, more than the {limit:,} allowed")
-        if stream is None:
-            try:
-                with shard.open("rb") as opened:
-                    return self.read(shard, name, limit, opened)
-            except OSError as error:
-                raise BadImage(f"{shard} cannot be read: {error.strerror}") from error
-        stream.seek(self.offset)
-        return stream.read(self.size)
-
-
 class _Sample(NamedTuple):
     key: str
-    image: _Place | None = None
+    image: Member | None = None
     captions: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    """Captions of its JSON"""
     metadata: dict[str, Any] = {}
-
-
-class _Headers:
-    """What tarfile may read of a shard: headers only, never more than `MAX_HEADER_BYTES` at once."""
-
-    def __init__(self, stream: IO[bytes]):
-        self._stream = stream
-        self.seek = stream.seek
-        self.tell = stream.tell
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header claims {size:,} bytes")
-        return self._stream.read(size)
-
-
-def _scan(shard: Path) -> Iterator[_Place]:
-    """The ordinary files of a shard, in order; links, devices and sparse files are left out."""
-    try:
-        # "r:": compressed shards cannot be read from the middle
-        with shard.open("rb") as stream, tarfile.open(fileobj=cast(IO[bytes], _Headers(stream)), mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                cast(Any, tar).members.clear()  # tarfile would keep them all
-                if member.isreg() and not member.issparse():
-                    name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                    yield _Place(name, member.offset_data, member.size)
-            stream.seek(tar.offset)
-            if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-                # tarfile takes a damaged header, or a missing end, for the end
-                raise tarfile.ReadError(f"no end mark at byte {tar.offset:,}")
-    except OSError as error:
-        raise GenretError(f"the shard {shard} cannot be read: {error.strerror or error}") from error
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise GenretError(f"the shard {shard} is damaged or no uncompressed tar file: {error}") from error
-
-
-def _text(place: _Place, shard: Path, stream: IO[bytes]) -> str:
-    name = f"{shard}:{place.member}"
-    if place.size > MAX_TEXT_BYTES:
-        raise GenretError(f"{name} has {place.size:,} bytes, more than the {MAX_TEXT_BYTES:,} allowed for text")
-    try:
-        return place.read(shard, name, MAX_TEXT_BYTES, stream).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise GenretError(f"{name} is no UTF-8 text: {error}") from error
 
 
 def _shards(root: Path, pattern: str) -> list[Path]:

@@ -70,6 +70,38 @@ def test_flat_shards_braces_and_metadata(tmp_path: Path):
     assert [record.metadata for record in data.records("dev")] == [{"year": 3}]
 
 
+def test_clip_benchmark_as_its_builder_writes_it(tmp_path: Path):
+    """`convert_dataset`: shards of a few samples, `cls` labels, class names above the splits, odd suffixes of files
+    that were copied; captions in JSON as img2dataset has them."""
+    (tmp_path / "classnames.txt").write_text("tench\ngold fish\n")
+    (tmp_path / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\n")
+    (tmp_path / "dataset_type.txt").write_text("retrieval\n")
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        with webdataset.ShardWriter(str(tmp_path / split / "%d.tar"), maxcount=2, verbose=0) as sink:
+            for index in range(5):
+                sample = {"__key__": f"s{index:07d}", "cls": index % 3}
+                if index < 3:
+                    sample |= {"jpg" if index else ".jpg": b"J%d" % index, "txt": "a fish\n\na tench\n"}
+                else:
+                    sample |= {"png": b"P%d" % index, "json": {"caption": ["a", " b "][: index - 2], "width": 7}}
+                sink.write(sample)
+            count = sink.shard
+        (tmp_path / split / "nshards.txt").write_text(f"{count}\n")
+    data = dataset(tmp_path)
+    records = list(data.records("test"))
+    assert [record.image_id for record in records] == [f"test/{n // 2}/s{n:07d}" for n in range(5)]
+    assert [data.read(record) for record in records] == [b"J0", b"J1", b"J2", b"P3", b"P4"]
+    assert [record.captions for record in records] == [("a fish", "a tench")] * 3 + [("a",), ("a", "b")]
+    assert [record.metadata for record in records] == [
+        {"class": "tench"}, {"class": "gold fish"}, {"class": "2"},
+        {"class": "tench", "width": 7}, {"class": "gold fish", "width": 7},
+    ]  # fmt: skip
+    (tmp_path / "classnames.txt").write_bytes(b"\xff")
+    with pytest.raises(GenretError, match=r"classnames\.txt cannot be read"):
+        list(dataset(tmp_path).records("test"))
+
+
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_every_tar_format_and_long_names(tmp_path: Path, format):
     long = "d/" + ("n" * (90 if format == tarfile.USTAR_FORMAT else 180))
@@ -135,6 +167,8 @@ def test_a_damaged_header_in_the_middle_is_an_error(tmp_path: Path):
     [
         ([("a.png", b"x"), ("b.png", b"x"), ("a.txt", b"y")], "two samples named a"),
         ([("a.png", b"x"), ("a.json", b"{")], "a.json is no JSON"),
+        ([("a.png", b"x"), ("a.json", b'{"caption": [1]}')], "a.json: 'caption' is no text"),
+        ([("a.png", b"x"), ("a.cls", b"9" * (2**20 + 1))], "a.cls has 1,048,577 bytes"),
         ([("a.png", b"x"), ("a.txt", b"\xff")], "a.txt is no UTF-8"),
         ([("a.txt", b"x")], "the split 'test' .* has no images"),
     ],

@@ -1,0 +1,84 @@
+"""The members of a tar file, found without unpacking it: names, places and sizes of its ordinary files.
+
+Files of others are hostile: headers are read in bounded pieces, links and devices never, nothing is written anywhere,
+and names are only names. What a member means is not known here.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from genret.errors import BadImage, GenretError
+
+MAX_TEXT_BYTES = 2**20
+MAX_HEADER_BYTES = 2**20
+"""Of a tar member: long names and extended headers may claim any size."""
+
+
+class Member(NamedTuple):
+    """An ordinary file of a shard, where it lies."""
+
+    name: str
+    offset: int
+    size: int
+
+    def read(self, shard: Path, shown: str, limit: int, stream: IO[bytes] | None = None) -> bytes:
+        """Its bytes, from the shard or from an open stream of it; `BadImage` beyond `limit`, which names it `shown`."""
+        if self.size > limit:
+            raise BadImage(f"{shown} has {self.size:,} bytes, more than the {limit:,} allowed")
+        if stream is None:
+            try:
+                with shard.open("rb") as opened:
+                    return self.read(shard, shown, limit, opened)
+            except OSError as error:
+                raise BadImage(f"{shard} cannot be read: {error.strerror}") from error
+        stream.seek(self.offset)
+        return stream.read(self.size)
+
+
+class _Headers:
+    """What tarfile may read of a shard: headers only, never more than `MAX_HEADER_BYTES` at once."""
+
+    def __init__(self, stream: IO[bytes]):
+        self._stream = stream
+        self.seek = stream.seek
+        self.tell = stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {size:,} bytes")
+        return self._stream.read(size)
+
+
+def scan(shard: Path) -> Iterator[Member]:
+    """The ordinary files of a shard, in order; links, devices and sparse files are left out."""
+    try:
+        # "r:": compressed shards cannot be read from the middle
+        with shard.open("rb") as stream, tarfile.open(fileobj=cast(IO[bytes], _Headers(stream)), mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                cast(Any, tar).members.clear()  # tarfile would keep them all
+                if member.isreg() and not member.issparse():
+                    name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                    yield Member(name, member.offset_data, member.size)
+            stream.seek(tar.offset)
+            if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+                # tarfile takes a damaged header, or a missing end, for the end
+                raise tarfile.ReadError(f"no end mark at byte {tar.offset:,}")
+    except OSError as error:
+        raise GenretError(f"the shard {shard} cannot be read: {error.strerror or error}") from error
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+        raise GenretError(f"the shard {shard} is damaged or no uncompressed tar file: {error}") from error
+
+
+def text_of(member: Member, shard: Path, stream: IO[bytes]) -> str:
+    """A small member as UTF-8; one that is larger than a caption can be is refused."""
+    name = f"{shard}:{member.name}"
+    if member.size > MAX_TEXT_BYTES:
+        raise GenretError(f"{name} has {member.size:,} bytes, more than the {MAX_TEXT_BYTES:,} allowed for text")
+    try:
+        return member.read(shard, name, MAX_TEXT_BYTES, stream).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise GenretError(f"{name} is no UTF-8 text: {error}") from error
