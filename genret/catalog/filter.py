@@ -17,11 +17,11 @@ whose values are bound parameters; nothing of it is ever evaluated.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
-from sqlalchemy import ColumnElement, Connection, Float, Text, and_, case, cast, false, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select
 
+from genret.catalog.conditions import COLUMNS, comparison, value_of
 from genret.catalog.schema import images
 from genret.errors import UnknownName, UsageError
 
@@ -29,19 +29,11 @@ MAX_LENGTH = 2000
 MAX_DEPTH = 50
 """Parentheses within parentheses."""
 
-_COLUMNS: dict[str, Any] = {"split": images.c.split, "uri": images.c.uri, "image_id": images.c.image_id}
 _TOKEN = re.compile(
     r"""\s*(?:(?P<operator><=|>=|!=|==|=|<|>|~)|(?P<bracket>[()])
         |(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[^\s()=!<>~"']+))""",
     re.VERBOSE | re.DOTALL,
 )
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_ORDER: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
 
 
 class _Token(NamedTuple):
@@ -62,9 +54,9 @@ class Compiled(NamedTuple):
         if connection.execute(select(images.c.id).limit(1)).first() is None:
             return
         for key in self.keys:
-            if connection.execute(select(images.c.id).where(_value(key).is_not(None)).limit(1)).first() is None:
+            if connection.execute(select(images.c.id).where(value_of(key).is_not(None)).limit(1)).first() is None:
                 sample = connection.execute(select(images.c["metadata"]).limit(1000)).scalars()
-                known = {str(name) for facts in sample for name in facts} | set(_COLUMNS)
+                known = {str(name) for facts in sample for name in facts} | set(COLUMNS)
                 raise UnknownName("key in --where", key, known)
 
 
@@ -128,9 +120,9 @@ class _Parser:
         if bare and value.lower() == "null" and operator not in ("=", "==", "!="):
             self.fail("a value other than null")
         self.advance()
-        if key not in _COLUMNS:
+        if key not in COLUMNS:
             self.keys.append(key)
-        return _comparison(key, operator, value, bare)
+        return comparison(key, operator, value, bare)
 
     def accept(self, kind: str, text: str) -> bool:
         if self.next.kind == kind and self.next.text.lower() == text:
@@ -161,45 +153,3 @@ class _Parser:
 
 def _unquoted(token: _Token) -> str:
     return re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL) if token.kind == "quoted" else token.text
-
-
-def _value(key: str) -> Any:
-    return _COLUMNS[key] if key in _COLUMNS else images.c["metadata"][key].as_string()
-
-
-def _comparison(key: str, operator: str, value: str, bare: bool) -> ColumnElement[bool]:
-    """Never NULL, so that `not` turns it round for images without the key, too."""
-    stored = _value(key)
-    if bare and value.lower() == "null":
-        missing: ColumnElement[bool] = stored.is_(None)
-        return not_(missing) if operator == "!=" else missing
-    # SQLite gives a JSON number or truth value as itself, other databases as text
-    text = cast(stored, Text)
-    if operator in ("=", "==", "!="):
-        same = [text.in_(_spellings(value) if bare and _NUMBER.fullmatch(value) else [value])]
-        if bare and value.lower() in ("true", "false") and key not in _COLUMNS:
-            truth = images.c["metadata"][key].as_boolean()
-            same.append(truth.is_(True) if value.lower() == "true" else truth.is_(False))
-        equal = func.coalesce(or_(*same), false())
-        return not_(equal) if operator == "!=" else equal
-    if operator == "~":
-        found = text.icontains(value, autoescape=True)
-    elif bare and _NUMBER.fullmatch(value):
-        found = _ORDER[operator](_number(text), float(value))
-    else:
-        found = _ORDER[operator](text, value)
-    return func.coalesce(found, false())
-
-
-def _number(text: Any) -> Any:
-    """The number at the beginning of a text, NULL where there is none."""
-    first, second = func.substr(text, 1, 1), func.substr(text, 2, 1)
-    begins = or_(first.between("0", "9"), and_(first.in_(["-", "+", "."]), second.between("0", "9")))
-    return case((begins, cast(text, Float)), else_=None)
-
-
-def _spellings(number: str) -> list[str]:
-    """How a stored value may be written that is equal to a number: 7, 7.0 and as it was asked for."""
-    value = float(number)
-    whole = [str(int(value))] if value.is_integer() else []
-    return list(dict.fromkeys([number, repr(value), *whole]))

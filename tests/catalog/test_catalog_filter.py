@@ -20,9 +20,9 @@ PICTURES = {
 }
 
 
-@pytest.fixture(scope="module")
-def catalog():
-    catalog = Catalog.create("sqlite://")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def catalog(request, new_place):
+    catalog = Catalog.create(new_place(request.param))
     splits = {"dog": "test", "cat": "test", "car": "dev", "sun": None}
     catalog.add(
         NewImage(name, f"/pics/{name}.png", name, metadata=facts, split=splits[name])
@@ -175,9 +175,9 @@ def holds(condition, facts):
 GRID = [{"a": a, "b": b} for a in (-2, 0, 1) for b in (-1, 2)] + [{"a": 1}, {"b": 0}, {}]
 
 
-@pytest.fixture(scope="module")
-def grid():
-    catalog = Catalog.create("sqlite://")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def grid(request, new_place):
+    catalog = Catalog.create(new_place(request.param))
     catalog.add(NewImage(str(i), str(i), str(i), metadata=facts) for i, facts in enumerate(GRID))
     return catalog
 

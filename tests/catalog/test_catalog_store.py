@@ -31,12 +31,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "catalog.sqlite"
 
 
-@pytest.fixture
-def catalog(path: Path):
-    with Catalog.create(path, run_id="run-1") as catalog:
-        yield catalog
-
-
 def test_what_goes_in_comes_out(catalog):
     report = catalog.add(
         [
@@ -130,17 +124,14 @@ def test_the_data_sets_images_are_safe_from_the_users(catalog):
     assert catalog.captions("train").texts == ["d"]
 
 
-def test_removing_takes_everything_along_and_keys_are_not_reused(catalog, path):
+def test_removing_takes_everything_along_and_keys_are_not_reused(catalog):
     catalog.add([image("a", captions=("x",), split="test"), image("b")])
     key = catalog.keys_of(["b"])[0]
     report = catalog.remove(["b", "nobody", "b", "a"])
     assert report.removed == 2 and report.skipped == [("nobody", "there is no image of this id")]
-    with sqlite3.connect(path) as plain:
-        counts = [
-            plain.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("identifiers", "captions", "features")
-        ]
-    plain.close()
-    assert counts == [0, 0, 0]
+    with engine.reading(catalog._database) as connection:
+        for table in ("images", "identifiers", "captions", "features"):
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one() == 0
     with pytest.raises(GenretError, match="try again"):
         catalog.lookup(np.array([key]))
     with pytest.raises(GenretError, match="try again"):
