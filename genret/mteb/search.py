@@ -1,6 +1,6 @@
 """A run as an MTEB model: the benchmark's pictures get identifiers by the run's own scheme, its queries are searched.
 
-The run directory is only read. Each corpus gets a catalog of its own in a temporary folder, filled by the retriever's
+The run directory is only read. Each corpus gets an empty copy of it in a temporary folder, filled by the retriever's
 `index`: what MTEB measures is the inductive protocol, whatever the run was trained on. Queries are searched as `genret
 search` does it, with the run's own beams and reranker, and never wider: a generative run finds as many pictures as its
 beams lead to, however many MTEB asks for (`top_k` is 1,000 there).
@@ -25,9 +25,9 @@ from genret.evaluate.trec import falling
 from genret.interfaces import Record, Restriction
 from genret.mteb.about import meta_of
 from genret.plugins import load_plugins
-from genret.retrievers.catalog import CatalogRetriever
-from genret.retrievers.thumbnails import Thumbnails
+from genret.retrievers.catalog import CatalogRetriever, run_id_of
 from genret.settings import Settings, load_settings
+from genret.train.files import lend
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,11 +90,8 @@ class GenretSearch:
         """
         _check(task_metadata)
         self.close()
-        retriever = open_retriever(self.run, self.registries, self.settings)
-        retriever.catalog.close()
-        self._folder.mkdir(exist_ok=True)
-        retriever.catalog = Catalog.create(self._folder / "catalog.sqlite")
-        retriever.thumbnails = Thumbnails(self._folder / "thumbnails")
+        empty_copy(self.run, self._folder)
+        retriever = open_retriever(self._folder, self.registries, self.settings)
         report = retriever.index(pictures(corpus, task_metadata.name))
         for one in report.skipped:
             logger.warning("%s: %s is left out: %s", task_metadata.name, one.path, one.reason)
@@ -156,6 +153,20 @@ class GenretSearch:
         if self._retriever.reranker is not None:
             widths.append(self._retriever.reranker.config.candidates)
         return min(widths)
+
+
+def empty_copy(run: Path, folder: Path) -> None:
+    """A run directory with the same models, by links where the system has them, and nothing to search."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in run.resolve().glob("*/stage.json"):
+        try:
+            (folder / stage.parent.name).symlink_to(stage.parent, target_is_directory=True)
+        except OSError:  # no links here
+            lend(stage.parent, folder / stage.parent.name)
+    for file in (run / "recipe.yaml", run / "environment.json"):
+        if file.exists():
+            shutil.copyfile(file, folder / file.name)
+    Catalog.create(folder / "catalog.sqlite", run_id_of(folder)).close()
 
 
 def pictures(corpus: Dataset, task: str) -> Iterator[tuple[Record, Callable[[], bytes]]]:
