@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from genret.cli.state import state_of
 from genret.errors import UsageError
 
 if TYPE_CHECKING:
+    from genret.cli.queries import Asked
     from genret.interfaces import Hit, SearchResult
 
 QUERIES_AT_A_TIME = 256
@@ -35,6 +35,18 @@ def search(
     where: Annotated[
         str | None, typer.Option(metavar="FILTER", help="Only pictures whose metadata fits, e.g. group=animals.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only this picture, or those of @FILE. Repeatable.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--not", metavar="ID", help="Not this picture, or those of @FILE. Repeatable.")
+    ] = None,
+    unlike: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Nor anything like this picture. Repeatable.")
+    ] = None,
+    unlike_symbols: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Symbols that identifiers begin with alike, for --unlike.")
+    ] = 2,
     queries: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="One query per line, '-' for standard input; answers in JSON lines."),
@@ -49,26 +61,37 @@ def search(
       genret search "a red car" -k 3 --json
       genret search --queries queries.txt > answers.jsonl
       genret search "a red car" --run my-run --num-beams 50
+      genret search "a red car" --where "year > 2020" --unlike cars/17.jpg
     \b
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """
+    from genret.cli.queries import Asked, asked_in, checked, ids
     from genret.cli.runs import finished_run
+    from genret.interfaces import Restriction
 
     state = state_of(context)
     if (query is None) == (queries is None):
         raise UsageError('ask for something: genret search "a happy dog", or --queries FILE (not both)')
-    texts = [_checked(query, "the query")] if query is not None else None
+    restriction = Restriction(
+        where or "",
+        None if only is None else ids("--only", only),
+        ids("--not", without or ()),
+        ids("--unlike", unlike or ()),
+        unlike_symbols,
+    )
+    one = [] if query is None else [Asked(checked(query, "the query"), restriction)]
     folder = finished_run(run, state.settings)
     with state.ui(as_json or queries is not None) as ui:
         from genret.assemble import open_retriever
 
-        lines = None if queries is None else _lines(queries)
-        first = texts or list(
-            islice(lines or (), QUERIES_AT_A_TIME)
-        )  # read before the model loads: faults show at once
+        asked = iter(one) if queries is None else asked_in(queries, restriction)
+        first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model loads: faults show at once
         retriever = open_retriever(folder, state.registries, state.settings)
-        for batch in _then(first, lines):
-            for result in retriever.search(batch, k, num_beams=num_beams, where=where):
+        for batch in _then(first, asked):
+            restrict = [question.restriction for question in batch]
+            for result in retriever.search(
+                [question.query for question in batch], k, num_beams=num_beams, restrict=restrict
+            ):
                 if ui.json:
                     ui.document(as_document(result))
                 elif result.hits:
@@ -129,38 +152,7 @@ def name_of(hit: Hit) -> str:
     return PurePosixPath(hit.uri.replace("\\", "/").rpartition(":")[2]).stem or hit.image_id
 
 
-def _checked(query: str, what: str) -> str:
-    # a command line may hold bytes that are no text; they must not break the answer's encoding
-    query = query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    if not query.strip():
-        raise UsageError(f"{what} is empty; say in words what the picture shows")
-    return query
-
-
-def _lines(source: str) -> Iterator[str]:
-    name = "standard input" if source == "-" else source
-    try:
-        if source == "-":
-            yield from _numbered(sys.stdin, name)
-        else:
-            with Path(source).open(encoding="utf-8-sig") as stream:
-                yield from _numbered(stream, name)
-    except UnicodeDecodeError:
-        raise UsageError(f"--queries: {name} is no UTF-8 text") from None
-    except (FileNotFoundError, IsADirectoryError):
-        raise UsageError(f"--queries: there is no file {name}") from None
-
-
-def _numbered(stream: Iterable[str], name: str) -> Iterator[str]:
-    empty = True
-    for number, line in enumerate(stream, 1):
-        empty = False
-        yield _checked(line.rstrip("\r\n"), f"line {number} of {name}")
-    if empty:
-        raise UsageError(f"--queries: {name} holds no query")
-
-
-def _then(first: list[str], lines: Iterator[str] | None) -> Iterator[list[str]]:
+def _then(first: list[Asked], asked: Iterator[Asked]) -> Iterator[list[Asked]]:
     yield first
-    while lines is not None and (batch := list(islice(lines, QUERIES_AT_A_TIME))):
+    while batch := list(islice(asked, QUERIES_AT_A_TIME)):
         yield batch

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from genret.evaluate.metrics import Ints
 from genret.evaluate.question import Question, first_rank
-from genret.retrievers.generative import GenerativeRetriever, IndexedTrie, columns_of, search_trie
+from genret.retrievers.generative import GenerativeRetriever, search_trie
+from genret.retrievers.image_trie import ImageTrie
 from genret.retrievers.ranking import Ranked, rank_images
+from genret.retrievers.spelling import columns_of
 
 
 class Searched(NamedTuple):
@@ -32,7 +34,7 @@ class Searched(NamedTuple):
 
 
 def search_beams(
-    retriever: GenerativeRetriever, question: Question, index: IndexedTrie, leaf_table: Tensor, num_beams: int, ui: Any
+    retriever: GenerativeRetriever, question: Question, index: ImageTrie, leaf_table: Tensor, num_beams: int, ui: Any
 ) -> Searched:
     """Beam search of every query, with the ranks at which the right image and its prefixes stood."""
     parts: list[Searched] = []
@@ -69,9 +71,10 @@ def _similarity(queries: Tensor, images: Tensor, query: Ints, image: Ints) -> ND
     return (queries[torch.from_numpy(query)] * images[torch.from_numpy(image)]).sum(-1).numpy()
 
 
-def leaves_of_images(index: IndexedTrie, num_images: int) -> Tensor:
+def leaves_of_images(index: ImageTrie, num_images: int) -> Tensor:
     """(N, A) the leaves that lead to each image, -1 pads."""
-    owners, leaves = index.identifiers.owners, index.trie.leaf_of_row.cpu().long()
+    starts, images = map(torch.from_numpy, index.leaf_images)
+    owners, leaves = images.long(), torch.arange(len(starts) - 1).repeat_interleave(starts.diff())
     order = torch.argsort(owners, stable=True)
     counts = torch.bincount(owners, minlength=num_images)
     place = torch.arange(len(owners)) - (counts.cumsum(0) - counts)[owners[order]]
@@ -81,7 +84,7 @@ def leaves_of_images(index: IndexedTrie, num_images: int) -> Tensor:
 
 
 def forced_scores(
-    retriever: GenerativeRetriever, question: Question, index: IndexedTrie, leaf_table: Tensor, ui: Any
+    retriever: GenerativeRetriever, question: Question, index: ImageTrie, leaf_table: Tensor, ui: Any
 ) -> NDArray[np.float32]:
     """(Q,) the model's log-probability of the right identifier (the best one, of several), beam or no beam."""
     if retriever.options.score == "trie":  # normalised over children: no beam-free score is comparable

@@ -27,8 +27,10 @@ from genret.interfaces import Identifiers
 from genret.quantize.rq import usage_statistics
 from genret.registry import Registries
 from genret.retrievers.dense import dense_ranks
-from genret.retrievers.generative import GenerativeRetriever, IndexedTrie, by_image, index_trie
+from genret.retrievers.generative import GenerativeRetriever
+from genret.retrievers.image_trie import ImageTrie, index_trie
 from genret.retrievers.ranking import Ranked
+from genret.retrievers.spelling import by_image
 from genret.retrievers.two_tower import TwoTowerRetriever
 from genret.settings import Settings
 
@@ -168,7 +170,7 @@ def ceiling_ranks(retriever: GenerativeRetriever, identifiers: Identifiers, ques
     return dense_ranks(question.query_features, found[first], question.relevant)
 
 
-def _statistics(identifiers: Identifiers, index: IndexedTrie, sizes: tuple[int, ...]) -> dict[str, Any]:
+def _statistics(identifiers: Identifiers, index: ImageTrie, sizes: tuple[int, ...]) -> dict[str, Any]:
     """How well the identifiers tell these images apart."""
     buckets = index.leaf_images.sizes(np.arange(index.trie.num_leaves))
     levels = [] if identifiers.codes is None else usage_statistics(identifiers.codes, sizes)

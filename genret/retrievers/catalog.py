@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genret.catalog.store import Catalog, NewImage
+from genret.catalog.store import Catalog, NewImage, View
 from genret.data.images import content_hash, decode_image
 from genret.errors import BadImage, GenretError, UsageError, one_line
 from genret.interfaces import (
@@ -24,12 +26,14 @@ from genret.interfaces import (
     IndexReport,
     Record,
     Reranker,
+    Restriction,
     Retriever,
     SearchResult,
     Skipped,
 )
 from genret.recipe import SearchOptions
 from genret.retrievers.ranking import Floats, Ints, Ranked, mixed, reordered
+from genret.retrievers.restrict import Allowed, Restrictions
 from genret.retrievers.thumbnails import Thumbnails
 
 INDEX_BATCH = 32
@@ -78,22 +82,35 @@ class CatalogRetriever(Retriever):
         self.options = options
         self.device = device
         self.thumbnails = thumbnails
+        self._opening = Lock()
         if reranker is not None:
             reranker.to(device)
 
     _ready = False
 
     @abstractmethod
-    def candidates(self, queries: Sequence[str], k: int, num_beams: int | None, allowed: Ints | None) -> Ranked:
+    def searched(self, view: View) -> Any:
+        """What is searched in this version of the catalog, brought forward from the last one that was asked for."""
+
+    @abstractmethod
+    def candidates(
+        self,
+        view: View,
+        searched: Any,
+        queries: Sequence[str],
+        k: int,
+        num_beams: int | None,
+        allowed: Sequence[Allowed],
+    ) -> Ranked:
         """The first stage of a search for k: catalog keys of each query, best first, as many as a reranker may want
-        (`depth`). `allowed`: the only keys that may be found."""
+        (`depth`). `allowed`: which keys each query may find."""
 
     @abstractmethod
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
         """(n, D) image vectors → the packed identifiers of each image; empty lists for retrievers without any."""
 
     @abstractmethod
-    def names(self, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+    def names(self, view: View, searched: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
         """The symbols by which each image was reached; None for dense retrievers."""
 
     @property
@@ -102,14 +119,19 @@ class CatalogRetriever(Retriever):
         return None
 
     # ------------------------------------------------------------------------------------------------ searching
-    def search(self, queries: Sequence[str], k: int = 10, **options: Any) -> list[SearchResult]:
-        """`num_beams` overrides the recipe's; `where` restricts by a filter over the images' metadata."""
-        num_beams, where = options.get("num_beams"), options.get("where")
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        num_beams: int | None = None,
+        restrict: Restriction | Sequence[Restriction] = Restriction(),
+    ) -> list[SearchResult]:
         for query in queries:
             if not query.strip():
                 raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
-        allowed = self.catalog.keys_where(where) if where else None
         beams = None if self.num_beams is None else max(num_beams or self.num_beams, k)
+        restrictions = Restrictions(restrict, len(queries))
         results: list[SearchResult] = []
         if queries and not self._ready:
             self.prepare(queries[0])
@@ -117,16 +139,29 @@ class CatalogRetriever(Retriever):
         for start in range(0, len(queries), self.options.batch_size):
             batch = queries[start : start + self.options.batch_size]
             began = time.perf_counter()
-            ranked = self.candidates(batch, k, beams, allowed)
-            if self.reranker is not None:
-                ranked = self.rerank(batch, self.text_vectors(batch), ranked, k)
-            hits = self._hits(ranked, k)
+            with self.opened() as (view, searched):
+                allowed = restrictions.resolved(view, start, start + len(batch))
+                ranked = self.candidates(view, searched, batch, k, beams, allowed)
+                if self.reranker is not None:
+                    ranked = self.rerank(batch, self.text_vectors(batch), ranked, k, view)
+                hits = self._hits(view, searched, ranked, k)
             elapsed = 1000 * (time.perf_counter() - began) / len(batch)
             results += [SearchResult(q, h, beams, elapsed) for q, h in zip(batch, hits, strict=True)]
         return results
 
+    @contextmanager
+    def opened(self) -> Iterator[tuple[View, Any]]:
+        """One version of the catalog and what is searched in it, whoever writes meanwhile."""
+        with ExitStack() as held:
+            with self._opening:  # versions are opened one after the other
+                view = held.enter_context(self.catalog.snapshot())
+                searched = self.searched(view)
+            yield view, searched
+
     def prepare(self, query: str) -> None:
         """Loads what the first search would have to load, because its time is reported as the query's."""
+        with self.opened():
+            pass
         if self.reranker is not None:
             self.reranker.load()
             self.text_vectors([query])
@@ -135,18 +170,21 @@ class CatalogRetriever(Retriever):
         """How many images of the first stage matter to a search for k."""
         return k if self.reranker is None else max(k, self.reranker.config.candidates)
 
-    def rerank(self, queries: Sequence[str], query_features: Tensor, ranked: Ranked, k: int) -> Ranked:
+    def rerank(
+        self, queries: Sequence[str], query_features: Tensor, ranked: Ranked, k: int, view: View | None = None
+    ) -> Ranked:
         """The first `depth(k)` of each query's images, reordered by the reranker's scores; equal ones as they were."""
         assert self.reranker is not None
+        view = view or self.catalog
         first = ranked.first(self.depth(k))
-        vectors = self.catalog.features_of(first.images.reshape(-1))
+        vectors = view.features_of(first.images.reshape(-1))
         candidates = Candidates(
             queries,
             query_features,
             torch.from_numpy(first.images),
             vectors.view(*first.images.shape, -1),
             torch.from_numpy(first.scores),
-            self._reader(first.images),
+            self._reader(first.images, view),
             self.caption_log_probs,
         )
         scores = self.reranker.score(candidates).float().cpu().numpy()
@@ -158,24 +196,23 @@ class CatalogRetriever(Retriever):
         """The run's own log p(query | image), where it has learnt one."""
         return None
 
-    def _reader(self, keys: Ints) -> Callable[[int], Image.Image]:
+    def _reader(self, keys: Ints, view: View) -> Callable[[int], Image.Image]:
         """Opens the thumbnails of these images; their hashes are asked for together, and only if one is opened."""
         hashes: dict[int, str] = {}
 
         def read(key: int) -> Image.Image:
             if not hashes:
                 distinct = np.unique(keys[keys >= 0])
-                hashes.update(
-                    zip(distinct.tolist(), (row.sha256 for row in self.catalog.lookup(distinct)), strict=True)
-                )
+                hashes.update(zip(distinct.tolist(), (row.sha256 for row in view.lookup(distinct)), strict=True))
             return self.thumbnails.open(hashes[key])
 
         return read
 
-    def _hits(self, ranked: Ranked, k: int) -> list[list[Hit]]:
+    def _hits(self, view: View, searched: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
         images, leaves = ranked.images[:, :k], ranked.leaves[:, :k]
         there = images >= 0
-        rows = iter(zip(self.catalog.lookup(images[there]), self.names(images[there], leaves[there]), strict=True))
+        names = self.names(view, searched, images[there], leaves[there])
+        rows = iter(zip(view.lookup(images[there]), names, strict=True))
         hits: list[list[Hit]] = []
         for query in range(len(images)):
             hits.append([])
@@ -190,11 +227,11 @@ class CatalogRetriever(Retriever):
         with torch.no_grad():
             return self.encoder.project_texts(self.encoder.text_features(queries).to(self.device)).float().cpu()
 
-    def similarity(self, queries: Sequence[str]) -> Callable[[Ints, Ints], Floats]:
+    def similarity(self, queries: Sequence[str], view: View) -> Callable[[Ints, Ints], Floats]:
         """How ties between images are ordered: by the dense similarity of the stored vectors."""
 
         def of(query: Ints, key: Ints) -> Floats:
-            images = self.catalog.features_of(key)
+            images = view.features_of(key)
             result: Floats = (self.text_vectors(queries)[torch.from_numpy(query)] * images).sum(-1).numpy()
             return result
 

@@ -26,18 +26,20 @@ class DenseHits(NamedTuple):
 
 
 @torch.no_grad()
-def dense_search(queries: Tensor, images: Tensor, k: int) -> DenseHits:
-    """queries (Q, D), images (N, D) → the k most similar images of each query."""
-    found = [_search(part, images, k) for part in queries.split(QUERIES)] if len(queries) else []
+def dense_search(queries: Tensor, images: Tensor, k: int, rows: Tensor | None = None) -> DenseHits:
+    """queries (Q, D), images (N, D) → the k most similar images of each query; `rows`, ascending: among these alone."""
+    found = [_search(part, images, k, rows) for part in queries.split(QUERIES)] if len(queries) else []
     if not found:
         return DenseHits(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k))
     return DenseHits(torch.cat([hits.rows for hits in found]), torch.cat([hits.scores for hits in found]))
 
 
-def _search(queries: Tensor, images: Tensor, k: int) -> DenseHits:
+def _search(queries: Tensor, images: Tensor, k: int, chosen: Tensor | None) -> DenseHits:
     best = torch.full((len(queries), k), _NOTHING)
-    for start in range(0, len(images), IMAGES):
-        keys = _keys(queries @ images[start : start + IMAGES].T, start)
+    for start in range(0, len(images if chosen is None else chosen), IMAGES):
+        block = slice(start, start + IMAGES)
+        rows = torch.arange(len(images))[block] if chosen is None else chosen[block]
+        keys = _keys(queries @ (images[block] if chosen is None else images[rows]).T, rows)
         best = torch.cat([best, keys], dim=1).topk(k, dim=1).values
     there = best != _NOTHING
     bits = (best >> 32).int()
@@ -46,14 +48,13 @@ def _search(queries: Tensor, images: Tensor, k: int) -> DenseHits:
     return DenseHits(torch.where(there, rows, -1), torch.where(there, scores, -torch.inf))
 
 
-def _keys(scores: Tensor, start: int) -> Tensor:
+def _keys(scores: Tensor, rows: Tensor) -> Tensor:
     """Score and row in one integer, because `topk` leaves the order of equals open.
 
     A float's bits, with those of negative numbers flipped, order as the float does; of equal scores the lower row wins.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0: -0.0 is 0.0
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    rows = torch.arange(start, start + scores.shape[1])
     return (ordered.long() << 32) | (0x7FFFFFFF - rows)
 
 

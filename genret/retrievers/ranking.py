@@ -13,25 +13,87 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+_PACKED = 2**32
+"""Keys of images below it fit into one 64-bit number with a leaf."""
 
 
 class LeafImages(NamedTuple):
-    """The images of each leaf of a trie: `images[starts[leaf]:starts[leaf + 1]]`."""
+    """The images of each leaf of a trie, ascending: `images[starts[leaf]:starts[leaf + 1]]`.
 
-    starts: Ints
-    images: Ints
+    32-bit numbers where they suffice. U leaves, R identifiers, n of them new.
+    """
+
+    starts: NDArray[np.integer]
+    """(U + 1,)"""
+    images: NDArray[np.integer]
+    """(R,)"""
 
     @classmethod
-    def build(cls, leaf_of_row: Ints, image_of_row: Ints, num_leaves: int) -> LeafImages:
+    def build(cls, leaf_of_row: NDArray[np.integer], image_of_row: NDArray[np.integer], num_leaves: int) -> LeafImages:
         """From R identifiers: the leaf at which each ends and the image that it names."""
-        order = np.lexsort((image_of_row, leaf_of_row))
-        starts = np.zeros(num_leaves + 1, dtype=np.int64)
-        np.cumsum(np.bincount(leaf_of_row, minlength=num_leaves), out=starts[1:])
-        return cls(starts, image_of_row[order])
+        starts = _starts(np.bincount(leaf_of_row, minlength=num_leaves))
+        if len(leaf_of_row) == num_leaves:  # no two share a leaf
+            images = np.empty_like(image_of_row)
+            images[leaf_of_row] = image_of_row
+        elif int(image_of_row.max()) < _PACKED:
+            images = np.sort(_pairs(leaf_of_row, image_of_row)) % _PACKED
+        else:
+            images = image_of_row[np.lexsort((image_of_row, leaf_of_row))]
+        return cls(starts, compact(images))
 
     def sizes(self, leaves: Ints) -> Ints:
         """How many images each leaf has; 0 for leaf -1."""
         return np.where(leaves < 0, 0, self.starts[leaves + 1] - self.starts[leaves])
+
+    def any_of_leaf(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(R,) a flag for each entry of `images` → (U,) which leaves have one that is set."""
+        if len(flags) == len(self.starts) - 1 or not len(flags):  # one image each
+            return flags
+        found: NDArray[np.bool_] = np.logical_or.reduceat(flags, self.starts[:-1])
+        return found
+
+    def leaves_at(self, places: Ints) -> Ints:
+        """Places in `images` → their leaves."""
+        return np.searchsorted(self.starts, places, side="right") - 1
+
+    def kept(self, keep: NDArray[np.bool_]) -> LeafImages:
+        """The entries of `images` whose flag is set, (R,); leaves that have none left are left out, too."""
+        counts = np.diff(np.concatenate([[0], np.cumsum(keep)])[self.starts])
+        return LeafImages(_starts(counts[counts > 0]), self.images[keep])
+
+    def joined(self, place_of_leaf: Ints, leaf_of_row: Ints, image_of_row: Ints, num_leaves: int) -> LeafImages:
+        """With n more identifiers, in time linear in R. place_of_leaf (U,), rising: the new number of each leaf."""
+        leaf_of_entry = np.repeat(place_of_leaf, np.diff(self.starts))
+        if max(int(self.images.max(initial=0)), int(image_of_row.max(initial=0))) >= _PACKED:
+            both = np.concatenate([leaf_of_entry, leaf_of_row]), np.concatenate([self.images, image_of_row])
+            return LeafImages.build(*both, num_leaves)
+        counts = np.bincount(leaf_of_row, minlength=num_leaves) + np.bincount(leaf_of_entry, minlength=num_leaves)
+        old, new = _pairs(leaf_of_entry, self.images), np.sort(_pairs(leaf_of_row, image_of_row))
+        pairs = np.insert(old, np.searchsorted(old, new), new)
+        return LeafImages(_starts(counts), compact(pairs % _PACKED))
+
+    def images_of(self, leaves: Ints) -> NDArray[np.integer]:
+        """The images of these leaves, one leaf after the other."""
+        sizes = self.sizes(leaves)
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self.images[np.repeat(self.starts[leaves], sizes) + within]
+
+
+def compact(numbers: NDArray[np.integer]) -> NDArray[np.integer]:
+    """The same numbers in 32 bits, if they fit."""
+    fits = not len(numbers) or int(numbers.max()) <= np.iinfo(np.int32).max
+    return numbers.astype(np.int32 if fits else np.int64, copy=False)
+
+
+def _pairs(leaf: NDArray[np.integer], image: NDArray[np.integer]) -> Ints:
+    """Leaf and image in one number, which sorts as they do."""
+    return leaf.astype(np.int64) * _PACKED + image
+
+
+def _starts(counts: Ints) -> NDArray[np.integer]:
+    starts = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return compact(starts)
 
 
 class Ranked(NamedTuple):
@@ -44,8 +106,8 @@ class Ranked(NamedTuple):
     leaves: Ints
     """(B, C) the identifier by which the image was reached"""
 
-    def fewer_than(self, count: int) -> Ints:
-        """The rows of queries that have fewer images."""
+    def fewer_than(self, count: int | Ints) -> Ints:
+        """The rows of queries that have fewer images; `count` (B,), or the same for all."""
         return np.flatnonzero((self.images >= 0).sum(axis=1) < count)
 
     def replaced(self, rows: Ints, other: Ranked) -> Ranked:
@@ -89,8 +151,7 @@ def rank_images(
     flat = leaves.reshape(-1)
     sizes = leaf_images.sizes(flat)
     beam = np.repeat(np.arange(flat.size), sizes)
-    within = np.arange(beam.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    image = leaf_images.images[leaf_images.starts[flat[beam]] + within]
+    image = leaf_images.images_of(flat).astype(np.int64)
     query, score = beam // num_beams, scores.reshape(-1)[beam]
     tie = similarity(query, image) if similarity is not None and (sizes > 1).any() else np.zeros(len(image), np.float32)
     order = np.lexsort((image, -tie, -score, query))

@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from genret.catalog.store import View
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.dense import DenseHits, dense_search
 from genret.retrievers.hnsw import HNSW
 from genret.retrievers.ranking import Ints, Ranked
+from genret.retrievers.restrict import Allowed
+
+ROCCHIO_GAMMA = 0.15
+"""How far rejected images push a query away: Rocchio's γ, as in Manning, Raghavan, Schütze, Introduction to Information
+Retrieval (2008), 9.1.1, whose α is 1."""
 
 
 class Vectors(NamedTuple):
@@ -30,36 +37,83 @@ class TwoTowerRetriever(CatalogRetriever):
 
     _vectors: Vectors | None = None
 
-    @property
-    def vectors(self) -> Vectors:
-        """Read, and made into a graph where the recipe asks for one, when first needed and when the catalog changed."""
-        version = self.catalog.version
-        if self._vectors is None or self._vectors.version != version:
-            keys = self.catalog.searchable_keys()
-            features = self.catalog.features_of(keys)
+    def searched(self, view: View) -> Vectors:
+        """Read, and made into a graph where the recipe asks for one, when first needed; later, what changed is read."""
+        version, known = view.version, self._vectors
+        if known is None or known.version != version:
+            changes = None if known is None else view.changes_since(known.version)
+            if known is None or changes is None:
+                keys = view.searchable_keys()
+                features = view.features_of(keys)
+            else:
+                kept = ~Allowed(only=changes.removed).among(known.keys)
+                keys = np.concatenate([known.keys[kept], changes.images])
+                order = np.argsort(keys)
+                features = torch.cat([known.features[torch.from_numpy(kept)], view.features_of(changes.images)])
+                keys, features = keys[order], features[torch.from_numpy(order)]
             self._vectors = Vectors(version, keys, features, graph_of(features, self.options.index))
+        assert self._vectors is not None
         return self._vectors
 
     def prepare(self, query: str) -> None:
         super().prepare(query)
         self.text_vectors([query])
-        _ = self.vectors
 
-    def candidates(self, queries: Sequence[str], k: int, num_beams: int | None, allowed: Ints | None) -> Ranked:
-        _, keys, features, graph = self.vectors
-        if allowed is not None:  # a graph of all images cannot be searched for a few of them: exactly, then
-            chosen = np.isin(keys, allowed)
-            keys, features, graph = keys[chosen], features[chosen], None
-        found = nearest(self.text_vectors(queries), features, graph, self.depth(k))
-        rows = found.rows.numpy()
-        images = np.where(rows < 0, -1, np.append(keys, -1)[rows])
-        return Ranked(images, found.scores.numpy(), np.full_like(images, -1))
+    def candidates(
+        self,
+        view: View,
+        searched: Vectors,
+        queries: Sequence[str],
+        k: int,
+        num_beams: int | None,
+        allowed: Sequence[Allowed],
+    ) -> Ranked:
+        depth, vectors = self.depth(k), self.text_vectors(queries)
+        shape = len(queries), depth
+        ranked = Ranked(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
+        for one in {id(one): one for one in allowed}.values():  # equal restrictions together
+            rows = np.flatnonzero([other is one for other in allowed])
+            found = restricted(vectors[torch.from_numpy(rows)], searched, depth, one)
+            ranked.images[rows], ranked.scores[rows] = found.images, found.scores
+        return ranked
 
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
         return [[] for _ in image_ids]
 
-    def names(self, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+    def names(self, view: View, searched: Vectors, keys: Ints, leaves: Ints) -> list[list[str] | None]:
         return [None] * len(keys)
+
+
+def restricted(queries: Tensor, searched: Vectors, k: int, allowed: Allowed) -> Ranked:
+    """queries (Q, D) unit rows → the k most similar of the images that all of them may find.
+
+    Scores are cosines, less γ times the mean cosine to the rejected images: q · x − γ mean(r · x).
+    """
+    _, keys, features, graph = searched
+    if len(rejected := features[torch.from_numpy(_rows_of(keys, allowed.unlike))]):
+        queries = queries - ROCCHIO_GAMMA * rejected.mean(0)
+    if allowed.only is not None:  # a graph of all images cannot be searched for a few of them: exactly, then
+        rows = torch.from_numpy(np.flatnonzero(allowed.among(keys)))
+        found = dense_search(queries, features, k, rows)
+        return Ranked(_keys_of(keys, found.rows), found.scores.numpy(), np.full(found.rows.shape, -1))
+    found = nearest(queries, features, graph, k + len(allowed.without))  # enough where all that may not are found
+    images = _keys_of(keys, found.rows)
+    keep = allowed.among(images)
+    order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
+    images = np.take_along_axis(np.where(keep, images, -1), order, axis=1)
+    scores = np.take_along_axis(np.where(keep, found.scores.numpy(), -np.inf), order, axis=1)
+    return Ranked(images, scores.astype(np.float32), np.full_like(images, -1))
+
+
+def _keys_of(keys: Ints, rows: Tensor) -> Ints:
+    """Rows, -1 where there is none → the images' keys."""
+    found: Ints = np.append(keys, -1)[rows.numpy()]
+    return found
+
+
+def _rows_of(keys: Ints, chosen: Ints) -> Ints:
+    """The rows of those keys that are there."""
+    return np.flatnonzero(Allowed(only=chosen).among(keys)) if len(chosen) else chosen
 
 
 def graph_of(features: Tensor, index: Literal["exact", "hnsw"]) -> HNSW | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genret.errors import GenretError
 from genret.interfaces import Backbone, Corpus, Identifiers, Vokens
-from genret.retrievers.generative import columns_of, tokens_with_end
+from genret.retrievers.spelling import columns_of, tokens_with_end
 from genret.testing.config import check_config, made
 from genret.testing.expect import Checked, same
 from genret.testing.miniature import expect_better_than_chance, seeded, train_and_search

@@ -20,8 +20,10 @@ from genret.backbones.t5 import T5Backbone
 from genret.interfaces import Backbone, Corpus, Identifier, Loss
 from genret.losses.generator import TokenLoss
 from genret.recipe import SearchOptions, TrainOptions
-from genret.retrievers.generative import index_trie, search_trie, tokens_with_end
+from genret.retrievers.generative import search_trie
+from genret.retrievers.image_trie import index_trie
 from genret.retrievers.ranking import rank_images
+from genret.retrievers.spelling import tokens_with_end
 from genret.testing.expect import Checked
 from genret.testing.world import context
 from genret.train.generator import Examples, fit_generator

@@ -12,7 +12,7 @@ from genret.errors import BadImage, GenretError
 from genret.evaluate.run import Evaluation, evaluate
 from genret.interfaces import Corpus
 from genret.retrievers.catalog import run_id_of
-from genret.retrievers.generative import packed_by_image
+from genret.retrievers.spelling import packed_by_image
 from genret.retrievers.thumbnails import Thumbnails
 from genret.train.artifacts import Artifact
 from genret.train.data import Split, corpus_of

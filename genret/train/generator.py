@@ -14,8 +14,9 @@ from genret.decode.trie import Trie
 from genret.errors import UsageError
 from genret.interfaces import Backbone, FitContext, GeneratorBatch, Loss
 from genret.recipe import SearchOptions, TrainOptions
-from genret.retrievers.generative import columns_of, search_trie
+from genret.retrievers.generative import search_trie
 from genret.retrievers.ranking import LeafImages, rank_images
+from genret.retrievers.spelling import columns_of
 from genret.train.candidates import is_turn, synonyms_of, with_candidates
 from genret.train.pictures import Pictures, looks
 from genret.train.targets import Targets

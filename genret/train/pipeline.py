@@ -24,7 +24,8 @@ from genret.provenance import provenance
 from genret.recipe import Recipe
 from genret.registry import Registries
 from genret.retrievers.catalog import load_towers
-from genret.retrievers.generative import index_trie, tokens_with_end
+from genret.retrievers.image_trie import index_trie
+from genret.retrievers.spelling import tokens_with_end
 from genret.settings import Settings
 from genret.train.artifacts import Artifact, Artifacts
 from genret.train.data import Listing, Split, corpus_of, list_split, read_split, text_vectors

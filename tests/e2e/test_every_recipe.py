@@ -24,6 +24,7 @@ from genret.cli.state import State
 from genret.plain_yaml import parse
 from genret.plugins import load_plugins
 from genret.retrievers.generative import GenerativeRetriever
+from genret.retrievers.spelling import bare
 from genret.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -105,20 +106,19 @@ def assert_every_image_is_reached(run: Path, home: Path) -> None:
     settings = settings_of(home)
     retriever = open_retriever(run, load_plugins((), settings).registries, settings)
     assert isinstance(retriever, GenerativeRetriever)
-    index = retriever.indexed
+    with retriever.opened() as (view, index):
+        rows, keys = view.read_identifiers(searchable=True), view.searchable_keys()
     assert index is not None
-    keys = retriever.catalog.searchable_keys()
-    starts, images = index.leaf_images
-    reached = set()
-    for row, leaf in enumerate(index.trie.leaf_of_row.tolist()):
-        there = images[starts[leaf] : starts[leaf + 1]]
-        owner = keys[int(index.identifiers.owners[row])]
-        assert owner in there, "the leaf of an identifier leads to its image"
-        reached.add(int(owner))
-    assert reached == set(keys.tolist())
-    assert np.isin(images, keys).all()
-    tokens = index.trie.tokens_of(torch.arange(index.trie.num_leaves, device=index.trie.device))
-    assert len({tuple(row) for row in tokens.tolist()}) == index.trie.num_leaves, "no two leaves are spelt alike"
+    spelt = retriever.spelt(rows)
+    tokens = index.trie.tokens_of(torch.arange(index.trie.num_leaves, device=index.trie.device)).tolist()
+    leaves = {bare(torch.tensor(row)): leaf for leaf, row in enumerate(tokens)}
+    assert len(leaves) == index.trie.num_leaves, "no two leaves are spelt alike"
+    reached: dict[int, set[int]] = {}
+    for owner, row in zip(rows.image_keys.tolist(), spelt, strict=True):
+        reached.setdefault(leaves[bare(row)], set()).add(owner)
+    found = {leaf: set(index.leaf_images.images_of(np.array([leaf])).tolist()) for leaf in leaves.values()}
+    assert found == reached, "the leaf of an identifier leads to its images and to no others"
+    assert set().union(*reached.values()) == set(keys.tolist())
 
 
 def test_as_a_program(home: Path, tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from genret.identifiers.string import StringIdentifier
 from genret.identifiers.structured import StructuredIdentifier
 from genret.interfaces import Corpus, FitContext, Identifier, Identifiers
 from genret.recipe import SearchOptions
-from genret.retrievers.generative import columns_of, index_trie, search_trie, tokens_with_end
+from genret.retrievers.generative import search_trie
+from genret.retrievers.image_trie import index_trie
 from genret.retrievers.ranking import rank_images
+from genret.retrievers.spelling import columns_of, tokens_with_end
 
 SCHEMES = {
     "rq": (RQIdentifier, {"codebook_size": 4, "num_levels": 3, "train": RQTraining(epochs=0)}),

@@ -13,9 +13,10 @@ from genret.catalog.codec import pack_texts
 from genret.catalog.store import Catalog, NewImage
 from genret.errors import GenretError
 from genret.identifiers.string import StringIdentifier
-from genret.interfaces import Corpus, FitContext, Identifiers, Vokens
+from genret.interfaces import Corpus, FitContext, Identifiers, Restriction, Vokens
 from genret.recipe import SearchOptions
-from genret.retrievers.generative import GenerativeRetriever, may_end_early, tokens_with_end
+from genret.retrievers.generative import GenerativeRetriever
+from genret.retrievers.spelling import may_end_early, tokens_with_end
 
 END = 1
 
@@ -26,6 +27,7 @@ class Letters:
     reads_features = False
     end_token = END
     module = torch.nn.Linear(1, 1)
+    vocab_size = 128
 
     def __init__(self, vokens: Vokens = Vokens()):
         self.vokens = vokens
@@ -80,7 +82,7 @@ def test_a_scheme_that_forgot_to_say_variable_is_told():
 class Retriever(GenerativeRetriever):
     """Without an encoder: no image is like another."""
 
-    def similarity(self, queries: Sequence[str]) -> Any:
+    def similarity(self, queries: Sequence[str], view: Any) -> Any:
         return lambda query, key: np.zeros(len(key), np.float32)
 
 
@@ -108,10 +110,9 @@ def added(retriever: GenerativeRetriever, names: dict[str, list[str]]) -> None:
     assert retriever.catalog.add(rows).added == len(names)
 
 
-def found(retriever: GenerativeRetriever, k: int, num_beams: int, allowed: Any = None) -> list[list[str]]:
-    ranked = retriever.candidates(["x", "y"], k, num_beams, allowed)
-    rows = [row[row >= 0][:k] for row in ranked.images]
-    return [[image.image_id for image in retriever.catalog.lookup(row)] for row in rows]
+def found(retriever: GenerativeRetriever, k: int, num_beams: int, **restriction: Any) -> list[list[str]]:
+    results = retriever.search(["x", "y"], k, num_beams=num_beams, restrict=Restriction(**restriction))
+    return [[hit.image_id for hit in result.hits] for result in results]
 
 
 def test_a_search_widens_its_beams_until_k_images_are_found(retriever):
@@ -122,10 +123,8 @@ def test_a_search_widens_its_beams_until_k_images_are_found(retriever):
     assert found(retriever, 6, 6) == [["a", "b", "c", "d", "e", "f"]] * 2
     assert found(retriever, 100, 100) == [list("abcdefgh")] * 2
     assert found(retriever, 3, 8)[0][:3] == ["a", "b", "c"]
-    allowed = retriever.catalog.keys_where("first=a or first=h")
-    assert found(retriever, 5, 5, allowed) == [["a", "h"]] * 2
-    texts = retriever.names(np.array([1]), retriever.candidates(["x"], 1, 1, None).leaves[0, :1])
-    assert texts == [["ak"]]
+    assert found(retriever, 5, 5, where="first=a or first=h") == [["a", "h"]] * 2
+    assert retriever.search(["x"], 1, num_beams=1)[0].hits[0].identifier == ["ak"]
 
 
 def test_new_images_are_numbered_by_their_keys_whatever_is_indexed_again(retriever):

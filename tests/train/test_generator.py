@@ -16,7 +16,8 @@ from genret.errors import UsageError
 from genret.interfaces import Identifiers, Vokens
 from genret.losses.generator import RankLoss, TokenLoss
 from genret.recipe import SearchOptions, TrainOptions
-from genret.retrievers.generative import index_trie, tokens_with_end
+from genret.retrievers.image_trie import index_trie
+from genret.retrievers.spelling import tokens_with_end
 from genret.train import generator
 from genret.train.candidates import synonyms_of, with_candidates
 from genret.train.generator import Development, Examples, fit_generator, recalls

@@ -13,7 +13,8 @@ from genret.backbones.t5 import T5Backbone
 from genret.interfaces import GeneratorBatch, Identifiers, Vokens
 from genret.losses.generator import MemoriseLoss, ReverseLoss, TokenLoss
 from genret.recipe import SearchOptions, TrainOptions
-from genret.retrievers.generative import index_trie, tokens_with_end
+from genret.retrievers.image_trie import index_trie
+from genret.retrievers.spelling import tokens_with_end
 from genret.train.generator import Examples, fit_generator
 from genret.train.pictures import Pictures
 from genret.train.targets import Targets
