@@ -3,9 +3,9 @@
 Does not know images, texts or what the symbols mean: it asks a model for logits, a `Trie` for what may follow, and
 keeps the best. In the loop over depths all tensors have shapes known beforehand and nothing waits for the device.
 
-A cost is a negated sum of log-probabilities. The bits of numbers that are not negative order as the numbers do, so that
-a candidate's cost and place fit into one 64-bit key: the lowest keys are the best, and of equals the first. Between
-depths the beams stand in the trie's order, which makes "first" a matter of leaf positions.
+Of negative floats the bits, read as integers, order backwards. So a candidate's score, a sum of log-probabilities, and
+its place fit into one 64-bit key: the lowest keys are the best, and of equals the first. Between depths the beams stand
+in the trie's order, which makes "first" a matter of leaf positions.
 
     B queries   b beams   w <= b beams at this depth   c candidates of a beam   C columns asked of the model   U leaves
 """
@@ -82,10 +82,10 @@ def beam_search(
     assert score != "level" or len(level_tokens) >= trie.depth, "level_tokens: one entry per position of the trie"
     batch, device = len(queries), trie.device
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)  # the root
-    costs = torch.zeros(batch, 1, dtype=torch.float32, device=device)  # inf where there is no beam
+    scores = torch.zeros(batch, 1, dtype=torch.float32, device=device)  # -inf where there is no beam
     if not batch or not trie.num_leaves:
         shape = batch, min(num_beams, trie.num_leaves)
-        return Beams(nodes.new_empty(shape, dtype=torch.int64), costs.new_empty(shape), [])
+        return Beams(nodes.new_empty(shape, dtype=torch.int64), scores.new_empty(shape), [])
     choices = [choose(trie, d, score, level_tokens) for d in range(trie.depth)]
     below = None if allowed is None else count_before(allowed.to(device)).expand(batch, -1)
 
@@ -98,27 +98,27 @@ def beam_search(
         children, own = expand(trie, d, nodes)  # (B, w, c)
         if below is not None:
             children = children.masked_fill(leaves_below(trie, d + 1, children, below) == 0, -1)
+        writes = scores > -torch.inf
         if score == "trie":
             logits = at_symbols(logits, choices[d].places, own).masked_fill(children < 0, -torch.inf)
+            writes &= logits.amax(-1) != -torch.inf  # all that may follow may be impossible
         gains = logits.log_softmax(-1)
-        # A row is all nan if any of its logits is nan or inf, but also if all of them are -inf.
-        broken |= (gains[..., 0].isnan() & (logits.amax(-1) != -torch.inf) & (costs < torch.inf)).any()
+        broken |= (gains[..., 0].isnan() & writes).any()  # one nan or inf in a row makes all of it nan
         if score != "trie":
             gains = at_symbols(gains, choices[d].places, own)
         if trie.has_ends[d]:
             end_freely(gains, own)
 
         per_beam = gains.shape[-1]
-        totals = (costs[..., None] - gains).abs_()  # of nan, too, the sign goes
         count = min(num_beams, trie.num_prefixes[d], nodes.shape[1] * per_beam)
-        costs, places = lowest(totals.flatten(1), children.flatten(1), count)  # best first
+        best, places = best_of(scores[..., None] + gains, children, count)
         kept = children.flatten(1).gather(1, places)
-        there = costs < torch.inf
-        prefixes.append(Prefixes(torch.where(there, kept, -1).long(), torch.where(there, -costs, -torch.inf)))
+        there = best > -torch.inf
+        best = torch.where(there, best, -torch.inf)
+        prefixes.append(Prefixes(torch.where(there, kept, -1).long(), best))
 
         places, order = places.sort()
-        costs = torch.where(there, costs, torch.inf).gather(1, order)
-        nodes = kept.gather(1, order).clamp_min_(0)
+        scores, nodes = best.gather(1, order), kept.gather(1, order).clamp_min_(0)
         parents = places // per_beam
         # Beams that have ended, or never were, write some token that nobody reads.
         symbols = take(level.columns, take(level.symbols, nodes).int()).clamp_min_(0)
@@ -172,13 +172,16 @@ def end_freely(gains: Tensor, symbols: Tensor | None) -> None:
         gains.masked_fill_(symbols == 0, 0.0)
 
 
-def lowest(costs: Tensor, children: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """costs (B, n) that are not negative, of candidates that are there where children (B, n) is not -1 → the `count`
-    lowest costs, and their places (B, count) each: in order, the first of equal ones first. What is nan or not there
-    comes last, and is inf or nan.
+def best_of(scores: Tensor, children: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """scores (B, w, c), none above 0, of candidates that are there where children (B, w, c) is not -1 → the `count` best
+    and their places among the B rows of w c, (B, count) each: in order, the first of equal ones first. What is nan, -inf
+    or not there comes last, and is nan or -inf.
     """
-    bits = costs.view(torch.int32) | ((children >> 31) & 0x7FFFFFFF)  # of a child -1, all bits are set: nan
-    keys = (bits.long() << 32) | torch.arange(costs.shape[1], device=costs.device)
+    # Or-ing child -1 sets all bits: a nan behind -inf. The sign is set for those that rounding has put above 0, too.
+    bits = (children >> 31).bitwise_or_(-(2**31)).bitwise_or_(scores.view(torch.int32))
+    keys = bits.flatten(1).long()
+    keys <<= 32
+    keys |= torch.arange(keys.shape[1], device=keys.device)
     keys = keys.topk(count, largest=False).values
     return (keys >> 32).int().view(torch.float32), keys & 0xFFFFFFFF
 
