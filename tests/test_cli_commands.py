@@ -15,7 +15,7 @@ from genret import discovery
 from genret.cli import build
 from genret.cli.state import State
 from genret.errors import BadImage, GenretError
-from genret.interfaces import Hit, IndexReport, SearchResult, Skipped
+from genret.interfaces import Hit, IndexReport, Restriction, SearchResult, Skipped
 from genret.plugins import load_plugins
 from genret.settings import Settings
 
@@ -66,9 +66,9 @@ class FakeRetriever:
             Hit(2, "id-2", "emoji.tar:u1f431.png", -1.25, None, {}),
         ]
 
-    def search(self, queries, k=10, num_beams=None, where=None):
+    def search(self, queries, k=10, *, num_beams=None, restrict=(), **options):
         print("a library chatters")
-        self.calls.append((list(queries), k, num_beams, where))
+        self.calls.append((list(queries), k, num_beams, list(restrict)))
         return [SearchResult(query, self.hits[:k], num_beams or 20, 1.5) for query in queries]
 
     def index(self, images):
@@ -130,7 +130,7 @@ def test_search_json_is_one_document_and_nothing_else(cli):
     assert list(document) == ["query", "hits", "num_beams", "elapsed_ms"]
     assert [list(hit) for hit in document["hits"]] == [["rank", "image_id", "uri", "score", "identifier"]] * 2
     assert document["hits"][0]["identifier"] == ["c0_1", "c1_2"] and document["hits"][1]["identifier"] is None
-    assert cli.retriever.calls == [(["a dog"], 2, 7, "emoji=🐶")]
+    assert cli.retriever.calls == [(["a dog"], 2, 7, [Restriction(where="emoji=🐶")])]
     assert "a library chatters" in result.stderr
 
 
@@ -165,6 +165,29 @@ def test_many_queries_are_answered_in_order_as_json_lines(cli, tmp_path, monkeyp
     assert [len(call[0]) for call in cli.retriever.calls] == [2, 2, 1] * 2
 
 
+def test_what_may_be_found_is_said_by_options_or_by_each_line(cli, tmp_path):
+    cli.finished()
+    (tmp_path / "ids.txt").write_text("b\n\nc d\r\n", encoding="utf-8")
+    options = ["--only", "a", "--only", f"@{tmp_path / 'ids.txt'}", "--not", "e", "--unlike", "f"]
+    assert cli("search", "x", *options, "--unlike-symbols", "1", "--json").exit_code == 0
+    lines = [
+        "plain words",
+        '{"query": "ä dog", "not": ["g"], "where": "k=1"}',
+        '{"query": "cat", "only": [], "unlike": ["h", "i"], "unlike_symbols": 3}',
+        '{"no query": 1}',
+        '{"half',
+        "[1]",
+    ]
+    result = cli("search", "--queries", "-", *options, input="\n".join(lines))
+    asked = ["plain words", "ä dog", "cat", *lines[3:]]
+    assert [json.loads(line)["query"] for line in result.stdout.splitlines()] == asked
+    shared = Restriction("", ("a", "b", "c d"), ("e",), ("f",))
+    each = [shared] * len(lines)
+    each[1] = shared._replace(where="k=1", without=("g",))
+    each[2] = shared._replace(only=(), unlike=("h", "i"), unlike_symbols=3)
+    assert cli.retriever.calls == [(["x"], 10, None, [shared._replace(unlike_symbols=1)]), (asked, 10, None, each)]
+
+
 def test_a_very_long_query_passes(cli):
     cli.finished()
     query = "dog " * 10_000
@@ -189,6 +212,15 @@ def test_a_query_that_is_no_text_does_not_break_the_answer(cli):
         (["search", "--queries", "-"], "", "standard input holds no query"),
         (["search", "--queries", "-"], "a\n\nb\n", "line 2 of standard input is empty"),
         (["search", "--queries", "-"], b"\xff\xfe\xfa", "no UTF-8 text"),
+        (
+            ["search", "--queries", "-"],
+            '{"query": "a", "onyl": ["b"]}',
+            "line 1 of standard input 'onyl', did you mean",
+        ),
+        (["search", "--queries", "-"], '{"query": "a", "not": "b"}', "not has to be a list of image ids"),
+        (["search", "--queries", "-"], '{"query": "a", "unlike_symbols": 0}', "has to be a number from 1"),
+        (["search", "--queries", "-"], 'a\n{"query": " "}', "line 2 of standard input is empty"),
+        (["search", "a", "--only", "@absent.txt"], None, "--only: there is no file absent.txt"),
         (["search", "a", "-k", "0"], None, "-k"),
         (["search", "a", "--run", "no-such-run"], None, "no run directory no-such-run"),
         (["search", "a", "--run", "avg-11"], None, "did you mean 'avg-1'?"),
