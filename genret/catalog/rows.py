@@ -12,6 +12,11 @@ from torch import Tensor
 Ints = NDArray[np.int64]
 
 
+def is_text(name: str) -> bool:
+    """Whether every database can keep it: no bytes of another encoding, as file names may have them, and no NUL."""
+    return "\0" not in name and (name.isascii() or name.encode(errors="ignore").decode() == name)
+
+
 class NewImage(NamedTuple):
     """An image to add, with everything that the catalog keeps of it."""
 

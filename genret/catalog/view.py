@@ -11,20 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from sqlalchemy import Connection, Select, bindparam, func, not_, select
+from sqlalchemy import Connection, Select, func, not_, select
 from torch import Tensor
 
+from genret.catalog.bulk import select_among
 from genret.catalog.codec import unpack, unpack_vectors
 from genret.catalog.engine import Database, reading
 from genret.catalog.feed import changes_since, current_version
 from genret.catalog.filter import compile_filter
-from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, Ints
+from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, Ints, is_text
 from genret.catalog.schema import captions, features, identifiers, images, properties
 from genret.catalog.stream import CHUNK, fetch, identifier_chunks, joined_rows, read_ints
 from genret.errors import GenretError
-
-KEYS_AT_A_TIME = 500
-"""Keys in one `IN (...)`: every SQLite allows 999."""
 
 
 class View:
@@ -192,21 +190,15 @@ class View:
             return np.sort(read_ints(connection, statement))
 
     def _by_key(self, statement: Select[Any], column: Any, keys: Ints) -> Iterator[Sequence[Any]]:
-        asked = statement.where(column.in_(bindparam("keys", expanding=True)))
         with self._reading() as connection:
-            for start in range(0, len(keys), KEYS_AT_A_TIME):
-                rows = connection.execute(asked, {"keys": keys[start : start + KEYS_AT_A_TIME].tolist()}).all()
-                if rows:
-                    yield rows
+            yield from select_among(connection, statement, column, keys.tolist())
 
     def _keys_of(self, connection: Connection, image_ids: Sequence[str], searchable: bool | None = None) -> Ints:
         asked = _only(select(images.c.image_id, images.c.id), None, searchable)
-        asked = asked.where(images.c.image_id.in_(bindparam("ids", expanding=True)))
         known: dict[str, int] = {}
         # a name that is no text (a file name in another encoding) cannot be in the catalog
-        names = [name for name in dict.fromkeys(image_ids) if name.encode(errors="ignore").decode() == name]
-        for start in range(0, len(names), KEYS_AT_A_TIME):
-            rows = connection.execute(asked, {"ids": names[start : start + KEYS_AT_A_TIME]})
+        names = [name for name in dict.fromkeys(image_ids) if is_text(name)]
+        for rows in select_among(connection, asked, images.c.image_id, names):
             known.update((image_id, key) for image_id, key in rows)
         return np.array([known.get(name, -1) for name in image_ids], dtype=np.int64)
 

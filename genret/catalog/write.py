@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from genret.catalog.bulk import insert_rows
+from genret.catalog.bulk import insert_rows, select_among
 from genret.catalog.codec import pack_vectors
-from genret.catalog.rows import Ints, NewImage
+from genret.catalog.rows import Ints, NewImage, is_text
 from genret.catalog.schema import captions, features, identifiers, images, outdated, properties
 from genret.errors import GenretError
 from genret.interfaces import Skipped
@@ -21,6 +21,7 @@ CHUNK = 5_000
 KEYS_AT_A_TIME = 500
 """Values in one `IN (...)`: every SQLite allows 999."""
 
+_as_json = json.JSONEncoder(allow_nan=False).encode
 _IMAGE = ("id", "image_id", "uri", "sha256", "split", "searchable", "metadata", "version")
 
 
@@ -47,7 +48,7 @@ class Upsert:
         self._waiting: dict[str, NewImage] = {}
 
     def add(self, row: NewImage) -> None:
-        if not (_is_text(row.image_id) and _is_text(row.uri)):
+        if not (is_text(row.image_id) and is_text(row.uri)):
             shown = row.uri.encode(errors="backslashreplace").decode()
             self.skipped.append(Skipped(shown, "its name is no valid UTF-8; rename the file"))
             return
@@ -100,14 +101,8 @@ class Upsert:
 
     def _known(self, image_ids: Sequence[str]) -> dict[str, Known]:
         columns = (images.c.image_id, images.c.id, images.c.sha256, images.c.split, images.c.searchable)
-        asked = select(*columns).where(images.c.image_id.in_(bindparam("ids", expanding=True)))
-        known: dict[str, Known] = {}
-        if not self._highest_key:
-            return known
-        for start in range(0, len(image_ids), KEYS_AT_A_TIME):
-            found = self._connection.execute(asked, {"ids": image_ids[start : start + KEYS_AT_A_TIME]})
-            known.update((image_id, Known(*rest)) for image_id, *rest in found)
-        return known
+        found = select_among(self._connection, select(*columns), images.c.image_id, image_ids)
+        return {image_id: Known(*rest) for rows in found for image_id, *rest in rows}
 
     def _take_out(self, keys: Sequence[int], recaptioned: Sequence[int]) -> None:
         """What no longer holds of images that are replaced."""
@@ -122,13 +117,12 @@ class Upsert:
         insert_rows(self._connection, identifiers, ("image_key", "identifier", "searchable"), names)
         texts = [(key, place, text) for key, row in rows.items() for place, text in enumerate(row.captions)]
         insert_rows(self._connection, captions, ("image_key", "position", "text"), texts)
-        with_vector = [(key, row.vector) for key, row in rows.items() if row.vector is not None]
-        if with_vector:
-            for _, vector in with_vector:
-                self._check_width(len(vector))
-            packed = pack_vectors(torch.stack([vector.detach().cpu() for _, vector in with_vector]))
-            vectors = [(key, blob) for (key, _), blob in zip(with_vector, packed, strict=True)]
-            insert_rows(self._connection, features, ("image_key", "vector"), vectors)
+        vectors = {key: row.vector for key, row in rows.items() if row.vector is not None}
+        for width in dict.fromkeys(map(len, vectors.values())):
+            self._check_width(width)
+        if vectors:
+            packed = zip(vectors, pack_vectors(torch.stack(list(vectors.values()))), strict=True)
+            insert_rows(self._connection, features, ("image_key", "vector"), list(packed))
 
     def _check_width(self, width: int) -> None:
         if self._width is None:
@@ -166,11 +160,7 @@ def set_property(connection: Connection, key: str, value: str) -> None:
 
 def _image(key: int, row: NewImage, version: int) -> tuple[Any, ...]:
     try:
-        facts = json.dumps(dict(row.metadata), allow_nan=False)
+        facts = _as_json(dict(row.metadata))
     except (TypeError, ValueError):
         raise GenretError(f"the metadata of image '{row.image_id}' are no plain JSON (text, finite numbers)") from None
     return (key, row.image_id, row.uri, row.sha256, row.split, row.searchable, facts, version)
-
-
-def _is_text(name: str) -> bool:
-    return name.encode(errors="ignore").decode() == name

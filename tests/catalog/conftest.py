@@ -55,9 +55,11 @@ def postgres() -> Iterator[str]:
     try:
         try:
             run("initdb", "--version")
-        except PermissionError:  # an environment below root's home
-            shutil.copytree(programs.parent, folder / "programs")
-            programs = folder / "programs" / "bin"
+        except PermissionError:  # the package in an environment below root's home
+            package = programs.parent.parent
+            for part in package.parent.glob(f"{package.name}*/"):  # with the libraries beside it
+                shutil.copytree(part, folder / part.name)
+            programs = folder / programs.relative_to(package.parent)
         data = str(folder / "data")
         run("initdb", "-D", data, "-U", "genret", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off -c max_connections=50"
