@@ -569,6 +569,8 @@ class SearchResult(NamedTuple):
     hits: list[Hit]
     num_beams: int | None
     elapsed_ms: float
+    confidence: float | None = None
+    """Calibrated probability that something like what was asked is there; None where a run has not been calibrated."""
 
 
 class Skipped(NamedTuple):
@@ -602,12 +604,14 @@ class Retriever(ABC):
         *,
         num_beams: int | None = None,
         restrict: Restriction | Sequence[Restriction] = Restriction(),
+        min_confidence: float | None = None,
     ) -> list[SearchResult]:
         """The k best images of each query, best first; fewer where the catalog has fewer.
 
         `num_beams`: instead of the recipe's; dense retrievers have none. `restrict`: which images may be found, by all
         queries or by each its own. It is exact: the answer is that of a catalog of these images alone. `UsageError` for
-        an id that no searchable image has.
+        an id that no searchable image has. `min_confidence`: a query that is less sure finds nothing; `UsageError`
+        where a run has not been calibrated.
         """
 
     @abstractmethod

@@ -26,6 +26,9 @@ def evaluate(
     trec: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write TREC run and qrels files there, for trec_eval and others.")
     ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="First fit the confidence of searches anew, on the development split.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how many pictures are found, and say where the others are lost.
@@ -39,6 +42,7 @@ def evaluate(
       genret evaluate
       genret evaluate --split dev --num-beams 1,5,10,20 --json
       genret evaluate --trec trec/
+      genret evaluate --calibrate
     """
     from genret.cli.runs import finished_run
 
@@ -48,6 +52,11 @@ def evaluate(
     with state.ui(as_json) as ui:
         from genret.evaluate.run import evaluate as evaluate_run
 
+        if calibrate:
+            from genret.evaluate.confidence import calibrate as calibrate_run
+
+            if calibrate_run(folder, state.registries, state.settings, ui) is None:
+                ui.warn("the development split cannot calibrate this run: it is too small, or its pictures are guessed")
         evaluation = evaluate_run(folder, split, beams, state.registries, state.settings, ui, trec)
         if as_json:
             ui.document(evaluation.as_json())

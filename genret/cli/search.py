@@ -51,6 +51,12 @@ def search(
         str | None,
         typer.Option(metavar="FILE", help="One query per line, '-' for standard input; answers in JSON lines."),
     ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="P", help="Say that nothing matches where the search is less sure than this."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find pictures by words.
@@ -62,6 +68,7 @@ def search(
       genret search --queries queries.txt > answers.jsonl
       genret search "a red car" --run my-run --num-beams 50
       genret search "a red car" --where "year > 2020" --unlike cars/17.jpg
+      genret search "a submarine" --min-confidence 0.5
     \b
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """
@@ -88,14 +95,15 @@ def search(
         first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model loads: faults show at once
         retriever = open_retriever(folder, state.registries, state.settings)
         for batch in _then(first, asked):
-            restrict = [question.restriction for question in batch]
-            for result in retriever.search(
-                [question.query for question in batch], k, num_beams=num_beams, restrict=restrict
-            ):
+            texts, restrict = [question.query for question in batch], [question.restriction for question in batch]
+            options = {"num_beams": num_beams, "restrict": restrict, "min_confidence": min_confidence}
+            for result in retriever.search(texts, k, **options):
                 if ui.json:
                     ui.document(as_document(result))
                 elif result.hits:
                     ui.table(as_table(result))
+                elif min_confidence is not None and (result.confidence or 0) < min_confidence:
+                    ui.note(f"Nothing matches: confidence {result.confidence or 0:.2f} is below {min_confidence:g}.")
                 else:
                     ui.note("Nothing found.")
 
@@ -116,6 +124,7 @@ def as_document(result: SearchResult) -> dict[str, Any]:
         ],
         "num_beams": result.num_beams,
         "elapsed_ms": result.elapsed_ms,
+        "confidence": result.confidence,
     }
 
 
@@ -127,7 +136,8 @@ def as_table(result: SearchResult) -> Any:
     from genret.cli.ui import plain
 
     has_emoji = any(hit.metadata.get("emoji") for hit in result.hits)
-    table = Table(box=None, pad_edge=False, show_header=False)
+    sure = None if result.confidence is None else f"confidence {result.confidence:.2f}"
+    table = Table(box=None, pad_edge=False, show_header=False, caption=sure, caption_justify="left")
     table.add_column(justify="right")
     table.add_column(justify="right", style="cyan")
     if has_emoji:

@@ -1,8 +1,8 @@
 """Retrieval measures over rankings of image rows. Does not know how the rankings came about; ties are the caller's.
 
-Everything follows from the ranks of the P relevant (query, image) pairs, so a dense search over millions of images, whose
-rankings nobody writes down, is measured by the same code as a beam search. The definitions are those of trec_eval;
-`tests/evaluate/test_evaluate_measures.py` holds them against ir_measures and ranx.
+Everything follows from the ranks of the P relevant (query, image) pairs, so that a dense search whose rankings nobody
+writes down is measured by the same code as a beam search. The definitions are those of trec_eval; the tests hold them
+against ir_measures and ranx.
 
 Q queries   K length of the rankings   P relevant (query, image) pairs
 """
@@ -53,6 +53,11 @@ class Relevant(NamedTuple):
     def counts(self) -> Ints:
         """(Q,) how many images answer each query."""
         return np.bincount(self.queries, minlength=self.num_queries)
+
+    def of_queries(self, chosen: Ints) -> Relevant:
+        """What answers these queries (ascending), counted anew."""
+        kept = np.isin(self.queries, chosen)
+        return Relevant(np.searchsorted(chosen, self.queries[kept]), self.rows[kept], len(chosen))
 
 
 RelevantLike = Relevant | Ints | Sequence[Iterable[int]]

@@ -14,7 +14,8 @@ from torch import Tensor
 from genret.encoders.cache import FeatureCache
 from genret.encoders.encode import encode_texts
 from genret.errors import UnknownName
-from genret.evaluate.metrics import MISSED, Ints
+from genret.evaluate.metrics import MISSED, Ints, Relevant
+from genret.evaluate.wording import wording
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.ranking import Ranked
 from genret.settings import Settings
@@ -53,6 +54,15 @@ def question_of(retriever: CatalogRetriever, split: str, settings: Settings, ui:
     image_ids = [row.image_id for row in catalog.lookup(keys)]
     relevant = np.searchsorted(keys, captions.image_keys)
     return Question(split, keys, image_ids, catalog.features_of(keys), captions.texts, relevant, torch.cat(parts))
+
+
+def answers_of(question: Question) -> Relevant:
+    """The images that answer each query: its own, and those that have the same words for a caption."""
+    words = [wording(query) for query in question.queries]
+    images: dict[str, set[int]] = {}
+    for word, row in zip(words, question.relevant.tolist(), strict=True):
+        images.setdefault(word, set()).add(row)
+    return Relevant.of([images[word] for word in words])
 
 
 def first_rank(found: Tensor, wanted: Tensor) -> Ints:

@@ -15,17 +15,21 @@ from numpy.typing import NDArray
 
 from genret.assemble import components, open_retriever, run_recipe
 from genret.compatibility import guessed
+from genret.evaluate.answers import own_image, same_caption
+from genret.evaluate.confidence import ask, judged
+from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.generated import forced_scores, leaves_of_images, search_beams
-from genret.evaluate.ledger import LedgerRow, Trace, ledger
-from genret.evaluate.metrics import CUTOFFS, Recalls, recalls
+from genret.evaluate.leakage import read_leakage
+from genret.evaluate.ledger import Trace, ledger
+from genret.evaluate.metrics import CUTOFFS, recalls
 from genret.evaluate.question import Question, first_rank, image_ranks, question_of
 from genret.evaluate.ranks import DENSE_SEARCH, TWO_TOWER, beams, write_ranks
 from genret.evaluate.rerank import rerank, search_densely
-from genret.evaluate.tables import evaluation_tables
 from genret.evaluate.trec import write_qrels, write_run
 from genret.interfaces import Identifiers
 from genret.quantize.rq import usage_statistics
 from genret.registry import Registries
+from genret.retrievers.confidence import LOOKED_AT
 from genret.retrievers.dense import dense_ranks
 from genret.retrievers.generative import GenerativeRetriever
 from genret.retrievers.image_trie import ImageTrie, index_trie
@@ -39,37 +43,15 @@ TREC_DEPTH = 100
 """Images of each query in the run files of dense searches."""
 
 
-class Evaluation(NamedTuple):
-    """Everything that was measured on one split; recalls in percent."""
+class _Found(NamedTuple):
+    """What a search returned, and the figures that depend on how it searches."""
 
-    protocol: str
-    concepts: str | None
-    split: str
-    num_queries: int
-    num_images: int
-    num_beams: int | None
-    recall: Recalls
-    identifier_recall: Recalls | None
-    by_num_beams: dict[int, Recalls]
-    two_tower: Recalls
-    ceiling: Recalls | None
-    reranked: Recalls | None
-    ledger: list[LedgerRow]
-    identifier: dict[str, Any] | None
-    remark: str | None = None
-    """Why figures cannot exist (then they are null), or what they cannot say"""
-    first_stage: Recalls | None = None
-    """Of the search before the recipe's reranker; None where it has none"""
-
-    def as_json(self) -> dict[str, Any]:
-        return self._asdict() | {
-            "by_num_beams": {str(b): figures for b, figures in self.by_num_beams.items()},
-            "ledger": [row.as_json() for row in self.ledger],
-        }
-
-    def tables(self) -> list[Any]:
-        """Rich tables for people."""
-        return evaluation_tables(self)
+    evaluation: Evaluation
+    first: Ranked | None = None
+    """Of the first stage; None where nothing could be searched, or where it is the exact dense search"""
+    answer: Ranked | None = None
+    """Reranked, where the recipe says so; None likewise"""
+    index: ImageTrie | None = None
 
 
 def evaluate(
@@ -90,33 +72,74 @@ def evaluate(
     two_tower = dense_ranks(question.query_features, question.features, question.relevant)
     _keep_ranks(run, split, question, {TWO_TOWER: two_tower}, ui)
     if isinstance(retriever, TwoTowerRetriever):
-        first = search_densely(retriever, question, least=0 if trec is None else TREC_DEPTH)
-        first_ranks = two_tower if retriever.options.index == "exact" else image_ranks(first, question)
-        answer = rerank(retriever, question, first, ui)
-        ranks = first_ranks if retriever.reranker is None else image_ranks(answer, question)
-        _keep_ranks(run, split, question, {DENSE_SEARCH: ranks}, ui)
-        if trec is not None:
-            _write_trec(trec, question, answer, "genret-two-tower")
-        before = None if retriever.reranker is None else recalls(first_ranks)
-        by_width: dict[int, Recalls] = {}
-        dense = recalls(two_tower)
-        return Evaluation(*facts, None, recalls(ranks), None, by_width, dense, None, None, [], None, None, before)
-    assert isinstance(retriever, GenerativeRetriever)
-    widths = list(num_beams) or [recipe.search.num_beams]
-    remark = guessed(recipe, registries)
+        done = _searched_densely(run, facts, retriever, question, two_tower, ui, trec)
+    else:
+        assert isinstance(retriever, GenerativeRetriever)
+        widths, remark = list(num_beams) or [recipe.search.num_beams], guessed(recipe, registries)
+        done = _searched_by_beams(run, facts, retriever, question, two_tower, widths, remark, ui, trec)
+    found = done.evaluation._replace(leakage=read_leakage(run, question.split))
+    if found.recall["1"] is None:
+        return found
+    width = found.num_beams
+    if retriever.confidence is not None:
+        asked = ask(retriever, question, done.index, width, ui, done.first)
+        found = found._replace(confidence=judged(retriever.confidence, asked, split))
+    return found._replace(
+        measures=own_image(question, done.answer, two_tower, width),
+        shared_captions=same_caption(question, done.answer, width),
+    )
+
+
+Facts = tuple[str, str | None, str, int, int]
+
+
+def _searched_densely(
+    run: Path,
+    facts: Facts,
+    retriever: TwoTowerRetriever,
+    question: Question,
+    two_tower: Ints,
+    ui: Any,
+    trec: Path | None,
+) -> _Found:
+    first = search_densely(retriever, question, least=LOOKED_AT if trec is None else TREC_DEPTH)
+    exact = retriever.options.index == "exact"
+    first_ranks = two_tower if exact else image_ranks(first, question)
+    answer = rerank(retriever, question, first, ui)
+    ranks = first_ranks if retriever.reranker is None else image_ranks(answer, question)
+    _keep_ranks(run, facts[2], question, {DENSE_SEARCH: ranks}, ui)
+    if trec is not None:
+        _write_trec(trec, question, answer, "genret-two-tower")
+    before = None if retriever.reranker is None else recalls(first_ranks)
+    dense = recalls(two_tower)
+    found = Evaluation(*facts, None, recalls(ranks), None, {}, dense, None, None, [], None, None, before)
+    return _Found(found, first, None if exact and retriever.reranker is None else answer)
+
+
+def _searched_by_beams(
+    run: Path,
+    facts: Facts,
+    retriever: GenerativeRetriever,
+    question: Question,
+    two_tower: Ints,
+    widths: list[int],
+    remark: str | None,
+    ui: Any,
+    trec: Path | None,
+) -> _Found:
     named, identifiers = by_image(retriever.catalog.read_identifiers(split=question.split))
     if not len(named):
         nothing = dict.fromkeys(map(str, CUTOFFS))
         by_width = dict.fromkeys(widths, nothing)
-        found = recalls(two_tower)
-        return Evaluation(*facts, widths[-1], nothing, nothing, by_width, found, None, None, [], None, remark)
-    index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), recipe.search.end_symbol)
+        dense = recalls(two_tower)
+        return _Found(Evaluation(*facts, widths[-1], nothing, nothing, by_width, dense, None, None, [], None, remark))
+    index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), retriever.options.end_symbol)
     leaf_table = leaves_of_images(index, len(question.keys))
     searched = {width: search_beams(retriever, question, index, leaf_table, width, ui) for width in widths}
     main, reranks = searched[widths[-1]], retriever.reranker is not None
     final = {width: rerank(retriever, question, found.ranked, ui) for width, found in searched.items()}
     final_ranks = {width: image_ranks(found, question) for width, found in final.items()}
-    _keep_ranks(run, split, question, {beams(width): ranks for width, ranks in final_ranks.items()}, ui)
+    _keep_ranks(run, facts[2], question, {beams(width): ranks for width, ranks in final_ranks.items()}, ui)
     dense_order = _dense_order_ranks(main.ranked, question)
     ceiling = ceiling_ranks(retriever, identifiers, question)
     trace = Trace(
@@ -129,9 +152,10 @@ def evaluate(
         forced_scores=forced_scores(retriever, question, index, leaf_table, ui),
         beam_scores=main.beam_scores,
     )
+    answer = final[widths[-1]]
     if trec is not None:
-        _write_trec(trec, question, final[widths[-1]], f"genret-{widths[-1]}-beams")
-    return Evaluation(
+        _write_trec(trec, question, answer, f"genret-{widths[-1]}-beams")
+    found = Evaluation(
         *facts,
         widths[-1],
         recalls(final_ranks[widths[-1]], num_beams=widths[-1]),
@@ -145,6 +169,7 @@ def evaluate(
         remark,
         recalls(main.image_ranks, num_beams=widths[-1]) if reranks else None,
     )
+    return _Found(found, main.ranked, answer, index)
 
 
 def _dense_order_ranks(ranked: Ranked, question: Question) -> Ints:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
+from genret.evaluate.leakage import sentences
 from genret.evaluate.metrics import CUTOFFS, Recalls
 
 if TYPE_CHECKING:
-    from genret.evaluate.run import Evaluation
+    from genret.evaluate.evaluation import Evaluation
 
 
 def evaluation_tables(found: Evaluation) -> list[Any]:
-    """The recalls with their baselines, then the ledger."""
-    return [_recall_table(found), *([_ledger_table(found)] if found.ledger else [])]
+    """The measures with their baselines, the ledger, what the confidence is worth, what the splits have in common."""
+    tables = [_recall_table(found), *([_ledger_table(found)] if found.ledger else [])]
+    return [*tables, *_confidence_line(found), *(Text(line) for line in sentences(found.leakage, found.split))]
 
 
 def _recall_table(found: Evaluation) -> Table:
@@ -27,22 +30,45 @@ def _recall_table(found: Evaluation) -> Table:
         caption_justify="left",
     )
     table.add_column("")
-    for k in CUTOFFS:
-        table.add_column(f"R@{k}", justify="right")
+    for heading in (*(f"R@{k}" for k in CUTOFFS), "MRR", "nDCG@10", "median rank"):
+        table.add_column(heading, justify="right")
+    searched = found.measures and found.measures["searched"]
     for width, figures in sorted(found.by_num_beams.items()):
-        _add(table, f"generated, {width} beams", figures)
+        _add(table, f"generated, {width} beams", figures, searched if width == found.num_beams else None)
     if not found.by_num_beams and found.recall != found.two_tower:
-        _add(table, "searched", found.recall)
+        _add(table, "searched", found.recall, searched)
     if found.first_stage is not None:
         _add(table, "  before reranking" + (f", {found.num_beams} beams" if found.num_beams else ""), found.first_stage)
     if found.reranked is not None:
         _add(table, f"  those images in dense order, {found.num_beams} beams", found.reranked)
     if found.identifier_recall is not None:
-        _add(table, f"  identifiers instead of images, {found.num_beams} beams", found.identifier_recall)
+        _add(table, f"  identifier-level, collisions counted as hits, {found.num_beams} beams", found.identifier_recall)
     if found.ceiling is not None:
         _add(table, "ceiling of the identifiers", found.ceiling)
-    _add(table, "two-tower", found.two_tower)
+    _add(table, "two-tower", found.two_tower, found.measures and found.measures["two_tower"])
+    if found.shared_captions is not None:
+        shared = found.shared_captions
+        table.add_section()
+        title = f"{shared['queries']:,} queries caption several images: any of them"
+        _add(table, f"{title}, searched", shared["searched"]["recall"], shared["searched"])
+        _add(table, "  share of them found (true recall)", shared["searched"]["true_recall"])
+        _add(table, "  any of them, two-tower", shared["two_tower"]["recall"], shared["two_tower"])
     return table
+
+
+def _confidence_line(found: Evaluation) -> list[Text]:
+    if (told := found.confidence) is None:
+        return []
+    alone = told["auroc_no_answer"]
+    half = next(one for one in told["thresholds"] if one["threshold"] == 0.5)
+    said = (
+        f"confidence: AUROC {told['auroc']:.2f} where nothing of the kind is left to find",
+        "" if alone is None else f", {alone:.2f} where the answer alone is missing",
+        f"; expected calibration error {told['ece']:.2f}; at 0.5 it keeps {half['recall']:.0f} % of the answerable ",
+        f"queries and rejects {half['rejected']:.0f} % of the others ({told['num_queries']:,} queries; fitted on ",
+        f"'{told['fitted']['split']}')",
+    )
+    return [Text("".join(said))]
 
 
 def _ledger_table(found: Evaluation) -> Table:
@@ -54,6 +80,13 @@ def _ledger_table(found: Evaluation) -> Table:
     return table
 
 
-def _add(table: Table, name: str, figures: Recalls) -> None:
-    cells = ("–" if (value := figures[str(k)]) is None else f"{value:.1f}" for k in CUTOFFS)
-    table.add_row(name, *cells)
+def _add(table: Table, name: str, recalls: Recalls, scores: dict[str, Any] | None = None) -> None:
+    """scores: the other measures, where they are known."""
+    cells = [_cell(recalls[str(k)], 1) for k in CUTOFFS]
+    known = scores or {}
+    rest = [_cell(known.get(key), digits) for key, digits in (("mrr", 3), ("ndcg_at_10", 3), ("median_rank", 1))]
+    table.add_row(name, *cells, *(rest if scores else ["", "", ""]))
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"

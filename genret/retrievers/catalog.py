@@ -32,6 +32,7 @@ from genret.interfaces import (
     Skipped,
 )
 from genret.recipe import SearchOptions
+from genret.retrievers.confidence import Confidence, checked_threshold, read_confidence
 from genret.retrievers.ranking import Floats, Ints, Ranked, mixed, reordered
 from genret.retrievers.restrict import Allowed, Restrictions
 from genret.retrievers.thumbnails import Thumbnails
@@ -87,6 +88,8 @@ class CatalogRetriever(Retriever):
             reranker.to(device)
 
     _ready = False
+    confidence: Confidence | None = None
+    """What tells a sure search from one that finds nothing of the kind; None where a run has not been calibrated."""
 
     @abstractmethod
     def searched(self, view: View) -> Any:
@@ -126,10 +129,12 @@ class CatalogRetriever(Retriever):
         *,
         num_beams: int | None = None,
         restrict: Restriction | Sequence[Restriction] = Restriction(),
+        min_confidence: float | None = None,
     ) -> list[SearchResult]:
         for query in queries:
             if not query.strip():
                 raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
+        threshold = checked_threshold(min_confidence, self.confidence)
         beams = None if self.num_beams is None else max(num_beams or self.num_beams, k)
         restrictions = Restrictions(restrict, len(queries))
         results: list[SearchResult] = []
@@ -142,11 +147,14 @@ class CatalogRetriever(Retriever):
             with self.opened() as (view, searched):
                 allowed = restrictions.resolved(view, start, start + len(batch))
                 ranked = self.candidates(view, searched, batch, k, beams, allowed)
+                sure: list[Any] = self.confidence.of(ranked).tolist() if self.confidence else [None] * len(batch)
                 if self.reranker is not None:
                     ranked = self.rerank(batch, self.text_vectors(batch), ranked, k, view)
                 hits = self._hits(view, searched, ranked, k)
             elapsed = 1000 * (time.perf_counter() - began) / len(batch)
-            results += [SearchResult(q, h, beams, elapsed) for q, h in zip(batch, hits, strict=True)]
+            for query, found, p in zip(batch, hits, sure, strict=True):
+                kept = found if threshold is None or p >= threshold else []
+                results.append(SearchResult(query, kept, beams, elapsed, p))
         return results
 
     @contextmanager
@@ -280,7 +288,9 @@ class CatalogRetriever(Retriever):
         encoder.load(folder / "encoder")
         encoder.to(device)
         catalog = Catalog.open(folder / "catalog.sqlite", run_id=run_id_of(folder))
-        return cls(catalog, thumbnails=Thumbnails(folder / "thumbnails"), **parts)
+        retriever = cls(catalog, thumbnails=Thumbnails(folder / "thumbnails"), **parts)
+        retriever.confidence = read_confidence(folder)
+        return retriever
 
     def save(self, folder: Path) -> None:
         """A catalog retriever lives in its run directory; every change is already on disk."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genret.catalog.store import View
 from genret.retrievers.catalog import CatalogRetriever
+from genret.retrievers.confidence import LOOKED_AT
 from genret.retrievers.dense import DenseHits, dense_search
 from genret.retrievers.hnsw import HNSW
 from genret.retrievers.ranking import Ints, Ranked
@@ -68,7 +69,7 @@ class TwoTowerRetriever(CatalogRetriever):
         num_beams: int | None,
         allowed: Sequence[Allowed],
     ) -> Ranked:
-        depth, vectors = self.depth(k), self.text_vectors(queries)
+        depth, vectors = max(self.depth(k), LOOKED_AT), self.text_vectors(queries)
         shape = len(queries), depth
         ranked = Ranked(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
         for one in {id(one): one for one in allowed}.values():  # equal restrictions together

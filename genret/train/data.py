@@ -15,6 +15,7 @@ from genret.data.images import content_hash, decode_image
 from genret.encoders.cache import FeatureCache
 from genret.encoders.encode import ImageItem, encode_images, encode_texts
 from genret.errors import BadImage, GenretError
+from genret.evaluate.duplicates import Side
 from genret.interfaces import Corpus, Dataset, Encoder, Pairs, Pictures, Record, Skipped
 from genret.train.artifacts import content_key
 
@@ -103,6 +104,22 @@ class Split(NamedTuple):
     @property
     def pairs(self) -> Pairs:
         return Pairs(self.images, self.texts, self.owners)
+
+
+def side_of(split: Split, listing: Listing) -> Side:
+    """The split as it is compared with others."""
+    open_by_hash = {item.key: item.load for item in listing.items}
+
+    def pixels(row: int) -> str | None:
+        try:
+            image = open_by_hash[split.hashes[row]]()
+        except BadImage:
+            return None
+        return content_hash(repr(image.size).encode() + image.tobytes())
+
+    image_ids, uris = [record.image_id for record in split.records], [record.uri for record in split.records]
+    features = split.images[:, 0].float()
+    return Side(split.name, image_ids, uris, split.hashes, features, split.captions, split.owners, pixels)
 
 
 def read_split(listing: Listing, encoder: Encoder, views: int, cache_dir: Path, progress: Any) -> Split:

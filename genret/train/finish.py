@@ -9,7 +9,9 @@ from typing import Any
 from genret.catalog.store import Catalog, NewImage
 from genret.data.images import decode_image
 from genret.errors import BadImage, GenretError
-from genret.evaluate.run import Evaluation, evaluate
+from genret.evaluate.confidence import calibrate
+from genret.evaluate.evaluation import Evaluation
+from genret.evaluate.run import evaluate
 from genret.interfaces import Corpus
 from genret.retrievers.catalog import run_id_of
 from genret.retrievers.spelling import packed_by_image
@@ -34,6 +36,9 @@ def finish_run(
         if not _keeps_catalog(pipeline):
             _make_catalog(pipeline, {searched.name: searched, development.name: development}, bar)
     found = None
+    with pipeline.timed("confidence"):
+        if calibrate(run, pipeline.registries, pipeline.settings, ui) is None:
+            ui.note(f"confidence: the split '{development.name}' is too small or says nothing; searches go without one")
     if searched.captions:
         with pipeline.timed("evaluation"):
             found = evaluate(run, "test", [recipe.search.num_beams], pipeline.registries, pipeline.settings, ui)

@@ -8,18 +8,18 @@ The stages are in pipeline.py, what happens to a finished one in finish.py.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from genret.errors import GenretError, UsageError
-from genret.evaluate.run import Evaluation
+from genret.evaluate.evaluation import Evaluation
+from genret.evaluate.leakage import find_leakage, sentences, summary
 from genret.provenance import provenance
 from genret.recipe import Recipe, load_recipe
 from genret.registry import Registries
 from genret.settings import Settings
 from genret.train.artifacts import Artifact, content_key, only_trainer
-from genret.train.data import Listing, Split
+from genret.train.data import Listing, Split, side_of
 from genret.train.files import mend_lines, write_json, write_text
 from genret.train.finish import finish_run
 from genret.train.pipeline import Pipeline
@@ -53,19 +53,27 @@ def _train(recipe: Recipe, run: Path, registries: Registries, settings: Settings
     artifacts: dict[str, Artifact] = {}
     if encoder.finetunes:
         dev_files, test_files = pipeline.files(dataset.dev_split), pipeline.files(dataset.test_split)
-        train_files = _without_leaks(pipeline.files(dataset.train_split), [dev_files, test_files])
+        train_files = _without_files(pipeline.files(dataset.train_split), [dev_files, test_files])
         artifacts["towers"] = pipeline.towers(train_files, dev_files)
     with pipeline.timed("features"):
         train_split = pipeline.read(dataset.train_split, views=encoder.num_views)
         dev_split, test_split = pipeline.read(dataset.dev_split), pipeline.read(dataset.test_split)
-    train_split = _without_leaks(train_split, [dev_split, test_split], ui.note)
+    with pipeline.timed("leakage"):
+        sides = [side_of(split, pipeline.files(split.name)) for split in (train_split, dev_split, test_split)]
+        leakage, gone = find_leakage(*sides, dataset.concepts)
+        train_split = _some_left(train_split, train_split.without({train_split.hashes[row] for row in gone}))
+    for split in (dev_split, test_split):
+        for line in sentences(summary(leakage, split.name), split.name):
+            ui.note(f"leakage: {line}")
     artifacts["encoder"] = heads = pipeline.heads(train_split, dev_split)
     if recipe.retriever == "generative":
         train_corpus, dev_corpus, searched = (pipeline.corpus(split) for split in (train_split, dev_split, test_split))
         corpora = pipeline.corpora(train_corpus, searched)
+        leakage = leakage._replace(remark=corpora.remark)
         artifacts["identifier"] = identifier = pipeline.identifier(corpora, heads)
         targets = pipeline.targets(corpora.generator, dev_corpus, identifier, train_split, dev_split)
         artifacts["generator"] = pipeline.generator(corpora.generator, dev_corpus, targets)
+    leakage.write(run)
     found = finish_run(pipeline, artifacts, test_split, dev_split)
     for table in found.tables() if found is not None else ():
         ui.table(table)
@@ -101,14 +109,12 @@ def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
         raise UsageError(f"{run} was begun with another recipe ({', '.join(changed)} differ); name another --run")
 
 
-def _without_leaks(train: Images, searched: list[Images], note: Callable[[str], None] | None = None) -> Images:
-    """Searched pictures are never trained on: where a data set has the same picture in both, training goes without."""
-    kept = train
-    for split in searched:
-        before = len(kept.records)
-        kept = kept.without(set(split.hashes))
-        if (leaked := before - len(kept.records)) and note is not None:
-            note(f"{leaked} training pictures are also in the split '{split.name}'; they are left out of training")
+def _without_files(train: Listing, searched: list[Listing]) -> Listing:
+    """Towers are never trained on a file that is also searched. Without vectors, pixels are not compared yet."""
+    return _some_left(train, train.without({content for split in searched for content in split.hashes}))
+
+
+def _some_left(train: Images, kept: Images) -> Images:
     if train.records and not kept.records:
         raise GenretError("every training picture is also one that is searched; give train another split")
     return kept

@@ -32,7 +32,10 @@ from genret.train.run import train
 
 Keep = Literal["all", "figures"]
 
-FIGURES = {"recipe.yaml", "evaluations", "metrics.jsonl", "summary.json", "quality.json", "environment.json"}
+FIGURES = {
+    *("recipe.yaml", "environment.json", "metrics.jsonl", "summary.json", "evaluations"),
+    *("quality.json", "leakage.json", "confidence.json"),
+}
 """What `keep="figures"` leaves of a run."""
 
 
@@ -113,8 +116,12 @@ def key_of(recipe: Recipe) -> str:
 class Sweep:
     """Rows to be filled, below one folder."""
 
-    def __init__(self, out: Path, registries: Registries, settings: Settings, ui: Any, keep: Keep = "all"):
+    def __init__(
+        self, out: Path, registries: Registries, settings: Settings, ui: Any, keep: Keep = "all", whole: bool = False
+    ):
+        """`whole`: runs of which only figures were kept get back what a search needs."""
         self.out, self.registries, self.settings, self.ui, self.keep = out, registries, settings, ui, keep
+        self.whole = whole
 
     def run(self, rows: Sequence[Row], explain: Callable[[BaseException], str]) -> list[RowResult]:
         """Makes what is missing. `explain` turns whatever ends a run into a sentence."""
@@ -151,7 +158,8 @@ class Sweep:
         return cells
 
     def _is_done(self, cell: Cell) -> bool:
-        return self._is_trained(cell) and not list(self._unmeasured(cell))
+        kept = _is_whole(cell.folder) or not self.whole
+        return kept and self._is_trained(cell) and not list(self._unmeasured(cell))
 
     def _is_trained(self, cell: Cell) -> bool:
         if not (cell.folder / "summary.json").exists():
@@ -167,8 +175,7 @@ class Sweep:
                 yield width
 
     def _make(self, cell: Cell) -> None:
-        whole = all((cell.folder / part).exists() for part in ("catalog.sqlite", "encoder"))
-        if not (self._is_trained(cell) and whole):
+        if not (self._is_trained(cell) and _is_whole(cell.folder)):
             cell.folder.mkdir(exist_ok=True)
             (cell.folder / "recipe.yaml.partial").unlink(missing_ok=True)
             train(cell.recipe, cell.folder, self.registries, self.settings, self.ui, resume=True)
@@ -186,6 +193,11 @@ class Sweep:
         seconds = [sum(summary(folder)["seconds"].values()) for folder in done]
         failures = [failed[key] for key in keys if key in failed]
         return RowResult(row, outcomes, round(over_seeds(seconds).mean, 1) if done else None, failures)
+
+
+def _is_whole(run: Path) -> bool:
+    """Whether it can be searched."""
+    return all((run / part).exists() for part in ("catalog.sqlite", "encoder"))
 
 
 def _drop_all_but_figures(run: Path) -> None:

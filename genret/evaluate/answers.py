@@ -1,0 +1,53 @@
+"""All measures of a search, by two notions of what answers a query: its own image, and every image of the same caption.
+
+By the first, the literature's, one image answers each query. Where two images of a split bear the same words as a
+caption, the second is fairer: recall then counts any of them (as CLIP's evaluation does), true recall their share.
+
+    Q queries   P pairs of a query and an image that answers it
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from genret.evaluate.metrics import Ints, Relevant, Scores, pair_ranks, scores_of
+from genret.evaluate.question import Question, answers_of
+from genret.retrievers.dense import dense_ranks
+from genret.retrievers.ranking import Ranked
+
+Measures = dict[str, Any]
+
+
+def own_image(question: Question, ranked: Ranked | None, two_tower: Ints, num_beams: int | None) -> Measures:
+    """`searched` and `two_tower`, each with all `Scores`. ranked: what the search returned; None: the dense search
+    itself, whose ranks are two_tower (Q,)."""
+    relevant = Relevant.of(question.relevant)
+    dense = scores_of(two_tower, relevant)
+    return _both(dense if ranked is None else _searched(ranked, relevant, num_beams), dense)
+
+
+def same_caption(question: Question, ranked: Ranked | None, num_beams: int | None) -> Measures | None:
+    """The same where several images may have the query for a caption, with the number of such `queries`; None for 0."""
+    relevant = answers_of(question)
+    shared = int((relevant.counts > 1).sum())
+    if not shared:
+        return None
+    ranks = dense_ranks_of_pairs(question, relevant)
+    dense = scores_of(ranks, relevant)
+    return {"queries": shared} | _both(dense if ranked is None else _searched(ranked, relevant, num_beams), dense)
+
+
+def dense_ranks_of_pairs(question: Question, relevant: Relevant) -> Ints:
+    """(P,) the rank of each answering image in the exact dense search."""
+    queries = question.query_features[np.asarray(relevant.queries)]
+    return dense_ranks(queries, question.features, relevant.rows)
+
+
+def _searched(ranked: Ranked, relevant: Relevant, num_beams: int | None) -> Scores:
+    return scores_of(pair_ranks(ranked.images, relevant), relevant, num_beams=num_beams)
+
+
+def _both(searched: Scores, two_tower: Scores) -> Measures:
+    return {"searched": searched.as_json(), "two_tower": two_tower.as_json()}
