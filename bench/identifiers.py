@@ -19,7 +19,7 @@ Distribution = Literal["uniform", "skewed"]
 
 
 def identifiers(count: int, distribution: Distribution = "uniform", seed: int = 0) -> Tensor:
-    """(count, NUM_LEVELS) int64 codes below CODEBOOK_SIZE, no two rows alike."""
+    """(count, NUM_LEVELS) int32 codes below CODEBOOK_SIZE, no two rows alike."""
     random = np.random.default_rng(seed)
     keys = np.zeros(0, dtype=np.int64)
     while len(keys) < count:
@@ -29,7 +29,7 @@ def identifiers(count: int, distribution: Distribution = "uniform", seed: int = 
         keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
     random.shuffle(keys)  # also: which of too many are left out
     keys = keys[:count]
-    codes = np.empty((count, NUM_LEVELS), dtype=np.int64)
+    codes = np.empty((count, NUM_LEVELS), dtype=np.int32)
     for level in range(NUM_LEVELS):
         codes[:, level] = keys >> (10 * (NUM_LEVELS - 1 - level)) & (CODEBOOK_SIZE - 1)
     return torch.from_numpy(codes)

@@ -39,7 +39,9 @@ def compared(options: Options) -> list[int]:
 # ------------------------------------------------------------------------------------------------ searching
 def search_logic(options: Options) -> Section:
     """All levels of a search, 2 queries with 70 beams, and not one model call."""
-    drawn = [RandomScores(BATCH, BEAMS, options.device, seed) for seed in range(DRAWS)]
+    drawn, alike = (
+        [RandomScores(BATCH, BEAMS, options.device, seed, same) for seed in range(DRAWS)] for same in (False, True)
+    )
     rows: list[Row] = []
     differing = {}
     say(f"search logic alone, batch {BATCH}, {BEAMS} beams")
@@ -50,7 +52,8 @@ def search_logic(options: Options) -> Section:
         index = static.build(static.sort_rows(codes.numpy(), CODEBOOK_SIZE), CODEBOOK_SIZE).to(options.device)
         del codes
         ours, theirs = _ours(trie, drawn), _theirs(index, drawn)
-        differing[short(size)] = sum(_differ(trie, ours(number), theirs(number)) for number in range(DRAWS))
+        checked = _ours(trie, alike), _theirs(index, alike)
+        differing[short(size)] = sum(_differ(trie, *(search(number) for search in checked)) for number in range(DRAWS))
         rivals += [Rival(f"{GENRET} {short(size)}", ours), Rival(f"{STATIC} {short(size)}", theirs)]
         names += [(GENRET, size), (STATIC, size)]
     timings = options.race(rivals)
@@ -124,10 +127,14 @@ def _measured(work: Callable[[], Any]) -> tuple[float, int, int]:
     return cost.seconds, kept_bytes(cost.result), cost.peak_bytes
 
 
-def kept_bytes(index: Any) -> int:
-    """What a search needs; genret's way from each row to its leaf belongs to the images' own rows."""
-    rows = getattr(index, "leaf_of_row", None)
-    return int(index.nbytes) - (0 if rows is None else rows.nbytes)
+def kept_bytes(index: Trie | static.StaticIndex) -> int:
+    """What a search needs, tables that it makes for itself included; genret's way from each row to its leaf belongs to
+    the images' own rows."""
+    if isinstance(index, static.StaticIndex):
+        return index.nbytes
+    for depth in range(index.depth):
+        index.wide(depth)
+    return index.nbytes - index.leaf_of_row.nbytes
 
 
 def _build_row(name: str, size: int, taken: list[tuple[float, int, int]]) -> Row:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -80,19 +81,22 @@ class Cost(NamedTuple):
     seconds: float
     peak_bytes: int
     """The most that the process's memory grew meanwhile; none of it need be left."""
+    peak_objects: int
+    """The most pieces of memory that Python's objects took meanwhile, beyond those of before."""
     result: Any
 
 
 def cost_of(work: Callable[[], Any]) -> Cost:
-    """Runs `work` once. The peak is read every few milliseconds, so that it is at most a trifle too low."""
+    """Runs `work` once. Peaks are read every few milliseconds, so that they are at most a trifle too low."""
     gc.collect()
-    before = resident_bytes()
-    peak = [before]
+    before = resident_bytes(), sys.getallocatedblocks()
+    peak = list(before)
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(0.003):
             peak[0] = max(peak[0], resident_bytes())
+            peak[1] = max(peak[1], sys.getallocatedblocks())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -103,7 +107,8 @@ def cost_of(work: Callable[[], Any]) -> Cost:
     finally:
         done.set()
         watcher.join()
-    return Cost(seconds, max(peak[0], resident_bytes()) - before, result)
+    peak[0] = max(peak[0], resident_bytes())
+    return Cost(seconds, peak[0] - before[0], peak[1] - before[1], result)
 
 
 def resident_bytes() -> int:

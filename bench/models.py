@@ -97,12 +97,15 @@ def _tokens(backbone: Backbone, level: int) -> Tensor:
 
 
 class RandomScores:
-    """A model that costs nothing: its scores were drawn beforehand. What is left of a search is the search's own."""
+    """A model that costs nothing: its scores were drawn beforehand. What is left of a search is the search's own.
 
-    def __init__(self, batch: int, num_beams: int, device: torch.device, seed: int = 0):
+    `alike`: all beams of a query get the same, so that searches agree in whichever order they keep their beams.
+    """
+
+    def __init__(self, batch: int, num_beams: int, device: torch.device, seed: int = 0, alike: bool = False):
         random = torch.Generator(device).manual_seed(seed)
-        shape = (NUM_LEVELS, batch, num_beams, CODEBOOK_SIZE)
-        self.logits = torch.randn(shape, generator=random, device=device)
+        shape = (NUM_LEVELS, batch, 1 if alike else num_beams, CODEBOOK_SIZE)
+        self.logits = torch.randn(shape, generator=random, device=device).expand(-1, -1, num_beams, -1).contiguous()
 
     def prefill(self, queries: Sequence[str]) -> list[int]:
         return [0]

@@ -106,6 +106,7 @@ HEADINGS = {
     "ms": "ms (quartiles)",
     "queries_per_s": "queries/s",
     "to_floor": "× floor",
+    "to_select": "× SELECT",
     "seconds": "seconds",
     "mb": "MB",
     "peak_mb": "peak MB",
@@ -182,12 +183,12 @@ def short(count: int) -> str:
     return f"{count / 1000:g}k" if count >= 1000 else str(count)
 
 
-def page(sections: dict[str, Any]) -> str:
+def page(sections: dict[str, Any], heading: bool = True) -> str:
     """Everything that was measured, as a Markdown document."""
     parts = []
     for section in sections.values():
-        parts += [f"## {section['title']}", sentence(section["measured"]) + ".", table(section)]
-        if section["bars"]:
-            parts.append(bar_table(section["bars"]))
-        parts += [check(name, found) for name, found in section["checks"].items()]
+        parts += [f"## {section['title']}"] if heading else []
+        parts += [bar_table(section["bars"])] if section["bars"] else []
+        parts += [table(section), *(check(name, found) for name, found in section["checks"].items())]
+        parts.append(f"Measured on {sentence(section['measured'])}.")
     return "\n\n".join(parts) + "\n"

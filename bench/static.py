@@ -42,8 +42,8 @@ class StaticIndex(NamedTuple):
 
     def to(self, device: torch.device) -> StaticIndex:
         first, second, states, pointers, edges, widths = self
-        moved = (t.to(device) for t in (first, second, states, pointers, edges))
-        return StaticIndex(*moved, widths=widths)
+        first, second, states = first.to(device), second.to(device), states.to(device)
+        return StaticIndex(first, second, states, pointers.to(device), edges.to(device), widths)
 
 
 def sort_rows(codes: np.ndarray, vocab_size: int) -> np.ndarray:
@@ -93,8 +93,8 @@ def build(rows: np.ndarray, vocab_size: int) -> StaticIndex:
     padding = np.zeros(vocab_size, dtype=np.int32)
     edges = np.stack([np.concatenate([*labels, padding]), np.concatenate([*targets, padding])], axis=1)
     widths = [int(first.sum()), *(int(degree[start:stop].max()) for start, stop in levels)]
-    tensors = (torch.from_numpy(array) for array in (first, second, states, pointers, edges))
-    return StaticIndex(*tensors, widths=widths)
+    head = torch.from_numpy(first), torch.from_numpy(second), torch.from_numpy(states)
+    return StaticIndex(*head, torch.from_numpy(pointers), torch.from_numpy(edges), widths)
 
 
 @torch.inference_mode()
