@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sqlalchemy import Connection, Select, func, not_, select
+from sqlalchemy import Connection, Select, bindparam, func, not_, select
 from torch import Tensor
 
 from genret.catalog.bulk import select_among
@@ -133,6 +133,13 @@ class View:
         parts = self._by_key(statement, identifiers.c.image_key, np.unique(keys))
         rows = sorted((key, blob) for part in parts for key, blob in part)
         return IdentifierRows(np.array([key for key, _ in rows], np.int64), *unpack([blob for _, blob in rows]))
+
+    def keys_named(self, packed: Sequence[bytes]) -> Ints:
+        """Keys of the images that have one of these identifiers, ascending."""
+        statement = select(identifiers.c.image_key).where(identifiers.c.identifier == bindparam("identifier"))
+        with self._reading() as connection:
+            found = [connection.execute(statement, {"identifier": blob}).scalars().all() for blob in set(packed)]
+        return np.unique(np.array([key for keys in found for key in keys], dtype=np.int64))
 
     def changes_since(self, version: int) -> Changes | None:
         """What leads from `version` of this catalog to the present one, at a cost that grows with the changes; None
