@@ -42,7 +42,8 @@ class TwoTowerRetriever(CatalogRetriever):
         """Read, and made into a graph where the recipe asks for one, when first needed; later, what changed is read."""
         version, known = view.version, self._vectors
         if known is None or known.version != version:
-            changes = None if known is None else view.changes_since(known.version)
+            # an empty catalog does not know yet how wide its vectors will be
+            changes = view.changes_since(known.version) if known is not None and len(known.keys) else None
             if known is None or changes is None:
                 keys = view.searchable_keys()
                 features = view.features_of(keys)
