@@ -12,6 +12,10 @@ from genret.cli.failures import explain
 from genret.cli.options import JsonOption, Overrides
 from genret.cli.state import state_of
 from genret.cli.sweep import Keep, KeepOption
+from genret.errors import UsageError
+
+MOST_IMAGES = 100_000_000
+"""Of a catalog that is filled up to measure speed."""
 
 
 class On(StrEnum):
@@ -22,12 +26,12 @@ class On(StrEnum):
 
 
 def add(cli: typer.Typer) -> None:
-    cli.command("reproduce", short_help="A table of the paper, its figures beside ours.")(reproduce)
+    cli.command("reproduce", short_help="A table or figure of the paper beside ours.")(reproduce)
 
 
 def reproduce(
     context: typer.Context,
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="table1, table3, table4, table5, table6 or table7.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="table1, table2, ..., table7, figure4 or figure5.")],
     on: Annotated[On, typer.Option("--on", help="The data to run it on.")] = On.EMOJI,
     root: Annotated[
         Path | None,
@@ -38,6 +42,10 @@ def reproduce(
         typer.Option(min=1, max=10_000, metavar="N", help="Seeds 0 to N-1. [default: the recipes' own seed]"),
     ] = None,
     overrides: Overrides = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="Catalog sizes of table2 and figure4. [default: the paper's; figure4 to 1M]"),
+    ] = None,
     recipes: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The folder of genret's recipes. [default: recipes/]")
     ] = None,
@@ -47,17 +55,18 @@ def reproduce(
     keep: KeepOption = Keep.ALL,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a table of the paper and show its figures beside the paper's.
+    """Run a table or a figure of the paper and show what comes out beside what the paper says.
 
     Runs what is missing, as `genret sweep` does: runs that tables share are made once, and the same command goes on
-    after a stop. Below the table stands which of the paper's differences are seen here, with significance. Both are
-    kept as TABLE.json and TABLE.md beside the runs. Overrides apply to every row, for a quicker look, say.
+    after a stop. Below a table stands which of the paper's differences are seen here, with significance. What is shown
+    is kept as TABLE.json and TABLE.md beside the runs. Overrides apply to every row, for a quicker look, say.
 
     \b
     Examples:
       genret reproduce table3
       genret reproduce table1 --on flickr8k --root PATH/TO/flickr8k --seeds 2 --keep figures
       genret reproduce table7 --set train.epochs=5
+      genret reproduce figure4 --sizes 1000,100000
     """
     from genret.train import reproduce as paper
     from genret.train.paper import read_table
@@ -68,30 +77,33 @@ def reproduce(
         where = [] if root is None else [f"dataset.root={root}"]
         folder = paper.find_recipes(recipes)
         lines = paper.lines_of(wanted, on.value, folder, [*where, *(overrides or [])], seeds, state.registries)
-        paper.check_inputs(lines, on.value)
-        from genret.train.files import write_json, write_text
+        lines = paper.with_inputs(lines, on.value)
+        from genret.train.paper_shown import Workplace, checked_sizes, make
         from genret.train.sweep import Sweep
 
+        measured_at = checked_sizes(wanted, _sizes(sizes), keep.value)
         out = out or state.settings.home / "sweeps" / f"paper-{on.value}"
         try:
-            results = Sweep(out, state.registries, state.settings, ui, keep.value).run(
-                [one.row for one in lines], explain
-            )
+            sweep = Sweep(out, state.registries, state.settings, ui, keep.value, whole=wanted.shows != "quality")
+            results = sweep.run([one.row for one in lines], explain)
+            place = Workplace(out, state.registries, state.settings, ui)
+            made = make(wanted, on.value, lines, results, measured_at, place)
         except KeyboardInterrupt:
             ui.note("\nStopped; the same command goes on from here.")
             raise
-        signs = paper.signs(wanted, on.value, lines, results)
-        document = paper.as_json(wanted, on.value, lines, results, signs)
-        shown, seen = paper.text_table(wanted, on.value, lines, results), paper.signs_text(signs)
-        name = wanted.title.partition(":")[0].replace(" ", "").lower()
-        write_json(out / f"{name}.json", document)
-        write_text(out / f"{name}.md", f"{shown.markdown()}\n{seen}\n")
-        ui.note(f"The runs and the table are in {out}")
+        ui.note(f"The runs and {wanted.file_name} are in {out}")
     with state.ui(as_json) as ui:
         if as_json:
-            ui.document(document)
+            ui.document(made.document)
         else:
-            ui.table(shown.rich())
-            ui.result(seen)
+            ui.table(made.table.rich())
+            ui.result(made.text)
     if any(result.failures for result in results):
         raise typer.Exit(1)
+
+
+def _sizes(text: str | None) -> list[int] | None:
+    words = [] if text is None else [word.strip().replace("_", "") for word in text.split(",")]
+    if any(not word.isdecimal() or not 0 < int(word) <= MOST_IMAGES for word in words):
+        raise UsageError(f"--sizes {text}: give whole numbers from 1 to {MOST_IMAGES:,}, separated by commas")
+    return [int(word) for word in words] or None

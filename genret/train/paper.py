@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from genret.errors import UnknownName, UsageError
+from genret.errors import UnknownName
 from genret.interfaces import Config
 from genret.plain_yaml import parse
 from genret.recipe import Protocol
@@ -21,12 +21,8 @@ DataSet = Literal["emoji", "flickr8k", "flickr30k", "coco"]
 DATA = "data"
 """Stands among a row's recipes where the data set's own recipe is laid over."""
 REPORTED_ON = {"flickr30k": "Flickr30K, 1K test", "coco": "MS-COCO, 5K test"}
-ELSEWHERE = {
-    "table2": "Table 2 counts queries per second, which says more about a machine than about a method: see bench/",
-    "figure4": "Figure 4 counts queries per second, which says more about a machine than about a method: see bench/",
-    "figure5": "Figure 5 shows pairs of images with their vokens, not figures",
-}
-"""What the paper has and `genret reproduce` does not make, and why."""
+Shows = Literal["quality", "speed", "sizes", "pairs"]
+"""Tables of recalls, with speeds beside them, speeds by catalog size, and pairs of images."""
 
 
 class PaperRow(Config):
@@ -42,15 +38,30 @@ class PaperRow(Config):
     """Width of the search; the recipe's own if null."""
     paper: dict[DataSet, list[float | None]] = {}
     """R@1, R@5, R@10 as reported, by data set."""
+    paper_speed: float | None = None
+    """Queries per second as reported."""
+    optional: bool = False
+    """Left out, with the reason, where weights are not at hand; other rows then end the command before it begins."""
     only: list[DataSet] = []
     """Data sets for which the row makes sense; empty: all."""
     note: str | None = None
     """What has to be known about the row."""
 
 
+class PaperCase(Config):
+    """A pair of images in Figure 5."""
+
+    shared: int = Field(ge=0)
+    """How many vokens they have in common, from the first."""
+    about: str
+    """What the paper says of it."""
+
+
 class PaperTable(Config):
     title: str
     """Opens the table."""
+    shows: Shows = "quality"
+    """What is made of the rows' runs."""
     protocols: list[Protocol] = []
     """Every row under each of them; empty: under the recipe's own."""
     compare: Literal["order", "first", "neighbours"]
@@ -59,22 +70,31 @@ class PaperTable(Config):
     """Overrides of all rows for a data set."""
     rows: list[PaperRow]
     """In the order in which they are shown."""
+    sizes: list[int] = []
+    """Catalog sizes at which speed is measured, beside the run's own."""
+    paper_speed_on: str = ""
+    """What the reported speeds were measured on."""
+    cases: list[PaperCase] = []
+    """The pairs that the paper shows."""
+
+    @property
+    def file_name(self) -> str:
+        """`table3`, `figure4`: as it is asked for and kept."""
+        return self.title.partition(":")[0].replace(" ", "").lower()
 
     def rows_on(self, data: str) -> list[PaperRow]:
         return [row for row in self.rows if not row.only or data in row.only]
 
 
 def tables() -> list[str]:
-    """Names of all tables that can be made."""
+    """Names of all tables and figures that can be made."""
     return sorted(file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml"))
 
 
 def read_table(name: str) -> PaperTable:
-    """The table called so; `table 3`, `Table3` and `3` are as good."""
+    """The table or figure called so; `table 3`, `Table3` and `3` are as good."""
     wanted = re.sub(r"[\s_-]+", "", name).lower()
     wanted = f"table{wanted}" if wanted.isdigit() else wanted
-    if wanted in ELSEWHERE:
-        raise UsageError(ELSEWHERE[wanted])
     if wanted not in tables():
         raise UnknownName("table", name, tables())
     return PaperTable.model_validate(parse((_folder() / f"{wanted}.yaml").read_text(encoding="utf-8")).value)
