@@ -96,6 +96,11 @@ class Catalog(View):
         """The SQLite file; None for a database elsewhere."""
         return self._database.path
 
+    @property
+    def name(self) -> str:
+        """As people know it: the path, or the URL without its password."""
+        return self._database.name
+
     @contextmanager
     def snapshot(self) -> Iterator[View]:
         """Many questions to one version of the catalog, whoever writes meanwhile. For one thread, and not for long: the

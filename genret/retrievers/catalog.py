@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from genret.catalog.place import place_of
 from genret.catalog.store import Catalog, NewImage, View
 from genret.data.images import content_hash, decode_image
 from genret.errors import BadImage, GenretError, UsageError, one_line
@@ -287,12 +288,12 @@ class CatalogRetriever(Retriever):
             load_towers(encoder, folder / "towers")
         encoder.load(folder / "encoder")
         encoder.to(device)
-        catalog = Catalog.open(folder / "catalog.sqlite", run_id=run_id_of(folder))
+        catalog = Catalog.open(place_of(folder), run_id=run_id_of(folder))
         retriever = cls(catalog, thumbnails=Thumbnails(folder / "thumbnails"), **parts)
         retriever.confidence = read_confidence(folder)
         return retriever
 
     def save(self, folder: Path) -> None:
         """A catalog retriever lives in its run directory; every change is already on disk."""
-        if self.catalog.path is None or self.catalog.path.parent.resolve() != folder.resolve():
+        if self.thumbnails.folder.parent.resolve() != folder.resolve():
             raise GenretError(f"{folder} is not this run's directory; copy the whole run directory instead")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from genret.catalog.place import FILE, has_catalog, place_of
 from genret.catalog.store import Catalog, NewImage
 from genret.data.images import decode_image
 from genret.errors import BadImage, GenretError
@@ -53,13 +55,15 @@ def finish_run(
 def _keeps_catalog(pipeline: Pipeline) -> bool:
     """A finished run that is resumed keeps its catalog, and so the pictures that people added, if it can be used."""
     run = pipeline.run
-    catalog, aside = run / "catalog.sqlite", run / "catalog.unusable.sqlite"
-    if not (run / "summary.json").exists() or not catalog.exists():
+    catalog, aside = place_of(run), run / "catalog.unusable.sqlite"
+    if not (run / "summary.json").exists() or not has_catalog(run):
         return False
     try:
         with Catalog.open(catalog, run_id=run_id_of(run)) as there:
             there.image_count()
     except GenretError as error:
+        if not isinstance(catalog, Path):  # a database that is down will be up again
+            raise
         pipeline.ui.warn(f"the catalog is made anew; add your own pictures again ({error}; it is kept as {aside.name})")
         for suffix in ("", "-wal", "-shm"):
             if (part := catalog.with_name(catalog.name + suffix)).exists():
@@ -86,7 +90,7 @@ def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Any) -> Non
                 bar.advance(len(chunk))
     for leftover in pipeline.run.glob("catalog.sqlite-*"):  # of a catalog that an interrupted run left behind
         leftover.unlink()
-    partial.replace(pipeline.run / "catalog.sqlite")
+    partial.replace(pipeline.run / FILE)
 
 
 def _identifiers(pipeline: Pipeline, corpus: Corpus) -> list[list[bytes]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from genret.catalog.place import has_catalog
 from genret.errors import GenretError
 from genret.evaluate.outcome import (
     MEASURES,
@@ -197,7 +198,7 @@ class Sweep:
 
 def _is_whole(run: Path) -> bool:
     """Whether it can be searched."""
-    return all((run / part).exists() for part in ("catalog.sqlite", "encoder"))
+    return has_catalog(run) and (run / "encoder").exists()
 
 
 def _drop_all_but_figures(run: Path) -> None:

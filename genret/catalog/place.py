@@ -1,0 +1,27 @@
+"""Where a run's catalog is: `catalog.sqlite` in its directory, or the database that `catalog.url` there names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from genret.errors import GenretError, one_line
+
+FILE = "catalog.sqlite"
+POINTER = "catalog.url"
+"""One line, an SQLAlchemy URL; `genret catalog --to` writes it."""
+
+
+def place_of(run: Path) -> str | Path:
+    """What `Catalog.open` takes."""
+    pointer = run / POINTER
+    try:
+        return pointer.read_text().strip()
+    except FileNotFoundError:
+        return run / FILE
+    except (OSError, UnicodeDecodeError) as error:
+        raise GenretError(f"cannot read {pointer} ({one_line(error)}); it has to hold the URL of the catalog") from None
+
+
+def has_catalog(run: Path) -> bool:
+    """Whether a training got as far as that, and the catalog was kept."""
+    return (run / FILE).exists() or (run / POINTER).exists()

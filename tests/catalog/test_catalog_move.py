@@ -1,0 +1,82 @@
+"""A run's catalog in another database, found there, with all that it held."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from sqlalchemy import select
+from typer.testing import CliRunner
+
+from genret.catalog.codec import pack_codes
+from genret.catalog.engine import reading
+from genret.catalog.move import copy_catalog
+from genret.catalog.place import has_catalog, place_of
+from genret.catalog.schema import metadata
+from genret.catalog.store import Catalog, NewImage
+from genret.cli import build
+from genret.cli.state import State
+from genret.errors import GenretError
+from genret.plugins import load_plugins
+from genret.settings import Settings
+
+
+def fill(catalog: Catalog) -> None:
+    catalog.add(
+        NewImage(f"i{i}", f"/{i}", str(i), pack_codes(torch.tensor([[i, 70000]])), torch.ones(4), {"n": i, "é": None},
+                 "test" if i % 2 else None, i % 3 > 0, ("one", "two"))
+        for i in range(700)
+    )  # fmt: skip
+    catalog.remove(["i3", "i699"])
+
+
+def contents(catalog: Catalog) -> dict[str, list[tuple]]:
+    with reading(catalog._database) as connection:
+        return {t.name: sorted(map(repr, map(tuple, connection.execute(select(t)))))
+                for t in metadata.sorted_tables}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["postgresql", "sqlite"])
+def test_a_copy_is_the_same_catalog(catalog, where, new_place, target):
+    fill(catalog)
+    version = catalog.version
+    there = new_place(target)
+    assert copy_catalog(where, there) == 698
+    with Catalog.open(there, run_id="run-1") as copy:
+        assert contents(copy) == contents(catalog) and copy.state == catalog.state
+        copy.add([NewImage("new", "new", "new", pack_codes(torch.tensor([[1]])))])
+        assert copy.keys_of(["new"]).tolist() == [701] and copy.changes_since(version).images.tolist() == [701]
+    with pytest.raises(GenretError, match="is not empty"):
+        copy_catalog(where, there)
+
+
+def test_the_command_moves_it_and_the_run_finds_it(tmp_path, new_place):
+    run = tmp_path / "runs" / "mine-1"
+    run.mkdir(parents=True)
+    (run / "summary.json").write_text("{}")
+    with Catalog.create(run / "catalog.sqlite", "run-1") as catalog:
+        fill(catalog)
+        before = contents(catalog)
+    settings = Settings(home=tmp_path)
+    app = build(State(settings, load_plugins([], settings), False))
+
+    def genret(*words: str) -> SimpleNamespace:
+        found = CliRunner().invoke(app, ["catalog", *words])
+        return SimpleNamespace(code=found.exit_code, out=found.stdout, error=found.stderr)
+
+    assert "698 pictures, 466 of them searched" in genret().out
+    assert genret("--to", "nowhere").code == 2
+    url = new_place("postgresql")
+    said = genret("--to", url, "--json")
+    assert said.code == 0, said
+    assert json.loads(said.out)["images"] == 698 and json.loads(said.out)["catalog"].startswith("postgresql")
+    assert place_of(run) == url and has_catalog(run)
+    assert sorted(path.name for path in run.iterdir() if path.name.startswith("catalog")) == [
+        "catalog.moved.sqlite",
+        "catalog.url",
+    ]
+    with Catalog.open(place_of(run), run_id="run-1") as catalog:
+        assert contents(catalog) == before
+    assert json.loads(genret("--json").out)["searchable"] == 466
