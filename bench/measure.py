@@ -33,6 +33,7 @@ class Timing(NamedTuple):
     """First quartile."""
     high: float
     """Third quartile."""
+    best: float
     rounds: int
 
 
@@ -69,7 +70,7 @@ def alternate(
 
 def _timing(times: list[float]) -> Timing:
     low, median, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
-    return Timing(median, low, high, len(times))
+    return Timing(median, low, high, min(times), len(times))
 
 
 def _synchronise(device: torch.device) -> None:

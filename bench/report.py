@@ -44,6 +44,7 @@ def row(timing: Timing, batch: int = 1, **facts: Any) -> Row:
         "ms": 1000 * timing.median,
         "low": 1000 * timing.low,
         "high": 1000 * timing.high,
+        "best": 1000 * timing.best,
         "queries_per_s": batch / timing.median,
         "rounds": timing.rounds,
     }
