@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from genret.cli import catalog, compare, evaluate, index, inspect, plugins, reproduce, search, sweep, train
+from genret.cli import catalog, compare, evaluate, index, inspect, plugins, report, reproduce, search, sweep, train
 from genret.cli.failures import friendly
 from genret.cli.state import State
 from genret.plugins import load_plugins
@@ -62,7 +62,7 @@ def build(state: State) -> typer.Typer:
         context_settings={"obj": state, "help_option_names": ["-h", "--help"], "max_content_width": 120},
     )
     app.callback()(_globals)
-    for module in (train, search, index, catalog, evaluate, compare, sweep, reproduce, inspect, plugins):
+    for module in (train, search, index, catalog, evaluate, compare, report, sweep, reproduce, inspect, plugins):
         module.add(app)
     state.plugins.add_commands(app)
     return app

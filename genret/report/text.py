@@ -1,0 +1,68 @@
+"""Words and numbers on a page: safe to show, short, and the same everywhere."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+_BIDI = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def clean(text: object) -> str:
+    """Text from files and data sets without what could mislead the eye or break the page: control characters, marks
+    that turn the direction of writing, halves of characters. Escaping is the template's own work, and comes after."""
+    return "".join(
+        " " if character in "\n\r\t" else character
+        for character in str(text)
+        if character in "\n\r\t" or (unicodedata.category(character) not in ("Cc", "Cs") and character not in _BIDI)
+    )
+
+
+def percent(value: float | None) -> str:
+    """A figure that is a percentage, or says that there is none."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of percentages, with its sign."""
+    return signed(value, 1)
+
+
+def signed(value: float, digits: int = 0) -> str:
+    """With its sign, as people write it; nothing has none."""
+    text = f"{value:+,.{digits}f}"
+    return text[1:] if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+
+
+def plain_number(value: float, digits: int = 2) -> str:
+    """With a true minus sign, where it is below 0 as shown."""
+    text = f"{value:,.{digits}f}"
+    return text.lstrip("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+
+
+def plural(count: int, word: str) -> str:
+    """1 query, 5,000 queries"""
+    many = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{count:,} {word if count == 1 else many}"
+
+
+def listed(names: list[str]) -> str:
+    """a, b and c"""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def p_value(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def value_of(value: Any) -> str:
+    """An option's value as a recipe spells it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {value_of(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(value_of(inner) for inner in value) + "]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
