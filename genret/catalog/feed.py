@@ -46,8 +46,8 @@ def changes_since(connection: Connection, since: int) -> Changes | None:
     changed = (images.c.version > since) & images.c.searchable
     named = (
         select(identifiers.c.image_key, identifiers.c.identifier)
-        .join_from(images, identifiers)
-        .where(changed)
+        # not a join: for its order, SQLite would go through all identifiers
+        .where(identifiers.c.image_key.in_(select(images.c.id).where(changed)))
         .order_by(identifiers.c.image_key, identifiers.c.identifier)
     )
     nothing = IdentifierRows(np.zeros(0, dtype=np.int64), None, None)
