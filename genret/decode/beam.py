@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie, take
 from genret.errors import GenretError
 from genret.interfaces import SearchScore
@@ -68,17 +69,17 @@ def beam_search(
     num_beams: int,
     score: SearchScore = "level",
     level_tokens: Sequence[Tensor | None] = (),
-    allowed: Tensor | None = None,
+    allowed: LeafSets | None = None,
 ) -> Beams:
     """Searches the identifiers that the model most probably writes; exact where `num_beams` covers the trie.
 
     `score`: what the probabilities of position d are normalised over: `level`: `level_tokens[d]`, sorted, the end
     symbol among them where an identifier may end (None: the whole vocabulary); `vocab`: the whole vocabulary; `trie`:
     the node's children as far as `allowed` leaves them.
-    `allowed`: (B or 1, U) bool, the leaves that may be found; equal to searching a trie of these alone.
+    `allowed`: the leaves that may be found, for each query or for all; equal to searching a trie of these alone.
     """
     assert num_beams >= 1
-    assert allowed is None or (allowed.shape[-1] == trie.num_leaves and allowed.shape[0] in (1, len(queries)))
+    assert allowed is None or len(allowed.starts) in (1, len(queries))
     assert score != "level" or len(level_tokens) >= trie.depth, "level_tokens: one entry per position of the trie"
     batch, device = len(queries), trie.device
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)  # the root
@@ -87,7 +88,7 @@ def beam_search(
         shape = batch, min(num_beams, trie.num_leaves)
         return Beams(nodes.new_empty(shape, dtype=torch.int64), scores.new_empty(shape), [])
     choices = [choose(trie, d, score, level_tokens) for d in range(trie.depth)]
-    below = None if allowed is None else count_before(allowed.to(device)).expand(batch, -1)
+    allowed = None if allowed is None else allowed.to(device)
 
     state = model.prefill(queries)
     symbols = parents = None
@@ -96,8 +97,8 @@ def beam_search(
     for d, level in enumerate(trie.levels):
         logits = model.step(state, symbols, parents, choices[d].asked).float()  # (B, w, C)
         children, own = expand(trie, d, nodes)  # (B, w, c)
-        if below is not None:
-            children = children.masked_fill(leaves_below(trie, d + 1, children, below) == 0, -1)
+        if allowed is not None:
+            children = children.masked_fill(leaves_below(trie, d + 1, children, allowed) == 0, -1)
         writes = scores > -torch.inf
         if score == "trie":
             logits = at_symbols(logits, choices[d].places, own).masked_fill(children < 0, -torch.inf)
@@ -186,13 +187,8 @@ def best_of(scores: Tensor, children: Tensor, count: int) -> tuple[Tensor, Tenso
     return (keys >> 32).int().view(torch.float32), keys & 0xFFFFFFFF
 
 
-def count_before(allowed: Tensor) -> Tensor:
-    """allowed (B, U) → (B, U + 1) int32, how many of the first u leaves are allowed."""
-    return torch.nn.functional.pad(allowed.cumsum(1, dtype=torch.int32), (1, 0))
-
-
-def leaves_below(trie: Trie, depth: int, nodes: Tensor, below: Tensor) -> Tensor:
-    """nodes (B, w, c) of `depth`, below (B, U + 1) → the number of allowed leaves under each; of the first, for -1."""
-    low, high = trie.leaf_range(nodes.clamp_min(0), depth)
-    first, last = (below.gather(1, ends.flatten(1).long()).view(ends.shape) for ends in (low, high))
-    return last - first
+def leaves_below(trie: Trie, depth: int, nodes: Tensor, allowed: LeafSets) -> Tensor:
+    """nodes (B, w, c) of `depth` → the number of allowed leaves under each; of the first, for -1."""
+    ends = torch.stack(trie.leaf_range(nodes.clamp_min(0), depth), dim=1)  # (B, 2, w, c)
+    counts = allowed.count_before(ends.flatten(1)).view(ends.shape)
+    return counts[:, 1] - counts[:, 0]

@@ -14,6 +14,7 @@ from torch import Tensor
 from genret.catalog.store import IdentifierRows, View
 from genret.data.images import content_hash
 from genret.decode.beam import Beams, beam_search
+from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
 from genret.interfaces import Backbone, Corpus, Identifier
 from genret.recipe import SearchOptions
@@ -40,7 +41,7 @@ def search_trie(
     trie: Trie,
     num_beams: int,
     options: SearchOptions,
-    allowed: Tensor | None = None,
+    allowed: LeafSets | None = None,
 ) -> Beams:
     """Constrained beam search with the recipe's score."""
     with torch.no_grad():
@@ -105,7 +106,7 @@ class GenerativeRetriever(CatalogRetriever):
 
         def search(rows: Ints, width: int) -> Ranked:
             some = [queries[row] for row in rows]
-            there = None if leaves is None else torch.from_numpy(leaves if len(leaves) == 1 else leaves[rows])
+            there = None if leaves is None else LeafSets.of([leaves[row] for row in rows])
             beams = search_trie(self.backbone, some, searched.trie, width, self.options, there)
             ranked = rank_images(
                 beams.leaves.cpu().numpy(),
@@ -119,7 +120,7 @@ class GenerativeRetriever(CatalogRetriever):
         ranked = search(np.arange(len(queries)), width)
         wanted = np.full(len(queries), min(k, width))
         for row in ranked.fewer_than(wanted):  # than there are, or because several identifiers led to one image
-            mask = None if leaves is None else leaves[row % len(leaves)]
+            mask = None if leaves is None else leaves[row]
             wanted[row] = min(wanted[row], searched.num_images(allowed[row], mask))
         while width < searched.trie.num_leaves and len(rows := ranked.fewer_than(wanted)):
             width *= 2
@@ -164,15 +165,13 @@ class GenerativeRetriever(CatalogRetriever):
         ]
 
 
-def _leaves(searched: ImageTrie, allowed: Sequence[Allowed]) -> NDArray[np.bool_] | None:
-    """(B or 1, U) the leaves that each query may reach; None: all may reach all."""
+def _leaves(searched: ImageTrie, allowed: Sequence[Allowed]) -> list[NDArray[np.bool_]] | None:
+    """The leaves (U,) that each query may reach, of equal restrictions the same object; None: all may reach all."""
     distinct = {id(one): one for one in allowed}
     if all(one.everything for one in distinct.values()):
         return None
     leaves = {name: searched.leaves_for(one) for name, one in distinct.items()}
-    if len(leaves) == 1:
-        return next(iter(leaves.values()))[None]
-    return np.stack([leaves[id(one)] for one in allowed])
+    return [leaves[id(one)] for one in allowed]
 
 
 def _only(ranked: Ranked, allowed: Sequence[Allowed]) -> Ranked:

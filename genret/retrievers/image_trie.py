@@ -29,7 +29,7 @@ class ImageTrie(NamedTuple):
     """
 
     trie: Trie
-    """Where images come and go, it has forgotten the rows that it was built from: `leaf_images` knows where they led."""
+    """Of a changing one, it has forgotten the rows that it was built from: `leaf_images` knows where they led."""
     leaf_images: LeafImages
 
     @classmethod

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genret.decode.beam import beam_search
+from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
 from genret.errors import GenretError
 
@@ -88,8 +90,9 @@ def test_equals_enumeration_and_plain_beam_search(rows, score, num_beams, data):
     shape = {"no": 0, "shared": 1, "per query": len(queries)}[restricted]
     mask = data.draw(st.lists(st.booleans(), min_size=shape * len(leaves), max_size=shape * len(leaves)))
     allowed = torch.tensor(mask).view(shape, len(leaves)) if shape else None
+    sets = None if allowed is None else LeafSets.of(list(allowed.numpy()))
     model = MockModel()
-    found = beam_search(model, queries, trie, num_beams, score, LEVELS, allowed)
+    found = beam_search(model, queries, trie, num_beams, score, LEVELS, sets)
     width = min(num_beams, len(leaves))
     assert found.leaves.shape == found.scores.shape == (len(queries), width)
     assert found.scores.dtype == torch.float32
@@ -125,7 +128,7 @@ def test_a_restriction_equals_a_smaller_catalog(rows, score, num_beams, data):
     keep = data.draw(st.lists(st.booleans(), min_size=len(leaves), max_size=len(leaves)).filter(any))
     part = [leaf for leaf, ok in zip(leaves, keep, strict=True) if ok]
     args = (num_beams, score, LEVELS)
-    restricted = beam_search(MockModel(), ["3"], Trie.build(padded(rows)), *args, torch.tensor([keep]))
+    restricted = beam_search(MockModel(), ["3"], Trie.build(padded(rows)), *args, LeafSets.of([np.array(keep)]))
     smaller = beam_search(MockModel(), ["3"], Trie.build(padded(part)), *args)
     assert [leaves[i] for i in restricted.leaves[0].tolist() if i >= 0] == [part[i] for i in smaller.leaves[0].tolist()]
     torch.testing.assert_close(restricted.scores[:, : smaller.scores.shape[1]], smaller.scores)
@@ -165,7 +168,7 @@ def test_nothing_to_find():
     assert beam_search(MockModel(), ["0", "1"], empty, 4, "vocab").leaves.shape == (2, 0)
     trie = Trie.build(torch.tensor([[0, 1], [2, 3]]))
     assert beam_search(MockModel(), [], trie, 4, "vocab").leaves.shape == (0, 2)
-    nothing = beam_search(MockModel(), ["0"], trie, 4, "trie", allowed=torch.zeros(1, 2, dtype=torch.bool))
+    nothing = beam_search(MockModel(), ["0"], trie, 4, "trie", allowed=LeafSets.of([np.zeros(2, dtype=bool)]))
     assert nothing.leaves.tolist() == [[-1, -1]]
     assert nothing.scores.tolist() == [[-torch.inf, -torch.inf]]
 

@@ -1,0 +1,61 @@
+"""Sets of leaves that a search may reach, one for each query or one for all, as runs of leaves that follow each other.
+
+What a filter excludes, or what begins alike, is a few runs; the size of the trie does not matter to a search, then.
+
+    B queries   U leaves   m runs at most, a power of two   n asked leaves
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class LeafSets(NamedTuple):
+    starts: Tensor
+    """(B or 1, m) int32, ascending: where each run begins; the first at 0, though it be empty"""
+    before: Tensor
+    """(B or 1, m + 1) int32: how many leaves of the set lie before each run, and in all"""
+
+    @classmethod
+    def of(cls, masks: Sequence[NDArray[np.bool_]]) -> LeafSets:
+        """Each query's mask (U,) over all leaves; equal objects are looked at once, and one for all is there once."""
+        runs = {id(mask): runs_of(mask) for mask in {id(mask): mask for mask in masks}.values()}
+        masks = masks[:1] if len(runs) == 1 else masks
+        width = 1 << (max(len(starts) for starts, _ in runs.values()) - 1).bit_length()  # few different shapes
+        starts = np.empty((len(masks), width), dtype=np.int32)
+        before = np.empty((len(masks), width + 1), dtype=np.int32)
+        for row, mask in enumerate(masks):
+            own, counts = runs[id(mask)]
+            starts[row, : len(own)], starts[row, len(own) :] = own, len(mask)
+            before[row, : len(counts)], before[row, len(counts) :] = counts, counts[-1]
+        return cls(torch.from_numpy(starts), torch.from_numpy(before))
+
+    def to(self, device: torch.device) -> LeafSets:
+        return LeafSets(self.starts.to(device), self.before.to(device))
+
+    def count_before(self, leaves: Tensor) -> Tensor:
+        """leaves (B, n) int32, 0 .. U → how many of each query's set come before each (B, n) int32."""
+        shape = leaves.shape
+        if len(self.starts) == 1:
+            leaves = leaves.reshape(1, -1)
+        run = torch.searchsorted(self.starts, leaves.contiguous(), right=True) - 1
+        first = self.before.gather(1, run)
+        size = self.before.gather(1, run + 1) - first
+        return (first + torch.minimum(leaves - self.starts.gather(1, run), size)).view(shape)
+
+
+def runs_of(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """(U,) → where its runs of True begin, behind an empty one at 0, and how many True come before each and in all."""
+    edges = np.flatnonzero(mask[1:] != mask[:-1]) + 1
+    if len(mask) and mask[0]:
+        edges = np.append(0, edges)
+    if len(edges) % 2:
+        edges = np.append(edges, len(mask))
+    starts, sizes = edges[::2], edges[1::2] - edges[::2]
+    return np.append(0, starts), np.concatenate([[0, 0], np.cumsum(sizes)])
