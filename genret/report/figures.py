@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genret.evaluate.metrics import CUTOFFS, MISSED, Ints, Recalls, median_rank, mrr, recalls
+from genret.evaluate.metrics import CUTOFFS, MISSED, Ints, Recalls, recalls, scores_of
 from genret.evaluate.outcome import MEASURES, measured
 from genret.evaluate.ranks import QueryRanks, paired
 from genret.evaluate.significance import bootstrap_intervals, randomization_test
@@ -29,6 +29,8 @@ class Row(NamedTuple):
     intervals: dict[str, Interval]
     """95 % bootstrap confidence intervals of the recalls, by cutoff"""
     mrr: float | None = None
+    ndcg: float | None = None
+    """nDCG@10"""
     median_rank: float | None = None
     is_main: bool = False
 
@@ -65,9 +67,10 @@ def figures_of(stored: StoredRun) -> Figures:
     for name, found in kept.items():
         if name == "two-tower":
             continue
-        spread = (mrr(found.ranks), median_rank(found.ranks))
+        scores = scores_of(found.ranks, np.arange(len(found.ranks)), num_beams=widths.get(name))
         # the document's own figures where it has them: they are what every other command shows
-        recall = evaluation["recall"] if name == main else recalls(found.ranks, num_beams=widths.get(name))
+        recall = evaluation["recall"] if name == main else scores.recall
+        spread = (scores.mrr, scores.ndcg_at_10, scores.median_rank)
         rows.append(Row(name, recall, intervals[name], *spread, name == main))
     if evaluation.get("first_stage") is not None:
         rows.append(Row("  before reranking", evaluation["first_stage"], {}))
@@ -83,7 +86,8 @@ def figures_of(stored: StoredRun) -> Figures:
         return Figures(rows, None)  # one and the same search
     last = Row("two-tower, same encoder", evaluation["two_tower"], intervals.get("two-tower", {}))
     if (dense := stored.two_tower) is not None:
-        last = last._replace(mrr=mrr(dense.ranks), median_rank=median_rank(dense.ranks))
+        scores = scores_of(dense.ranks, np.arange(len(dense.ranks)))
+        last = last._replace(mrr=scores.mrr, ndcg=scores.ndcg_at_10, median_rank=scores.median_rank)
     rows.append(last)
     return Figures(rows, _difference(stored))
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from genret.evaluate.metrics import CUTOFFS
-from genret.report import figures, tables, vokens, words
+from genret.report import figures, tables, trust, vokens, words
 from genret.report.missing import missing_of
 from genret.report.options import Changed, Line, changed_options, chosen, marked_lines
 from genret.report.queries import Sample, TracedQuery
@@ -80,6 +80,8 @@ class RunSections(NamedTuple):
     chosen: dict[str, str]
     changed: list[Changed]
     recipe: list[Line]
+    leaks: list[str]
+    doubt: trust.Doubt | None
     extras: list[tuple[str, list[tuple[str, str]]]]
     machine: list[tuple[str, str]]
     missing: dict[str, str]
@@ -142,6 +144,8 @@ def of_run(
         chosen(stored.recipe),
         changed_options(stored.recipe),
         marked_lines(stored.recipe),
+        trust.leaks_of(stored),
+        trust.doubt_of(stored.evaluation or {}),
         tables.extra_tables(stored.evaluation or {}),
         words.machine_of(stored),
         {},

@@ -120,6 +120,27 @@ def test_the_policy_lets_the_style_through(make_run: Any, report: Any) -> None:
     assert "url(" not in style and "@import" not in style, "nothing is loaded"
 
 
+def test_leaks_and_confidence_stand_where_they_were_looked_for(make_run: Any, report: Any, html_tree: Any) -> None:
+    from genret.evaluate.calibration import Separation
+    from genret.evaluate.duplicates import Leak
+    from genret.evaluate.leakage import Leakage, summary
+
+    leak = Leak("same-caption", "test", "i1", "i1.png", "train", "<b>t7</b>", "t7.png", "a dog")
+    leakage = summary(Leakage({"train": 9, "test": 10}, None, [leak]), "test")
+    thresholds = [{"threshold": 0.5, "precision": 81.5, "recall": 72.0, "rejected": None}]
+    bins = [
+        {"confidence": 0.2, "answerable": 0.25, "queries": 4.0},
+        {"confidence": 0.9, "answerable": 0.8, "queries": 6.0},
+    ]
+    confidence = Separation("test", 10, 10, 0.87, 0.61, 0.07, thresholds, bins).as_json() | {"fitted": {"split": "dev"}}
+    _, page, tree = report(make_run("avg-1", leakage=leakage, confidence=confidence))
+    said = html_tree.text(tree)
+    assert "What the splits have in common" in said and "<b>t7</b>" in said and "In 87 % of all comparisons" in said
+    assert html_tree.table(tree, "thresholds of the confidence") == [["0.5", "81.5 %", "72.0 %", "–"]]
+    _, page, _ = report(make_run("avg-2"))
+    assert "in common</h3>" not in page and "Nothing matches" not in page
+
+
 def test_a_two_tower_run_says_what_it_has_not(make_run: Any, report: Any, html_tree: Any) -> None:
     found, page, tree = report(make_run("plain", DENSE))
     assert set(found.runs[0]["missing"]) == {"curves", "ledger", "levels", "pairs", "queries", "learning"}
