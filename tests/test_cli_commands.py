@@ -127,7 +127,7 @@ def test_search_json_is_one_document_and_nothing_else(cli):
     result = cli("search", "a dog", "-k", "2", "--num-beams", "7", "--where", "emoji=🐶", "--json")
     assert result.exit_code == 0
     document = json.loads(result.stdout)
-    assert list(document) == ["query", "hits", "num_beams", "elapsed_ms"]
+    assert list(document) == ["query", "hits", "num_beams", "elapsed_ms", "confidence"]
     assert [list(hit) for hit in document["hits"]] == [["rank", "image_id", "uri", "score", "identifier"]] * 2
     assert document["hits"][0]["identifier"] == ["c0_1", "c1_2"] and document["hits"][1]["identifier"] is None
     assert cli.retriever.calls == [(["a dog"], 2, 7, [Restriction(where="emoji=🐶")])]

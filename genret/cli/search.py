@@ -96,7 +96,7 @@ def search(
         retriever = open_retriever(folder, state.registries, state.settings)
         for batch in _then(first, asked):
             texts, restrict = [question.query for question in batch], [question.restriction for question in batch]
-            options = {"num_beams": num_beams, "restrict": restrict, "min_confidence": min_confidence}
+            options: dict[str, Any] = {"num_beams": num_beams, "restrict": restrict, "min_confidence": min_confidence}
             for result in retriever.search(texts, k, **options):
                 if ui.json:
                     ui.document(as_document(result))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from genret.assemble import components, open_retriever, run_recipe
+from genret.decode.leaf_sets import LeafSets
 from genret.evaluate.calibration import Asked, Floats, fit, judge
 from genret.evaluate.metrics import Relevant
 from genret.evaluate.question import Question, answers_of, question_of
@@ -76,7 +77,7 @@ def ask(
         nothing = Relevant(np.zeros(0, np.int64), np.zeros(0, np.int64), len(rows))
         all_there = found("all there", nothing)
     else:
-        all_there = signals(Ranked(*(part[rows] for part in ranked)), kind_of(retriever))
+        all_there = signals(Ranked(ranked.images[rows], ranked.scores[rows], ranked.leaves[rows]), kind_of(retriever))
     nothing_alike = found("nothing alike", alike(answers, question.features))
     return Asked(all_there, nothing_alike, found("answers left out", answers) if strictly else None, len(question.keys))
 
@@ -144,7 +145,7 @@ def _generated(
         allowed = None
         if len(part.rows):
             rows = np.split(part.rows, np.cumsum(part.counts)[:-1])
-            allowed = torch.from_numpy(np.stack([index.leaves_for(Allowed(without=one)) for one in rows]))
+            allowed = LeafSets.of([index.leaves_for(Allowed(without=one)) for one in rows])
         beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options, allowed)
         ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images)
         parts.append(without(ranked, part))

@@ -72,8 +72,9 @@ def same_pictures(known: Side, searched: Side, left_out: bool) -> list[tuple[int
     near, far = _suspects(known, searched)
     pixels = _first(searched.pixels(row) for row in near)
     for row in far:
-        if row not in found and (content := known.pixels(row)) is not None and content in pixels:
-            found[row] = _leak("same-pixels", searched, near[pixels[content]], known, row, left_out=left_out)
+        shown = None if row in found else known.pixels(row)
+        if shown is not None and shown in pixels:
+            found[row] = _leak("same-pixels", searched, near[pixels[shown]], known, row, left_out=left_out)
     return sorted(found.items())
 
 

@@ -131,7 +131,9 @@ def _sentence(group: dict[str, Any], split: str, found: dict[str, Any]) -> str:
         said = f"{group['leaks']:,} captions of split '{split}' have the words of a {source} caption and stay"
         if found["concepts"] == "seen-concepts":
             return f"{said}: the data set shares concepts between splits by design (seen-concepts)"
-        named = [f'"{one_line(one["caption"], 60)}" ({one["image_id"]}; {one["other_image_id"]})' for one in examples]
+        named = [
+            f'"{one_line(one["caption"], 60)}" of {one["image_id"]}, as of {one["other_image_id"]}' for one in examples
+        ]
     elif group["kind"] == "near-duplicate":
         said = (
             f"{count:,} pictures of split '{split}' look like {source} pictures (cosine from {found['near']}) and stay"

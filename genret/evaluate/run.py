@@ -51,7 +51,8 @@ class _Found(NamedTuple):
     """Of the first stage; None where nothing could be searched, or where it is the exact dense search"""
     answer: Ranked | None = None
     """Reranked, where the recipe says so; None likewise"""
-    index: ImageTrie | None = None
+    trie: ImageTrie | None = None
+    """Of the split's images, where identifiers are searched"""
 
 
 def evaluate(
@@ -82,7 +83,7 @@ def evaluate(
         return found
     width = found.num_beams
     if retriever.confidence is not None:
-        asked = ask(retriever, question, done.index, width, ui, done.first)
+        asked = ask(retriever, question, done.trie, width, ui, done.first)
         found = found._replace(confidence=judged(retriever.confidence, asked, split))
     return found._replace(
         measures=own_image(question, done.answer, two_tower, width),

@@ -53,7 +53,7 @@ class Confidence(NamedTuple):
 
     def of_signals(self, signals: Floats) -> Floats:
         """(B, F) → (B,) probabilities; 0 where nothing was found."""
-        there = np.isfinite(signals).all(axis=1)
+        there: NDArray[np.bool_] = np.isfinite(signals).all(axis=1)
         known = np.where(there[:, None], signals, 0.0)
         distance = np.clip((known - self.mean) / self.scale, -FARTHEST, FARTHEST)
         odds = distance @ np.array(self.weights) + self.bias

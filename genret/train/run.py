@@ -59,8 +59,8 @@ def _train(recipe: Recipe, run: Path, registries: Registries, settings: Settings
         train_split = pipeline.read(dataset.train_split, views=encoder.num_views)
         dev_split, test_split = pipeline.read(dataset.dev_split), pipeline.read(dataset.test_split)
     with pipeline.timed("leakage"):
-        sides = [side_of(split, pipeline.files(split.name)) for split in (train_split, dev_split, test_split)]
-        leakage, gone = find_leakage(*sides, dataset.concepts)
+        train, dev, test = (side_of(one, pipeline.files(one.name)) for one in (train_split, dev_split, test_split))
+        leakage, gone = find_leakage(train, dev, test, dataset.concepts)
         train_split = _some_left(train_split, train_split.without({train_split.hashes[row] for row in gone}))
     for split in (dev_split, test_split):
         for line in sentences(summary(leakage, split.name), split.name):
