@@ -55,7 +55,8 @@ def curves_of(runs: Sequence[StoredRun]) -> list[Markup]:
         lines = []
         for number, (one, points) in enumerate(zip(runs, curves, strict=True)):
             name = one.name if len(runs) > 1 else "generated"
-            lines.append(charts.Series(name, [(float(b), v) for b, v in points], number))
+            if points:
+                lines.append(charts.Series(name, [(float(b), v) for b, v in points], number))
         for number, one in enumerate(runs):
             for label, key, colour in (("two-tower", "two_tower", 4), ("ceiling", "ceiling", 5)):
                 value = ((one.evaluation or {}).get(key) or {}).get(str(k))
