@@ -60,13 +60,14 @@ class Speeds(NamedTuple):
         return [*map(shown, entries), shown(line.of.paper_speed)]
 
     def notes(self, table: PaperTable) -> list[str]:
-        own = {entry["images"] for entry in self.units.get(OWN, {}).values() if "images" in entry}
+        own = sorted({entry["images"] for entry in self.units.get(OWN, {}).values() if "images" in entry})
         entries = [entry for unit in self.units.values() for entry in unit.values()]
         told = dict.fromkeys(f"{entry['images']:,} images: {entry['note']}" for entry in entries if "note" in entry)
+        have = f"Own images: {', '.join(f'{count:,}' for count in own)}. " if own else ""
         return [
             f"Speed: medians of whole searches in turns, {BATCH} query at a time, text encoder counted, on "
-            f"{machine_text(self.machine)}. Runs have {', '.join(f'{count:,}' for count in sorted(own)) or 'their'} "
-            "images of their own; larger catalogs are theirs with made-up images added, first stage only.",
+            f"{machine_text(self.machine)}. {have}Larger catalogs are the runs' own with made-up images added, first "
+            "stage only.",
             f"The paper's speed: {table.paper_speed_on}.",
             *told,
         ]

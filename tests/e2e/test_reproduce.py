@@ -144,14 +144,14 @@ def test_table2(tiny: Any, recipes: Path, tmp_path: Path, quick_clock: list[int]
     words = ("reproduce", "table2", "--recipes", recipes, "--out", tmp_path, "--sizes", "40", *QUICK)
     found = tiny.genret(*words, "--json").document
     rows = {row["name"]: row for row in found["rows"]}
-    assert list(rows) == ["AVG", "CLIP (two-tower)", "AVG + rerank", "BLIP (one-tower)", "AVG + BLIP"]
+    assert list(rows) == ["AVG", "two-tower", "AVG + rerank", "two-tower + BLIP", "AVG + BLIP"]
     assert found["batch"] == 1 and found["machine"]["processor"] and "0.3M" in found["paper_speed_on"]
     assert rows["AVG"]["paper_queries_per_s"] == 16.8 and rows["AVG"]["paper"]["1"] == 62.8
-    assert rows["BLIP (one-tower)"]["speeds"] == [] and rows["BLIP (one-tower)"]["runs"] == []
-    assert "not run: the weights of nobody/has-this" in rows["BLIP (one-tower)"]["remark"]
+    assert rows["two-tower + BLIP"]["speeds"] == [] and rows["two-tower + BLIP"]["runs"] == []
+    assert "not run: the weights of nobody/has-this" in rows["two-tower + BLIP"]["remark"]
     assert "Salesforce/blip-itm-base-coco" in rows["AVG + BLIP"]["remark"]
     assert rows["AVG + rerank"]["figures"]["recall@5"]["mean"] >= 0
-    for name, made_up in (("AVG", [0, 32]), ("CLIP (two-tower)", [0, 32]), ("AVG + rerank", [0])):
+    for name, made_up in (("AVG", [0, 32]), ("two-tower", [0, 32]), ("AVG + rerank", [0])):
         speeds = rows[name]["speeds"]
         assert [one["made_up"] for one in speeds] == made_up and [one["images"] for one in speeds] == [8, 40][
             : len(speeds)
@@ -234,4 +234,66 @@ def test_the_papers_figures() -> None:
     assert by_name["AVG"].paper == {"flickr30k": [62.8, 85.4, 91.2], "coco": [31.3, 58.0, 66.5]}
     assert read_table("5").rows[0].paper["flickr30k"] == [45.7, 73.1, 80.6]
     speeds = {row.name: row.paper_speed for row in read_table("table2").rows if row.paper_speed}
-    assert speeds == {"AVG": 16.8, "CLIP (two-tower)": 4.32, "BLIP (one-tower)": 0.00007}
+    assert speeds == {"AVG": 16.8, "two-tower": 4.32, "two-tower + BLIP": 0.00007}
+
+
+@pytest.mark.parametrize("kind", ["generative", "two-tower"])
+def test_filled_catalogs_are_searched_as_the_runs_own(tiny: Any, recipes: Path, tmp_path: Path, kind: str) -> None:
+    """Without made-up images the same images and scores as the retriever's; with them, its own in the same order."""
+    from genret.assemble import open_retriever
+    from genret.evaluate.filled import filled
+    from genret.plugins import load_plugins
+    from genret.settings import Settings
+
+    run = tiny.run
+    if kind == "two-tower":
+        run = tmp_path / "run"
+        assert tiny.genret("train", recipes / "two-tower.yaml", "--run", run).code == 0
+    settings = Settings(home=tiny.home, device="cpu", num_threads=1)
+    retriever = open_retriever(run, load_plugins((), settings).registries, settings)
+    queries = ["a red square on grey", "some orange ground with a cross, blue"]
+    rows = retriever.catalog.lookup(retriever.catalog.searchable_keys())
+    names = {row.key: row.image_id for row in rows}
+    keys = list(names)
+
+    def found(size: int) -> list[list[tuple[str, float]]]:
+        answer = filled(retriever, size, 64, k=size).search(queries)
+        if kind == "generative":
+            pairs = [
+                zip(images, scores, strict=True) for images, scores in zip(answer.images, answer.scores, strict=True)
+            ]
+            return [[(names[key], score) for key, score in one if key in names] for one in pairs]
+        pairs = [zip(r.tolist(), s.tolist(), strict=True) for r, s in zip(answer.rows, answer.scores, strict=True)]
+        return [[(names[keys[row]], score) for row, score in one if 0 <= row < len(keys)] for one in pairs]
+
+    own = [[(hit.image_id, hit.score) for hit in one.hits] for one in retriever.search(queries, k=8, num_beams=64)]
+    assert all(len(one) == 8 for one in own)
+    for size in (8, 50):
+        there = found(size)
+        assert [[name for name, _ in one] for one in there] == [[name for name, _ in one] for one in own]
+        for ours, theirs in zip(there, own, strict=True):
+            assert [s for _, s in ours] == pytest.approx([s for _, s in theirs], abs=1e-5)
+    assert filled(retriever, 50).num_images == 50 and filled(retriever, 3).num_images == 8
+    retriever.catalog.close()
+
+
+def test_rivals_take_turns() -> None:
+    """One warm-up each, then round by round, another one first each time; medians of what was slept."""
+    import time
+
+    import torch
+
+    calls: list[tuple[str, int]] = []
+
+    def rival(name: str, seconds: float) -> Callable[[int], None]:
+        def run(number: int) -> None:
+            calls.append((name, number))
+            time.sleep(seconds)
+
+        return run
+
+    fast, slow = speed.alternate([rival("a", 0.002), rival("b", 0.02)], torch.device("cpu"), rounds=4)
+    assert calls[:2] == [("a", 0), ("b", 0)] and [name for name, _ in calls[2:]] == list("baabbaab")
+    assert [number for _, number in calls] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert 0.002 <= fast.median < 0.02 <= slow.median and slow.low <= slow.median <= slow.high and slow.rounds == 4
+    assert slow.as_json(2)["queries_per_s"] == pytest.approx(2 / slow.median, rel=1e-3)
