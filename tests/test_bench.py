@@ -206,3 +206,18 @@ def test_catalogs_are_loaded_and_followed(tmp_path: Path) -> None:
     assert section.checks == {"images that the running searcher sees of 3,202": "3,202"}
     assert {"bare SELECT", "load into the trie", "see 100 images"} <= {row["system"] for row in section.rows}
     assert all(row["seconds"] > 0 for row in section.rows)
+
+
+def test_the_papers_table_stands_beside_ours() -> None:
+    rows = [
+        {"system": "AVG", "backbone": "t5-base", "images": 300_000, "batch": batch, "queries_per_s": 8.0 * batch}
+        for batch in (1, 16)
+    ]
+    clip = {"system": "two-tower, exact", "backbone": "CLIP ViT-B/32", "images": 300_000, "batch": 1}
+    rows.append(clip | {"queries_per_s": 4.0})
+    table = page.paper_table({"rows": rows}).splitlines()
+    assert table[3:] == [
+        "| CLIP ViT-B/32, exact search | 4.32 | 4 |  |",
+        "| AVG, t5-base | 16.8 | 8 | 128 |",
+        "| AVG against CLIP | 3.89 × | 2 × |  |",
+    ]
