@@ -19,7 +19,18 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from genret.errors import GenretError
-from genret.evaluate.outcome import MEASURES, Figure, Outcome, figures, measured, name_of, text_of, two_tower
+from genret.evaluate.outcome import (
+    MEASURES,
+    Figure,
+    Outcome,
+    digits_of,
+    figures,
+    measured,
+    median_of,
+    name_of,
+    text_of,
+    two_tower,
+)
 from genret.evaluate.ranks import Ints, paired
 from genret.evaluate.significance import bootstrap_intervals, holm, randomization_test
 
@@ -46,6 +57,7 @@ class Contestant(NamedTuple):
             "encoder": name_of(recipe.encoder),
             "num_beams": first.num_beams,
             "figures": {name: figure and figure.as_json() for name, figure in self.figures.items()},
+            "median_rank": median_of(self.outcomes),
             "two_tower": two_tower(self.outcomes),
             "remark": first.remark,
         }
@@ -180,7 +192,8 @@ def _figure_table(found: Comparison) -> Table:
     queries = f"{found.num_queries:,} queries, " if found.num_queries else ""
     table = Table(
         title=f"{queries}split '{found.split}'",
-        caption="recall in %, mrr from 0 to 1; [95 % bootstrap interval over queries]; ± standard deviation over seeds",
+        caption="recall in %, mrr and ndcg@10 from 0 to 1; [95 % bootstrap interval over queries]; "
+        "± standard deviation over seeds",
         title_justify="left",
         caption_justify="left",
     )
@@ -189,6 +202,7 @@ def _figure_table(found: Comparison) -> Table:
         table.add_column(heading)
     for measure in MEASURES:
         table.add_column(measure, justify="right")
+    table.add_column("median rank", justify="right")
     for one in found.contestants:
         facts = one.as_json()
         table.add_row(
@@ -200,6 +214,7 @@ def _figure_table(found: Comparison) -> Table:
             str(facts["num_beams"] or "–"),
             ",".join(map(str, facts["seeds"])),
             *([_with_interval(one.figures[measure], measure) for measure in MEASURES]),
+            "–" if facts["median_rank"] is None else f"{facts['median_rank']:.1f}",
         )
         if one.outcomes[0].remark:
             table.add_row("", f"({one.outcomes[0].remark})")
@@ -209,7 +224,7 @@ def _figure_table(found: Comparison) -> Table:
 def _with_interval(figure: Figure | None, measure: str) -> str:
     if figure is None or figure.interval is None:
         return text_of(figure, measure)
-    digits = 3 if measure == "mrr" else 1
+    digits = digits_of(measure)
     low, high = (f"{bound:.{digits}f}" for bound in figure.interval)
     return f"{figure.text(digits)}\n[{low}, {high}]"
 
@@ -235,7 +250,7 @@ def _test_table(found: Comparison) -> Table:
 def _test_text(test: PairedTest | None) -> str:
     if test is None:
         return "–"
-    digits = 3 if test.measure == "mrr" else 1
+    digits = digits_of(test.measure)
     low, high = (f"{bound:+.{digits}f}" for bound in test.interval)
     p = "p < 0.001" if test.p_holm < 0.001 else f"p = {test.p_holm:.3f}"
     return f"{test.difference:+.{digits}f} [{low}, {high}]\n{p}"

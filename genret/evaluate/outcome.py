@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genret.errors import GenretError
-from genret.evaluate.metrics import CUTOFFS, MISSED, Recalls, recalls
+from genret.evaluate.metrics import CUTOFFS, Recalls, discounted, median_rank, recalls, reciprocal
 from genret.evaluate.ranks import DENSE_SEARCH, TWO_TOWER, Ints, QueryRanks, beams, read_ranks
 from genret.recipe import Recipe, Slot, load_recipe
 from genret.registry import Registries
 
-MEASURES = (*(f"recall@{k}" for k in CUTOFFS), "mrr")
-"""What runs are compared by. Recalls are percentages, the mean reciprocal rank lies between 0 and 1."""
+MEASURES = (*(f"recall@{k}" for k in CUTOFFS), "mrr", "ndcg@10")
+"""What runs are compared by: means over queries. Recalls are percentages, the others lie between 0 and 1."""
 
 
 class Outcome(NamedTuple):
@@ -92,7 +92,8 @@ def summary(run: Path) -> dict[str, Any]:
 def measured(ranks: Ints, num_beams: int | None) -> NDArray[np.float64]:
     """(Q,) ranks → (Q, measures) each query's share in every measure; NaN where there are too few beams for it."""
     hits = [np.where(num_beams is None or k <= num_beams, 100.0 * (ranks <= k), np.nan) for k in CUTOFFS]
-    return np.stack([*hits, np.where(ranks < MISSED, 1.0 / ranks, 0.0)], axis=1)
+    gain = np.where(num_beams is None or num_beams >= 10, discounted(ranks, 10), np.nan)
+    return np.stack([*hits, reciprocal(ranks), gain], axis=1)
 
 
 class Figure(NamedTuple):
@@ -132,8 +133,20 @@ def two_tower(outcomes: Sequence[Outcome]) -> Recalls | None:
     return {k: float(np.mean([one[k] for one in found if one])) for k in map(str, CUTOFFS)}
 
 
+def median_of(outcomes: Sequence[Outcome]) -> float | None:
+    """The median rank of the right image, mean over seeds; None where half of a run's queries did not find theirs."""
+    medians = [None if one.found is None else median_rank(one.found.ranks) for one in outcomes]
+    known = [median for median in medians if median is not None]
+    return float(np.mean(known)) if known and len(known) == len(medians) else None
+
+
 def text_of(figure: Figure | None, measure: str) -> str:
-    return "–" if figure is None else figure.text(3 if measure == "mrr" else 1)
+    return "–" if figure is None else figure.text(digits_of(measure))
+
+
+def digits_of(measure: str) -> int:
+    """Of percentages one, of what lies between 0 and 1 three."""
+    return 1 if measure.startswith("recall") else 3
 
 
 def name_of(slot: Slot | None) -> str:

@@ -78,6 +78,7 @@ def table(made: Plan, results: Sequence[RowResult]) -> TextTable:
         rows.append(
             [
                 *(grid.shown(point[key]) for key in keys),
+                result.protocol,
                 str(len(result.outcomes)),
                 str((first and first.num_beams) or "–"),
                 *(_cell(result, measure) for measure in MEASURES),
@@ -85,14 +86,14 @@ def table(made: Plan, results: Sequence[RowResult]) -> TextTable:
                 "–" if result.seconds is None else f"{result.seconds:.0f}",
             ]
         )
-    headings = [*keys, "n", "beams", *MEASURES, "two-tower", "seconds"]
+    headings = [*keys, "protocol", "n", "beams", *MEASURES, "two-tower", "seconds"]
     what = " ".join([*made.recipes, *(f"--set {override}" for override in made.overrides)])
     notes = [
         "mean ± standard deviation over n seeds; recall in %; two-tower: recall@1 / 5 / 10 of the same encoder; "
         "seconds: what the stages took when they were made, shared ones included",
         *remarks,
     ]
-    return TextTable(f"{what}, split 'test'", headings, rows, len(keys), notes)
+    return TextTable(f"{what}, split 'test'", headings, rows, len(keys) + 1, notes)
 
 
 def write_table(out: Path, document: dict[str, Any], shown: TextTable) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from genret.errors import GenretError, one_line
+from genret.evaluate.wording import wording
 from genret.interfaces import Corpus
 from genret.nearest_captions import nearest_captions
 from genret.recipe import Protocol, PseudoQueries
@@ -143,7 +144,7 @@ def captions_from_file(
                 row = row_of.get(image_id)
                 if row is None or counts[row] >= per_image:
                     continue
-                if _plain(caption) in true[row]:
+                if wording(caption) in true[row]:
                     raise GenretError(
                         f"pseudo_queries.file: {path}:{number} gives the searched image '{image_id}' its true caption "
                         f"'{one_line(caption, 60)}'; made-up captions must not be copied from the data"
@@ -172,22 +173,18 @@ def _parsed(line: str, where: str) -> tuple[str, str]:
 
 
 def _wordings(corpus: Corpus) -> list[set[str]]:
-    """The true captions of each image, in plain letters."""
+    """The words of each image's true captions."""
     found: list[set[str]] = [set() for _ in corpus.image_ids]
     if corpus.owners is not None:
         for caption, owner in zip(corpus.captions, corpus.owners.tolist(), strict=True):
-            found[owner].add(_plain(caption))
+            found[owner].add(wording(caption))
     return found
-
-
-def _plain(caption: str) -> str:
-    return "".join(letter for letter in caption.casefold() if letter.isalnum())
 
 
 def _remark(searched: Corpus, made: Captions) -> str | None:
     """Where training images share wordings with searched ones, a made-up caption may be the true one by chance."""
     true = _wordings(searched)
-    same = sum(_plain(text) in true[owner] for text, owner in zip(made.texts, made.owners, strict=True))
+    same = sum(wording(text) in true[owner] for text, owner in zip(made.texts, made.owners, strict=True))
     if not same:
         return None
     return (

@@ -85,6 +85,11 @@ class RowResult(NamedTuple):
         return figures(self.outcomes) if self.outcomes else dict.fromkeys(MEASURES)
 
     @property
+    def protocol(self) -> str:
+        """What training knew of the searched images."""
+        return self.row.recipes[0].protocol
+
+    @property
     def remark(self) -> str | None:
         """Why figures are missing or what they cannot say; a failed run's reason."""
         if self.row.left_out is not None:
@@ -100,6 +105,7 @@ class RowResult(NamedTuple):
             "n": len(self.outcomes),
             "seeds": [one.recipe.train.seed for one in self.outcomes],
             "runs": [str(one.run) for one in self.outcomes],
+            "protocol": self.protocol,
             "num_beams": first and first.num_beams,
             "figures": {name: figure and figure.as_json() for name, figure in self.figures.items()},
             "two_tower": two_tower(self.outcomes),

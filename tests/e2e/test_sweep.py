@@ -96,6 +96,7 @@ def test_stages_are_shared_and_widths_are_not_trained(tiny: Any, tmp_path: Path)
     for run in cells(tmp_path):
         assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
             "recipe.yaml", "evaluations", "metrics.jsonl", "summary.json", "quality.json", "environment.json",
+            "leakage.json", "confidence.json",
         }  # fmt: skip
     rows = answer.document["rows"]
     assert [row["settings"] for row in rows][:2] == [
@@ -142,7 +143,7 @@ def test_compare(tiny: Any, run: Path, swept: Path, tmp_path: Path, failed: Call
     assert found["num_queries"] == 16 and [len(one["runs"]) for one in found["runs"]] == [1, 2], "seeds are one"
     first, second = found["runs"]
     assert (first["seeds"], second["seeds"]) == ([0], [0, 1]) and first["identifier"] == "rq"
-    for measure in ("recall@1", "recall@5", "recall@10", "mrr"):
+    for measure in ("recall@1", "recall@5", "recall@10", "mrr", "ndcg@10"):
         ours, theirs = first["figures"][measure], second["figures"][measure]
         assert ours["interval"][0] <= ours["mean"] <= ours["interval"][1]
         (test,) = [test for test in found["tests"] if test["measure"] == measure]
