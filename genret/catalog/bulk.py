@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import JSON, Connection, Row, Select, Table, bindparam, column, func, insert, select
+from sqlalchemy import JSON, Connection, Select, Table, bindparam, column, func, insert, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
@@ -38,9 +38,10 @@ def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows
 
 def select_among(
     connection: Connection, statement: Select[Any], among: Any, values: Sequence[Any]
-) -> Iterator[Sequence[Row[Any]]]:
+) -> Iterator[Sequence[Any]]:
     """What `statement` finds where the column `among` has one of the values (texts or whole numbers), in parts."""
-    size, asked = AT_A_TIME, bindparam("values")
+    size = AT_A_TIME
+    asked: Any = bindparam("values")
     if connection.dialect.name == "sqlite":
         listed = func.json_each(asked).table_valued(column("value", among.type))
         statement = statement.where(among.in_(select(listed.c.value)))

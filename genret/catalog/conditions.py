@@ -91,10 +91,11 @@ def _number(element: Any, compiler: Any, **options: Any) -> str:
 
 @compiles(_Number, "postgresql")
 def _number_postgresql(element: Any, compiler: Any, **options: Any) -> str:
-    """PostgreSQL, unlike others, refuses a number after which the text goes on, or that is too large for its type."""
-    number = r"^[+-]?(?:\d{1,255}(?:\.\d{0,255})?|\.\d{1,255})(?:[eE][+-]?\d{1,3}(?!\d))?"
+    """PostgreSQL, unlike others, fails at a text that goes on after the number, and at one that no float holds:
+    of those the first 200 digits count, and exponents of at most two."""
+    number = r"^(?:[+-]?\d{1,200}(?:\.\d{0,200})?|\.\d{1,200})(?:[eE][+-]?\d{1,2}(?!\d))?"
     text = compiler.process(*element.clauses, **options)
-    return f"CAST(substring({text} FROM '{number}') AS NUMERIC)"
+    return f"CAST(substring({text} FROM '{number}') AS FLOAT)"
 
 
 @compiles(_Truth)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, NoSuchModuleError, OperationalError
 
 from genret.errors import GenretError, UsageError
 
@@ -141,8 +141,9 @@ def friendly(name: str) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        # A file that is no database is a plain DatabaseError; its other children are mistakes in statements.
-        if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
+        # A file that is no database is a plain DatabaseError; its other children are mistakes in statements, but for
+        # values that a database cannot keep, such as a NUL in PostgreSQL.
+        if not isinstance(error, (OperationalError, DataError)) and type(error) is not DatabaseError:
             raise
         said = " ".join(str(error.orig).split())
         raise GenretError(f"{_fault(name, said)} ({said})") from error

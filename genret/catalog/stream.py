@@ -52,7 +52,8 @@ def identifier_chunks(connection: Connection, statement: Select[Any], chunk: int
 
     def flushed() -> IdentifierRows:
         rows = IdentifierRows(np.concatenate(keys), *unpack_joined(b"".join(joined), np.concatenate(lengths)))
-        keys.clear(), lengths.clear(), joined.clear()
+        for parts in (keys, lengths, joined):
+            parts.clear()
         return rows
 
     for fetched in fetch(connection, statement):

@@ -206,7 +206,7 @@ class View:
         # a name that is no text (a file name in another encoding) cannot be in the catalog
         names = [name for name in dict.fromkeys(image_ids) if is_text(name)]
         for rows in select_among(connection, asked, images.c.image_id, names):
-            known.update((image_id, key) for image_id, key in rows)
+            known.update((row[0], row[1]) for row in rows)
         return np.array([known.get(name, -1) for name in image_ids], dtype=np.int64)
 
     def _property(self, key: str) -> str | None:

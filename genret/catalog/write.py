@@ -102,7 +102,7 @@ class Upsert:
     def _known(self, image_ids: Sequence[str]) -> dict[str, Known]:
         columns = (images.c.image_id, images.c.id, images.c.sha256, images.c.split, images.c.searchable)
         found = select_among(self._connection, select(*columns), images.c.image_id, image_ids)
-        return {image_id: Known(*rest) for rows in found for image_id, *rest in rows}
+        return {row[0]: Known(*row[1:]) for rows in found for row in rows}
 
     def _take_out(self, keys: Sequence[int], recaptioned: Sequence[int]) -> None:
         """What no longer holds of images that are replaced."""

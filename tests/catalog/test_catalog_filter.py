@@ -133,6 +133,45 @@ def test_values_are_never_sql(catalog):
     assert catalog.image_count() == before
 
 
+ODD = {
+    "huge": {"x": "9" * 400},
+    "far": {"x": "-1e-999"},
+    "word": {"x": "true story", "y": "ÄRGER"},
+    "list": {"x": [1, 2], "y": "ärger"},
+    "yes": {"x": True, "y": "Zebra"},
+    "small": {"x": "-0.5e-3 m", "y": "apple"},
+    "null": {"x": None, "y": "B"},
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("x = true", "yes"),
+        ("x != true", "huge far word list small null"),
+        ("x < 0 and x > -0.9", "small"),
+        ("x > -0.0006 and x < -0.0004", "small"),
+        ("x > 1e99", "huge"),
+        ("x = null", "null"),
+        ("y > B", "word list yes small"),  # by code point: capitals first, whatever the language of the database
+        ("y < Zz and y >= B", "yes null"),
+        ("y ~ RGE", "word list"),
+        ("y ~ ä", "list"),  # cases of ASCII letters alone are equal
+        ("y ~ Pp", "small"),
+    ],
+)
+def test_odd_values_mean_the_same_everywhere(odd, where, expected):
+    found = [row.image_id for row in odd.lookup(odd.keys_where(where))]
+    assert found == expected.split()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def odd(request, new_place):
+    catalog = Catalog.create(new_place(request.param))
+    catalog.add(NewImage(name, name, name, metadata=facts) for name, facts in ODD.items())
+    return catalog
+
+
 OPERATORS = {
     "=": operator.eq,
     "!=": operator.ne,
