@@ -53,11 +53,11 @@ class Confidence(NamedTuple):
 
     def of_signals(self, signals: Floats) -> Floats:
         """(B, F) → (B,) probabilities; 0 where nothing was found."""
-        there: NDArray[np.bool_] = np.isfinite(signals).all(axis=1)
-        known = np.where(there[:, None], signals, 0.0)
+        there = np.isfinite(signals.min(axis=1, keepdims=True))  # (B, 1)
+        known = np.where(there, signals, 0.0)
         distance = np.clip((known - self.mean) / self.scale, -FARTHEST, FARTHEST)
         odds = distance @ np.array(self.weights) + self.bias
-        return np.where(there, 1.0 / (1.0 + np.exp(-odds)), 0.0)
+        return np.where(there[:, 0], 1.0 / (1.0 + np.exp(-odds)), 0.0)
 
     def of(self, ranked: Ranked) -> Floats:
         """What a first stage found (B, C) → (B,) probabilities."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genret.errors import GenretError
-from genret.evaluate.metrics import MISSED, mrr, recalls
+from genret.evaluate.metrics import MISSED, recalls, scores_of
 from genret.evaluate.outcome import Figure, measured, name_of, over_seeds
 from genret.evaluate.ranks import FOLDER, beams, paired, ranks_path, read_ranks, write_ranks
 from genret.evaluate.text_table import TextTable
@@ -63,10 +63,12 @@ def test_damage_is_told(tmp_path: Path) -> None:
 @given(st.lists(st.integers(1, 30) | st.just(MISSED), min_size=1, max_size=40), st.none() | st.integers(1, 12))
 def test_measures_of_queries_average_to_those_of_runs(ranks: list[int], num_beams: int | None) -> None:
     rows = np.array(ranks, np.int64)
-    *found, reciprocal = measured(rows, num_beams).mean(axis=0)
+    *found, reciprocal, gain = measured(rows, num_beams).mean(axis=0)
     for value, (k, recall) in zip(found, recalls(rows, num_beams=num_beams).items(), strict=True):
         assert np.isnan(value) if recall is None else value == pytest.approx(recall), k
-    assert reciprocal == pytest.approx(mrr(rows))
+    scores = scores_of(rows, np.zeros(len(rows), np.int64), num_beams=num_beams)
+    assert reciprocal == pytest.approx(scores.mrr)
+    assert np.isnan(gain) if scores.ndcg_at_10 is None else gain == pytest.approx(scores.ndcg_at_10)
 
 
 def test_figures_over_seeds() -> None:
