@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 
 from genret import interfaces
 from genret.backbones import t5_decoder, t5_model
+from genret.backbones.kernels import linear, rows_of
 from genret.backbones.t5_model import Projection
 from genret.backbones.text_encoder import TextEncoder
 from genret.backbones.tokenizers import train_tokenizer
@@ -194,9 +195,8 @@ class T5Backbone(Backbone):
         return torch.cat([start, tokens[:, :, :-1].clamp_min(0)], dim=-1)
 
     def _head(self, hidden: Tensor, columns: Tensor | None) -> Tensor:
-        if columns is None:
-            return self.t5.lm_head(hidden)
-        return hidden @ self.t5.lm_head.weight[columns].T.to(hidden.dtype)
+        weight = self.t5.lm_head.weight
+        return linear(hidden, (weight if columns is None else rows_of(weight, columns)).to(hidden.dtype))
 
     # ------------------------------------------------------------------------------------------------ decoding
     def prefill(self, queries: Sequence[str]) -> t5_decoder.State:
@@ -207,8 +207,7 @@ class T5Backbone(Backbone):
     ) -> Tensor:
         if symbols is None:
             symbols = torch.full((len(state.query_mask), 1), self.t5.config.decoder_start_token_id, device=self._device)
-        hidden = t5_decoder.decode(self.t5, state, symbols[:, :, None], parents, remember=True)
-        return self._head(hidden[:, :, 0], columns)
+        return self._head(t5_decoder.step(self.t5, state, symbols, parents), columns)
 
     # ------------------------------------------------------------------------------------------------ disk
     def save(self, folder: Path) -> None:

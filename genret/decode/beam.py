@@ -174,9 +174,9 @@ def end_freely(gains: Tensor, symbols: Tensor | None) -> None:
 
 
 def best_of(scores: Tensor, children: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """scores (B, w, c), none above 0, of candidates that are there where children (B, w, c) is not -1 → the `count` best
-    and their places among the B rows of w c, (B, count) each: in order, the first of equal ones first. What is nan, -inf
-    or not there comes last, and is nan or -inf.
+    """scores (B, w, c), none above 0, of candidates that are there where children (B, w, c) is not -1 → the `count`
+    best and their places among the w c of each query, (B, count) each: in order, the first of equal ones first. What is
+    nan, -inf or not there comes last, and is nan or -inf.
     """
     # Or-ing child -1 sets all bits: a nan behind -inf. The sign is set for those that rounding has put above 0, too.
     bits = (children >> 31).bitwise_or_(-(2**31)).bitwise_or_(scores.view(torch.int32))

@@ -109,6 +109,38 @@ def test_steps_with_reordered_beams_equal_teacher_forcing(backbone):
         torch.testing.assert_close(first[:, 0], direct[:, 0])
 
 
+def test_many_steps_equal_teacher_forcing(backbone):
+    """The cache grows, and so does what is known of the position bias."""
+    generator = torch.Generator().manual_seed(1)
+    beams = torch.randint(3, 90, (2, 3, 1), generator=generator)
+    parents = torch.zeros(2, 3, dtype=torch.int64)
+    state = backbone.prefill(CAPTIONS[:2])
+    backbone.step(state, None, None, None)
+    for _ in range(40):
+        logits = backbone.step(state, beams[:, :, -1], parents, None)
+        parents = torch.randint(0, 3, (2, 3), generator=generator)
+        follows = torch.randint(3, 90, (2, 3, 1), generator=generator)
+        earlier, beams = beams, torch.cat([beams[torch.arange(2)[:, None], parents], follows], dim=2)
+    for beam in range(3):  # one token more, of which nothing is read
+        targets = torch.cat([earlier[:, beam], earlier[:, beam, :1]], dim=1)
+        torch.testing.assert_close(logits[:, beam], reference_logits(backbone, CAPTIONS[:2], targets)[:, -1])
+
+
+def test_a_padded_batch_equals_queries_one_by_one(backbone):
+    queries = ["dogs", " ".join(CAPTIONS), "a red car"]
+    sequences = codes_for(backbone, 6).view(1, 6, 3).expand(3, -1, -1)
+    parents = torch.zeros(3, 6, dtype=torch.int64)
+    together, alone = backbone.prefill(queries), [backbone.prefill([query]) for query in queries]
+    for position in range(3):
+        written = (None, None) if position == 0 else (sequences[:, :, position - 1], parents)
+        logits = backbone.step(together, *written, None)
+        own = [backbone.step(s, *(w if w is None else w[:1] for w in written), None) for s in alone]
+        torch.testing.assert_close(logits, torch.cat(own))
+        parents = parents + torch.arange(6)[None] if position else parents
+    scores = backbone.score(queries, sequences, [None] * 3)
+    torch.testing.assert_close(scores, torch.cat([backbone.score([q], sequences[:1], [None] * 3) for q in queries]))
+
+
 def test_save_and_load_keep_logits_and_ties(backbone, tmp_path):
     backbone.save(tmp_path / "saved")
     again = T5Backbone(backbone.config)
