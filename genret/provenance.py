@@ -20,7 +20,13 @@ COMPANIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "genret-random": {"identifier": ("random",)},
     "genret-starter": {
         "dataset": ("emoji",),
-        "weights": ("starter:efficientnet-lite0", "starter:flan-t5-small", "starter:minilm"),
+        "weights": (
+            "starter:efficientnet-lite0",
+            "starter:efficientnet-lite1",
+            "starter:efficientnet-lite2",
+            "starter:flan-t5-small",
+            "starter:minilm",
+        ),
     },
 }
 """What the plugins of genret's own repository register, so that a recipe that names it can say what is missing."""
