@@ -139,11 +139,11 @@ def choose(trie: Trie, depth: int, score: SearchScore, level_tokens: Sequence[Te
     if asked is None:
         return Choice(None, columns.clamp_min(0))
     asked = asked.to(own)
+    if not ends and asked.equal(own):
+        return Choice(asked, None)
     places = torch.searchsorted(asked, own).clamp_max(len(asked) - 1)
     assert asked[places].equal(own), f"level_tokens[{depth}] lacks symbols of the trie (the end symbol?)"
-    if ends:
-        return Choice(asked, torch.nn.functional.pad(places, (1, 0)))
-    return Choice(asked, None if len(asked) == len(own) else places)
+    return Choice(asked, torch.nn.functional.pad(places, (1, 0)) if ends else places)
 
 
 def expand(trie: Trie, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor | None]:

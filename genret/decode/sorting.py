@@ -119,7 +119,9 @@ def sort(words: list[Array], num_rows: int) -> tuple[list[Array], Array]:
     for word in reversed(words):
         key: Array = word if len(words) == 1 else word.copy() if order is None else word[order]
         key <<= free
-        key |= np.arange(num_rows, dtype=np.uint64)
+        for start in range(0, num_rows, BLOCK):
+            part = key[start : start + BLOCK]
+            part |= np.arange(start, start + len(part), dtype=np.uint64)
         key.sort()
         place = (key & np.uint64((1 << int(free)) - 1)).astype(np.uint32)
         order = place if order is None else order[place]

@@ -1,6 +1,8 @@
 """The beam search against enumeration of everything that a model of known probabilities could write."""
 
 import math
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,11 +82,29 @@ scores = st.sampled_from(["level", "vocab", "trie"])
 LEVELS = [torch.tensor([0, 1, 2, 3, 4, 6]), None, torch.tensor([0, 1, 2, 3, 6]), torch.tensor([6])]
 
 
-@settings(max_examples=200, deadline=None)
-@given(catalogs, scores, st.integers(1, 40), st.data())
-def test_equals_enumeration_and_plain_beam_search(rows, score, num_beams, data):
+def made(rows, way):
+    """A trie of these rows, by different ways."""
+    tokens = padded(rows)
+    half = len(rows) // 2
+    if way == "extended":
+        return Trie.build(tokens[:half]).extended(tokens[half:])
+    if way == "without":
+        more = torch.tensor([[a, b, END, -1] for a in range(4) for b in range(4)])
+        wide = torch.nn.functional.pad(tokens, (0, 4 - tokens.shape[1]), value=-1)
+        more = more[~(more[:, None] == wide).all(-1).any(1)]  # new ones, which go again
+        return Trie.build(torch.cat([more, wide])).without(torch.arange(len(more)))
+    if way == "loaded":
+        with tempfile.TemporaryDirectory() as folder:
+            Trie.build(tokens).save(Path(folder) / "trie")
+            return Trie.load(Path(folder) / "trie")
+    return Trie.build(tokens.to(torch.int8))
+
+
+@settings(max_examples=300, deadline=None)
+@given(catalogs, st.sampled_from(["built", "extended", "without", "loaded"]), scores, st.integers(1, 40), st.data())
+def test_equals_enumeration_and_plain_beam_search(rows, way, score, num_beams, data):
     leaves = sorted(set(rows))
-    trie = Trie.build(padded(rows))
+    trie = made(rows, way)
     queries = [str(q) for q in data.draw(st.lists(st.integers(0, 99), min_size=1, max_size=3))]
     restricted = data.draw(st.sampled_from(["no", "shared", "per query"]))
     shape = {"no": 0, "shared": 1, "per query": len(queries)}[restricted]
@@ -119,6 +139,61 @@ def test_equals_enumeration_and_plain_beam_search(rows, score, num_beams, data):
             assert set(above.tolist()) - {-1} <= set(kept.nodes[q].tolist())
             assert kept.nodes.shape[1] <= width
     assert found.prefixes[-1].scores.equal(found.scores)
+
+
+class Hashing:
+    """As `MockModel`, but fast: what was written before counts only through a small hash."""
+
+    table = torch.randn(1009, VOCAB, generator=torch.Generator().manual_seed(0)) * 2
+
+    def prefill(self, queries):
+        return [torch.tensor([[int(q)] for q in queries])]
+
+    def step(self, state, symbols, parents, columns):
+        if symbols is not None:
+            state[0] = self.after(state[0].gather(1, parents), symbols)
+        logits = self.table[state[0]]
+        return logits if columns is None else logits[..., columns]
+
+    @staticmethod
+    def after(seen, symbols):
+        return (seen * 31 + symbols + 7) % 1009
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_thousands_of_searches_that_see_everything(seed):
+    """Beams for all identifiers and more: those allowed, with their sums, in order. Eight queries in every search."""
+    random = np.random.default_rng(seed)
+    queries = [str(q) for q in range(8)]
+    for _ in range(125):
+        kind = random.integers(4)
+        num_rows = 1 if kind == 0 else int(random.integers(2, 60))
+        lengths = random.integers(3, 4, num_rows) if kind == 1 else random.integers(0, 4, num_rows)
+        tokens = torch.from_numpy(random.integers(0, 2 if kind == 2 else 4, (num_rows, 3)))
+        tokens[torch.arange(3) >= torch.from_numpy(lengths)[:, None]] = -1
+        tokens = torch.nn.functional.pad(tokens, (0, 1), value=-1)
+        tokens[torch.arange(num_rows), torch.from_numpy(lengths)] = END
+        trie = Trie.build(tokens)
+        masks = random.random((8, trie.num_leaves)) < random.choice([0.1, 0.5, 1.0])
+        score = random.choice(["level", "vocab"])
+        found = beam_search(
+            Hashing(), queries, trie, trie.num_leaves + int(random.integers(3)), score, LEVELS, LeafSets.of(list(masks))
+        )
+        seen, sums = torch.arange(8)[:, None].expand(-1, trie.num_leaves), torch.zeros(8, trie.num_leaves)
+        leaves = trie.tokens_of(torch.arange(trie.num_leaves))
+        for d in range(leaves.shape[1]):
+            logits = Hashing.table[seen]
+            rivals = logits if score == "vocab" or LEVELS[d] is None else logits[..., LEVELS[d]]
+            gains = logits.gather(-1, leaves[:, d].clamp_min(0).expand(8, -1)[..., None])[..., 0] - rivals.logsumexp(-1)
+            sums += torch.where(leaves[:, d] < 0, 0.0, gains)
+            seen = torch.where(leaves[:, d] < 0, seen, Hashing.after(seen, leaves[:, d]))
+        sums = torch.where(torch.from_numpy(masks), sums, -torch.inf)
+        torch.testing.assert_close(found.scores, sums.sort(descending=True).values, rtol=1e-4, atol=1e-4)
+        there = found.leaves >= 0
+        assert there.equal(found.scores > -torch.inf)
+        torch.testing.assert_close(sums.gather(1, found.leaves.clamp_min(0))[there], found.scores[there])
+        assert there.sum(1).tolist() == masks.sum(1).tolist()
+        assert all(len(set(row[row >= 0].tolist())) == int((row >= 0).sum()) for row in found.leaves)
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,5 +1,7 @@
 """The trie against Python sets and sorted lists of tuples."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -118,6 +120,24 @@ def test_an_added_beginning_of_another_identifier_is_refused_by_name():
         trie.extended(padded([(2, 5, 0, 7)]))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_rows_of_any_integer_type(dtype):
+    rows = torch.randint(0, 100, (500, 3), generator=torch.Generator().manual_seed(0))
+    same(Trie.build(rows.to(dtype)), Trie.build(rows))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux says what is mapped")
+def test_a_loaded_trie_is_mapped_and_not_copied(tmp_path):
+    Trie.build(torch.arange(4000).view(-1, 2)).save(tmp_path / "trie.safetensors")
+    trie = Trie.load(tmp_path / "trie.safetensors")
+    mapped = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(str(tmp_path / "trie.safetensors")):
+            mapped.append([int(end, 16) for end in line.split()[0].split("-")])
+    for tensor in (trie.leaf_of_row, *(t for level in trie.levels for t in level)):
+        assert any(start <= tensor.data_ptr() < stop for start, stop in mapped)
+
+
 def test_keys_wider_than_64_bits_are_sorted_in_parts():
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(0, 250_000, (500, 9), generator=generator)
@@ -134,7 +154,9 @@ def test_large_tries_take_few_bytes():
     rows = torch.randint(0, 256, (50_000, 4), generator=generator)
     trie = Trie.build(rows)
     assert trie.tokens_of(trie.leaf_of_row).equal(rows)
-    assert trie.nbytes < 80 * len(rows)
+    for depth in range(trie.depth):
+        trie.wide(depth)  # what searches add
+    assert trie.nbytes < 24 * len(rows)
 
 
 def test_an_empty_catalog_is_a_trie_without_leaves():
@@ -150,6 +172,9 @@ def test_files(tmp_path):
     assert again.tokens_of(again.leaf_of_row).equal(rows)
     assert again.max_children == trie.max_children
     assert again.num_prefixes == trie.num_prefixes
+    assert [path.name for path in tmp_path.iterdir()] == ["trie.safetensors"]
+    same(again, trie)
+    same(again.extended(padded([(5, END)])), Trie.build(torch.cat([rows, padded([(5, END)], 4)])))
     data = (tmp_path / "trie.safetensors").read_bytes()
     for name, content in {"cut": data[:-9], "empty": b"", "text": b"not a trie at all"}.items():
         (tmp_path / name).write_bytes(content)
