@@ -259,9 +259,18 @@ def test_flickr30k_end_to_end(genret: Any, tmp_path: Path) -> None:
     trained = document(genret("train", *recipe, *settings, "--run", run, "--json"))
     check_evaluation(trained["evaluation"], tiny, [30])
     assert genret("train", *recipe, *settings, "--run", run).exit_code == 2, "the directory is in use"
-    assert {"features", "encoder", "identifier", "targets", "generator", "catalog", "evaluation"} == set(
-        trained["seconds"]
-    )
+    stages = {
+        "features",
+        "leakage",
+        "encoder",
+        "identifier",
+        "targets",
+        "generator",
+        "catalog",
+        "evaluation",
+        "confidence",
+    }
+    assert stages == set(trained["seconds"])
 
     found = document(genret("evaluate", "--run", run, "--num-beams", "1,5,30", "--trec", tmp_path / "trec", "--json"))
     check_evaluation(found, tiny, [1, 5, 30])
@@ -271,7 +280,7 @@ def test_flickr30k_end_to_end(genret: Any, tmp_path: Path) -> None:
         assert found["recall"][str(k)] == pytest.approx(recall_from_trec(tmp_path / "trec", k))
 
     answer = document(genret("search", "a red square on grey", "--run", run, "-k", 3, "--json"))
-    assert set(answer) == {"query", "hits", "num_beams", "elapsed_ms"} and answer["num_beams"] == 30
+    assert set(answer) == {"query", "hits", "num_beams", "elapsed_ms", "confidence"} and answer["num_beams"] == 30
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
     scores = [hit["score"] for hit in answer["hits"]]
     assert scores == sorted(scores, reverse=True) and scores[0] <= 0

@@ -169,7 +169,8 @@ def _feed_forward(layer: Any, hidden: Tensor) -> Tensor:
 
 
 def _norm(layer: Any, hidden: Tensor) -> Tensor:
-    return F.rms_norm(hidden, layer.weight.shape, layer.weight, layer.variance_epsilon)
+    # Under autocast the hidden states are bfloat16 and the weights are not; transformers norms in the wider type, too.
+    return F.rms_norm(hidden.to(layer.weight.dtype), layer.weight.shape, layer.weight, layer.variance_epsilon)
 
 
 def _attend(attention: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

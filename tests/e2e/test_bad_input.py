@@ -284,7 +284,7 @@ def full_tensors(*_: Any, **__: Any) -> Any:
         "genret.backbones.t5.T5Backbone.save",
         "genret.train.pipeline.Pipeline.log",
         "genret.train.files.shutil.copytree",
-        "genret.catalog.store.Upsert.flush",
+        "genret.catalog.store.Upsert._flush",
         "genret.retrievers.thumbnails.thumbnail",
         "genret.train.finish.write_json",
     ],
@@ -306,7 +306,7 @@ def test_a_full_disk_while_training(tiny, tmp_path, monkeypatch, target):
     assert resumed.document["evaluation"] == json.loads((tiny.run / "summary.json").read_text())["evaluation"]
 
 
-@pytest.mark.parametrize("target", ["genret.retrievers.thumbnails.thumbnail", "genret.catalog.store.Upsert.flush"])
+@pytest.mark.parametrize("target", ["genret.retrievers.thumbnails.thumbnail", "genret.catalog.store.Upsert._flush"])
 def test_a_full_disk_while_indexing(tiny, run, failed, tmp_path, monkeypatch, target):
     picture = tiny.draw(tmp_path / "mine" / "one.png", "red", "cross")
     with monkeypatch.context() as patch:
