@@ -126,6 +126,26 @@ def test_many_steps_equal_teacher_forcing(backbone):
         torch.testing.assert_close(logits[:, beam], reference_logits(backbone, CAPTIONS[:2], targets)[:, -1])
 
 
+def test_mixed_precision_is_near(backbone, bert_folder):
+    """Training and its searches run under autocast, also where another model's states are read."""
+    reading = T5Backbone(T5Backbone.Config(**(SMALL | {"encoder": str(bert_folder)})))
+    reading.build(VOKENS, None, CAPTIONS, seed=0)
+    reading.module.eval()
+    for one in (backbone, reading):
+        targets = codes_for(one, 3)
+        exact = one.logits(CAPTIONS[:3], targets)
+        with torch.autocast("cpu", torch.bfloat16):
+            near = one.logits(CAPTIONS[:3], targets)
+            with torch.no_grad():
+                state = one.prefill(CAPTIONS[:3])
+                stepped = [one.step(state, None, None, None)[:, 0]]
+                for position in (0, 1):
+                    stepped.append(one.step(state, targets[:, position, None], None, None)[:, 0])
+        near.float().sum().backward()
+        for logits in (near, torch.stack(stepped, 1)):
+            assert (logits.float() - exact).abs().max() < 0.05 * exact.abs().max()
+
+
 def test_a_padded_batch_equals_queries_one_by_one(backbone):
     queries = ["dogs", " ".join(CAPTIONS), "a red car"]
     sequences = codes_for(backbone, 6).view(1, 6, 3).expand(3, -1, -1)
