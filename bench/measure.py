@@ -1,14 +1,8 @@
-"""Wall-clock times of rivals that take turns, and the memory that a piece of work takes.
-
-On a machine that others use, or that changes its clock, only times taken side by side compare. So the rivals of a
-comparison run round after round, each once per round, the first of a round another one each time, and medians are
-compared.
-"""
+"""Times of rivals with names, in turns (genret/evaluate/speed.py), and the memory that a piece of work takes."""
 
 from __future__ import annotations
 
 import gc
-import statistics
 import sys
 import threading
 import time
@@ -18,6 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from genret.evaluate import speed
+from genret.evaluate.speed import Timing
+
 
 class Rival(NamedTuple):
     name: str
@@ -25,57 +22,11 @@ class Rival(NamedTuple):
     """Does the work once. Its argument counts the rounds, so that each round can ask other queries."""
 
 
-class Timing(NamedTuple):
-    """Seconds of one call."""
-
-    median: float
-    low: float
-    """First quartile."""
-    high: float
-    """Third quartile."""
-    best: float
-    rounds: int
-
-
 def alternate(
     rivals: Sequence[Rival], device: torch.device, rounds: int, seconds: float = 60.0, at_least: int = 3
 ) -> list[Timing]:
-    """Times the rivals in turns: one round to warm up, then `rounds` of them, or as many as begin within `seconds`.
-
-    The clock stands still for nothing that a caller would wait for: tokenising and, on a GPU, everything queued.
-    """
-    for rival in rivals:
-        rival.run(0)
-    _synchronise(device)
-    taken: list[list[float]] = [[] for _ in rivals]
-    began = time.perf_counter()
-    was_enabled = gc.isenabled()
-    for number in range(rounds):
-        if number >= at_least and time.perf_counter() - began > seconds:
-            break
-        gc.collect()
-        gc.disable()
-        try:
-            for turn in range(len(rivals)):
-                at = (turn + number) % len(rivals)
-                start = time.perf_counter()
-                rivals[at].run(number)
-                _synchronise(device)
-                taken[at].append(time.perf_counter() - start)
-        finally:
-            if was_enabled:
-                gc.enable()
-    return [_timing(times) for times in taken]
-
-
-def _timing(times: list[float]) -> Timing:
-    low, median, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
-    return Timing(median, low, high, min(times), len(times))
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    """Times the rivals in turns: one round to warm up, then `rounds` of them, or as many as begin within `seconds`."""
+    return speed.alternate([rival.run for rival in rivals], device, rounds, seconds, least_rounds=at_least, first=0)
 
 
 class Cost(NamedTuple):
@@ -122,8 +73,9 @@ def free_bytes(device: torch.device) -> int:
     """What is left on a GPU, or in this machine (Linux)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    free = speed.free_bytes()
+    assert free is not None, "Linux says it"
+    return free
 
 
 _PAGE = 4096

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 
 from bench.identifiers import Distribution, identifiers, tokens_of
-from bench.measure import Rival, Timing, alternate
+from bench.measure import Rival, alternate
 from bench.models import Model
 from bench.report import short
 from genret.decode.beam import beam_search
 from genret.decode.trie import Trie
+from genret.evaluate.speed import Timing
 
 
 class Options(NamedTuple):

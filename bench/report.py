@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.machine import sentence
-from bench.measure import Timing
+from genret.evaluate.speed import Timing
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]

@@ -29,6 +29,7 @@ class Timing(NamedTuple):
     """First quartile"""
     high: float
     """Third quartile"""
+    best: float
     rounds: int
 
     def as_json(self, batch: int) -> dict[str, Any]:
@@ -42,12 +43,18 @@ class Timing(NamedTuple):
 
 
 def alternate(
-    rivals: Sequence[Callable[[int], Any]], device: torch.device, rounds: int = ROUNDS, seconds: float = SECONDS
+    rivals: Sequence[Callable[[int], Any]],
+    device: torch.device,
+    rounds: int = ROUNDS,
+    seconds: float = SECONDS,
+    least_rounds: int = LEAST_ROUNDS,
+    first: int = 1,
 ) -> list[Timing]:
     """Times what each rival does when it is called with the number of the round, by which it may choose its queries.
 
-    One round warms up. The clock stands still for nothing that a caller would wait for: tokenising, and on a GPU
-    everything queued.
+    Round 0 warms up. Those that count are numbered from `first`: `rounds` of them, or as many as begin within
+    `seconds`, but no fewer than `least_rounds`. The clock stands still for nothing that a caller would wait for:
+    tokenising, and on a GPU everything queued.
     """
     for rival in rivals:
         rival(0)
@@ -55,8 +62,8 @@ def alternate(
     taken: list[list[float]] = [[] for _ in rivals]
     began = time.perf_counter()
     was_enabled = gc.isenabled()
-    for number in range(1, rounds + 1):
-        if number > LEAST_ROUNDS and time.perf_counter() - began > seconds:
+    for number in range(first, first + rounds):
+        if number - first >= least_rounds and time.perf_counter() - began > seconds:
             break
         gc.collect()
         gc.disable()
@@ -84,7 +91,7 @@ def free_bytes() -> int | None:
 
 def _timing(times: list[float]) -> Timing:
     low, median, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
-    return Timing(median, low, high, len(times))
+    return Timing(median, low, high, min(times), len(times))
 
 
 def _synchronise(device: torch.device) -> None:
