@@ -26,6 +26,7 @@ COMPANIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "starter:efficientnet-lite2",
             "starter:flan-t5-small",
             "starter:minilm",
+            "starter:mpnet",
         ),
     },
 }

