@@ -280,6 +280,15 @@ class Identifiers(NamedTuple):
     """R strings that the backbone's own tokenizer cuts."""
 
 
+class Additive(NamedTuple):
+    """Codes whose vectors add up to what they stand for."""
+
+    target: Tensor
+    """(B, D_code) what the codes of each of B vectors should add up to"""
+    books: Sequence[Tensor]
+    """per level (K, D_code), on the target's device; further levels only tell images apart"""
+
+
 class Identifier(Component, ABC):
     """Gives every image a sequence of symbols that a language model can learn to write."""
 
@@ -293,6 +302,8 @@ class Identifier(Component, ABC):
     """Whether `code_probabilities` answers."""
     has_code_vectors: ClassVar[bool] = False
     """Whether `code_vectors` answers."""
+    is_additive: ClassVar[bool] = False
+    """Whether `additive` answers."""
     vokens: Vokens = Vokens()
 
     @property
@@ -320,6 +331,10 @@ class Identifier(Component, ABC):
         features (B, D) unit rows, codes (B, M) whose first m - 1 columns are what level m follows; lower temperatures
         are surer. Returns M tensors (B, K), rows summing to 1, or None for schemes without such a measure.
         """
+        return None
+
+    def additive(self, features: Tensor) -> Additive | None:
+        """Of schemes whose codes' vectors add up: what those of these vectors (B, D) should come to; else None."""
         return None
 
     def code_vectors(self) -> Tensor | None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from genret.decode.guide import Guide
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie, take
 from genret.errors import GenretError
@@ -47,7 +48,7 @@ class Beams(NamedTuple):
     leaves: Tensor
     """(B, b) int64 positions in the trie, -1 where there is none: fewer identifiers than beams is ordinary"""
     scores: Tensor
-    """(B, b) float32 sums of log-probabilities, -inf where there is none"""
+    """(B, b) float32 sums of log-probabilities, with what guidance adds; -inf where there is none"""
     prefixes: list[Prefixes]
     """Entry d: the prefixes of d + 1 tokens that survived, as the error ledger counts them"""
 
@@ -70,6 +71,7 @@ def beam_search(
     score: SearchScore = "level",
     level_tokens: Sequence[Tensor | None] = (),
     allowed: LeafSets | None = None,
+    guide: Guide | None = None,
 ) -> Beams:
     """Searches the identifiers that the model most probably writes; exact where `num_beams` covers the trie.
 
@@ -77,13 +79,17 @@ def beam_search(
     symbol among them where an identifier may end (None: the whole vocabulary); `vocab`: the whole vocabulary; `trie`:
     the node's children as far as `allowed` leaves them.
     `allowed`: the leaves that may be found, for each query or for all; equal to searching a trie of these alone.
+    `guide`: what is added to the log-probabilities, of these queries; with score `level` only.
     """
     assert num_beams >= 1
     assert allowed is None or len(allowed.starts) in (1, len(queries))
+    assert guide is None or score == "level", "guidance is known for the tokens of a level, no more and no fewer"
     assert score != "level" or len(level_tokens) >= trie.depth, "level_tokens: one entry per position of the trie"
     batch, device = len(queries), trie.device
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)  # the root
     scores = torch.zeros(batch, 1, dtype=torch.float32, device=device)  # -inf where there is no beam
+    if guide is not None:
+        scores = guide.start()
     if not batch or not trie.num_leaves:
         shape = batch, min(num_beams, trie.num_leaves)
         return Beams(nodes.new_empty(shape, dtype=torch.int64), scores.new_empty(shape), [])
@@ -105,6 +111,8 @@ def beam_search(
             writes &= logits.amax(-1) != -torch.inf  # all that may follow may be impossible
         gains = logits.log_softmax(-1)
         broken |= (gains[..., 0].isnan() & writes).any()  # one nan or inf in a row makes all of it nan
+        if guide is not None and (drawn := guide.gains(symbols, parents)) is not None:
+            gains = gains + drawn
         if score != "trie":
             gains = at_symbols(gains, choices[d].places, own)
         if trie.has_ends[d]:

@@ -146,7 +146,8 @@ def _generated(
         if len(part.rows):
             rows = np.split(part.rows, np.cumsum(part.counts)[:-1])
             allowed = LeafSets.of([index.leaves_for(Allowed(without=one)) for one in rows])
-        beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options, allowed)
+        sums = retriever.sums(question.query_features[start : start + len(queries)])
+        beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options, allowed, sums)
         ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images)
         parts.append(without(ranked, part))
         bar.advance(len(queries))

@@ -82,7 +82,8 @@ def _generative(retriever: GenerativeRetriever, keys: Ints, extra: int, num_beam
             scores[real] = (vectors[torch.from_numpy(query[real])] * features[at]).sum(-1).numpy()
             return scores
 
-        beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options)
+        sums = retriever.sums(retriever.text_vectors(queries)) if retriever.options.guidance > 0 else None
+        beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options, None, sums)
         return rank_images(beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images, similarity)
 
     return Filled(len(keys) + extra, search, index.nbytes)

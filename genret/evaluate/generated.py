@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genret.decode.guide import Guide
 from genret.evaluate.metrics import Ints
 from genret.evaluate.question import Question, first_rank
 from genret.retrievers.generative import GenerativeRetriever, search_trie
@@ -43,7 +44,8 @@ def search_beams(
         for start in range(0, len(question.queries), size):
             rows = slice(start, start + size)
             queries = question.queries[rows]
-            beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options, None)
+            sums = retriever.sums(question.query_features[rows])
+            beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options, None, sums)
             leaves, scores = beams.leaves.cpu().numpy(), beams.scores.cpu().numpy()
             similarity = partial(_similarity, question.query_features[rows], question.features)
             ranked = rank_images(leaves, scores, index.leaf_images, similarity)
@@ -86,7 +88,7 @@ def leaves_of_images(index: ImageTrie, num_images: int) -> Tensor:
 def forced_scores(
     retriever: GenerativeRetriever, question: Question, index: ImageTrie, leaf_table: Tensor, ui: Any
 ) -> NDArray[np.float32]:
-    """(Q,) the model's log-probability of the right identifier (the best one, of several), beam or no beam."""
+    """(Q,) what beams would score the right identifier (the best one, of several), whether or not they reach it."""
     if retriever.options.score == "trie":  # normalised over children: no beam-free score is comparable
         return np.full(len(question.queries), -np.inf, np.float32)
     trie, backbone = index.trie, retriever.backbone
@@ -97,7 +99,11 @@ def forced_scores(
         for start in range(0, len(question.queries), size):
             queries = question.queries[start : start + size]
             right = leaf_table[question.relevant[start : start + size]].to(trie.device)
-            scores = backbone.score(queries, trie.tokens_of(right), columns).sum(-1)
+            tokens = trie.tokens_of(right)
+            scores = backbone.score(queries, tokens, columns).sum(-1)
+            sums = retriever.sums(question.query_features[start : start + size])
+            if sums is not None:
+                scores = scores + Guide(sums, columns, retriever.options.guidance).totals(tokens)
             best.append(scores.masked_fill(right < 0, -torch.inf).amax(1).float().cpu().numpy())
             bar.advance(len(queries))
     return np.concatenate(best)

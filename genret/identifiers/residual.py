@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from genret.identifiers.collisions import CollisionOptions, Collisions, Distances
-from genret.interfaces import Corpus, FitContext, Vokens
+from genret.interfaces import Additive, Corpus, FitContext, Vokens
 from genret.quantize.kmeans import distances
 from genret.quantize.rq import ResidualQuantizer
 
@@ -80,6 +80,10 @@ class ResidualCoder:
         if len(self.vokens.sizes) > self.num_levels:
             levels.append(self.collisions.extra_probabilities().to(latent.device).expand(len(latent), -1))
         return levels
+
+    def additive(self, quantizer: ResidualQuantizer, latent: Tensor) -> Additive:
+        """An extra symbol adds nothing."""
+        return Additive(latent, [quantizer.book(level) for level in range(self.num_levels)])
 
     def code_vectors(self, quantizer: ResidualQuantizer) -> Tensor:
         """(S, D_code) on the CPU. Extra symbols have no vector of their own: they start as random ones of like size."""

@@ -15,7 +15,7 @@ from genret import stored
 from genret.errors import GenretError
 from genret.identifiers.collisions import CollisionOptions
 from genret.identifiers.residual import CHUNK, ResidualCoder, kmeans_rows
-from genret.interfaces import Corpus, FitContext, Identifier, Identifiers, Loss, Vokens
+from genret.interfaces import Additive, Corpus, FitContext, Identifier, Identifiers, Loss, Vokens
 from genret.quantize.rq import ResidualQuantizer
 
 
@@ -27,6 +27,7 @@ class ResidualKMeansIdentifier(Identifier):
 
     has_teacher = True
     has_code_vectors = True
+    is_additive = True
 
     class Config(CollisionOptions):
         codebook_size: int = Field(256, ge=2, le=65536)
@@ -80,6 +81,10 @@ class ResidualKMeansIdentifier(Identifier):
         quantizer = self._fitted()
         features = features.to(quantizer.codebooks.device)
         return self.coder.code_probabilities(quantizer, features, codes, temperature)
+
+    def additive(self, features: Tensor) -> Additive:
+        quantizer = self._fitted()
+        return self.coder.additive(quantizer, features.to(quantizer.codebooks.device))
 
     def code_vectors(self) -> Tensor:
         return self.coder.code_vectors(self._fitted())

@@ -17,6 +17,7 @@ from genret.identifiers.collisions import CollisionOptions
 from genret.identifiers.residual import CHUNK, ResidualCoder, kmeans_rows
 from genret.identifiers.training import Quantized, train_tokenizer
 from genret.interfaces import (
+    Additive,
     Corpus,
     FitContext,
     Identifier,
@@ -48,6 +49,7 @@ class RQIdentifier(Identifier):
     uses_tokenizer_losses = True
     has_teacher = True
     has_code_vectors = True
+    is_additive = True
 
     class Config(CollisionOptions):
         codebook_size: int = Field(256, ge=2, le=65536)
@@ -148,6 +150,11 @@ class RQIdentifier(Identifier):
         with torch.no_grad():
             latent = network.latent(features.to(self._device))
             return self.coder.code_probabilities(network.quantizer, latent, codes, temperature)
+
+    def additive(self, features: Tensor) -> Additive:
+        network = self._fitted()
+        with torch.no_grad():
+            return self.coder.additive(network.quantizer, network.latent(features.to(self._device)))
 
     def code_vectors(self) -> Tensor:
         return self.coder.code_vectors(self._fitted().quantizer)

@@ -14,9 +14,10 @@ from torch import Tensor
 from genret.catalog.store import IdentifierRows, View
 from genret.data.images import content_hash
 from genret.decode.beam import Beams, beam_search
+from genret.decode.guide import Guide
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
-from genret.interfaces import Backbone, Corpus, Identifier
+from genret.interfaces import Additive, Backbone, Corpus, Identifier
 from genret.recipe import SearchOptions
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.image_trie import ImageTrie
@@ -42,11 +43,13 @@ def search_trie(
     num_beams: int,
     options: SearchOptions,
     allowed: LeafSets | None = None,
+    sums: Additive | None = None,
 ) -> Beams:
-    """Constrained beam search with the recipe's score."""
+    """Constrained beam search with the recipe's score; `sums`: of the queries' vectors, what guidance follows."""
     with torch.no_grad():
         levels = columns_of(backbone, options.score, trie.depth)
-        return beam_search(backbone, queries, trie, num_beams, options.score, levels, allowed)
+        guide = None if sums is None else Guide(sums, levels, options.guidance)
+        return beam_search(backbone, queries, trie, num_beams, options.score, levels, allowed, guide)
 
 
 class GenerativeRetriever(CatalogRetriever):
@@ -82,6 +85,10 @@ class GenerativeRetriever(CatalogRetriever):
     def num_beams(self) -> int | None:
         return self.options.num_beams
 
+    def sums(self, query_features: Tensor) -> Additive | None:
+        """(B, D) the queries' vectors → what the recipe's guidance follows; None where it has none."""
+        return self.identifier.additive(query_features) if self.options.guidance > 0 else None
+
     @property
     def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
         if not self.backbone.reads_features:
@@ -104,10 +111,13 @@ class GenerativeRetriever(CatalogRetriever):
             return Ranked(*(np.full((len(queries), 1), fill) for fill in (-1, -np.inf, -1)))
         leaves = _leaves(searched, allowed)
 
+        vectors = self.text_vectors(queries) if self.options.guidance > 0 else None
+
         def search(rows: Ints, width: int) -> Ranked:
             some = [queries[row] for row in rows]
+            sums = None if vectors is None else self.sums(vectors[torch.from_numpy(rows)])
             there = None if leaves is None else LeafSets.of([leaves[row] for row in rows])
-            beams = search_trie(self.backbone, some, searched.trie, width, self.options, there)
+            beams = search_trie(self.backbone, some, searched.trie, width, self.options, there, sums)
             ranked = rank_images(
                 beams.leaves.cpu().numpy(),
                 beams.scores.cpu().numpy(),

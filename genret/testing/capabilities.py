@@ -17,6 +17,7 @@ from genret.testing.world import World, rows_of
 def check_capabilities(checked: Checked, identifier: Identifier, world: World) -> None:
     """`identifier` is fitted on the training images of `world`."""
     check_code_vectors(checked, identifier)
+    check_additive(checked, identifier, world.train)
     fitted = identifier.identify(world.train)
     codes, known = fitted.codes, names(fitted)
     if codes is not None:
@@ -127,6 +128,28 @@ def check_code_vectors(checked: Checked, identifier: Identifier) -> None:
     found = checked.tensor(vectors, "code_vectors()", (identifier.vokens.num_symbols, "D_code"))
     checked.on_cpu(found, "code_vectors()")
     checked.expect(not found.requires_grad, "code_vectors() carries gradients; return .detach()")
+
+
+def check_additive(checked: Checked, identifier: Identifier, train: Corpus) -> None:
+    with checked.doing("additive() was called"):
+        sums: Any = identifier.additive(train.features)
+    if not identifier.is_additive:
+        checked.expect(sums is None, "additive() answers, but is_additive is False; set it to True")
+        return
+    checked.expect(sums is not None, "is_additive is True, but additive() is None; set it to False")
+    target = checked.tensor(sums.target, "additive().target", (len(train.features), "D_code"))
+    sizes = identifier.vokens.sizes
+    checked.expect(
+        0 < len(sums.books) <= len(sizes), f"additive().books has {len(sums.books)} levels of the scheme's {len(sizes)}"
+    )
+    left = target
+    for level, (book, size) in enumerate(zip(sums.books, sizes, strict=False)):
+        checked.tensor(book, f"additive().books[{level}]", (size, target.shape[1]))
+        left = left - book[torch.cdist(left, book).argmin(1)]
+    checked.expect(
+        float(left.square().mean()) < float(target.square().mean()),
+        "the nearest vectors of additive().books do not come nearer to additive().target; they should add up to it",
+    )
 
 
 def check_reconstruction(checked: Checked, identifier: Identifier, codes: Tensor, train: Corpus) -> None:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 import genret
 from genret import testing
-from genret.interfaces import NewImages
+from genret.interfaces import Additive, NewImages
 from genret.templates.backbone import END, ExampleBackbone
 from genret.templates.dataset import COLOURS, ExampleDataset
 from genret.templates.encoder import ExampleEncoder
@@ -297,6 +297,25 @@ class TooFewVectors(ExampleIdentifier):
 
     def code_vectors(self) -> Any:
         return None if self.directions is None else self.directions[0]
+
+
+@mutant(testing.check_identifier, "is_additive is True, but additive() is None")
+class SaysItAddsUp(ExampleIdentifier):
+    is_additive = True
+
+
+@mutant(testing.check_identifier, "is_additive is False; set it to True")
+class AddsUpInSecret(ExampleIdentifier):
+    def additive(self, features: Any) -> Any:
+        return Additive(features, [features[:64]])
+
+
+@mutant(testing.check_identifier, "they should add up to it")
+class DoesNotAddUp(ExampleIdentifier):
+    is_additive = True
+
+    def additive(self, features: Any) -> Any:
+        return Additive(features, [torch.full((64, features.shape[1]), 9.0)] * 3)
 
 
 @mutant(testing.check_identifier, "has_teacher is False; set it to True")
