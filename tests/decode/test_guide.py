@@ -98,4 +98,6 @@ def test_guidance_wants_the_levels_own_tokens():
     with pytest.raises(AssertionError, match="guidance is known for the tokens of a level"):
         beam_search(model, ["0"], trie, 3, "vocab", guide=Guide(sums, tokens, 1.0))
     with pytest.raises(AssertionError, match="other tokens than codes"):
-        Guide(sums, [torch.cat([level, torch.tensor([99])]) for level in tokens], 1.0).totals(spelt(tokens, codes)[None])
+        Guide(sums, [torch.cat([level, torch.tensor([99])]) for level in tokens], 1.0).totals(
+            spelt(tokens, codes)[None]
+        )

@@ -1,0 +1,90 @@
+"""A run with `search.guidance`: trained, searched and evaluated as a user would; the definition: tests/decode/test_guide.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from genret.assemble import open_retriever
+from genret.evaluate.generated import forced_scores, leaves_of_images, search_beams
+from genret.evaluate.question import question_of
+from genret.interfaces import Restriction
+from genret.plugins import load_plugins
+from genret.retrievers.image_trie import index_trie
+from genret.retrievers.spelling import by_image
+from genret.settings import Settings
+
+WEIGHT = 40.0
+
+
+class _Quiet:
+    def progress(self, label: str, total: int) -> Any:
+        return self
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def advance(self, n: int) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def guided(tiny: Any) -> Path:
+    """The same models: guidance is a matter of search, so nothing is trained anew."""
+    answer = tiny.genret("train", tiny.recipe, "--set", f"search.guidance={WEIGHT}", "--run", tiny.root / "guided")
+    assert answer.code == 0, answer.err
+    assert answer.err.count("generator: reused") == 1 and answer.err.count("identifier: reused") == 1
+    return tiny.root / "guided"
+
+
+def test_search_evaluation_and_definition_agree(tiny: Any, guided: Path) -> None:
+    settings = Settings(home=tiny.home, device="cpu", num_threads=1)
+    retriever: Any = open_retriever(guided, load_plugins((), settings).registries, settings)
+    question = question_of(retriever, "test", settings, _Quiet())
+    _, identifiers = by_image(retriever.catalog.read_identifiers(split="test"))
+    index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), False)
+    leaf_table = leaves_of_images(index, len(question.keys))
+    found = search_beams(retriever, question, index, leaf_table, 50, _Quiet())  # more beams than identifiers
+
+    # what is left of the query's vector, by the network's own books
+    network, codes = retriever.identifier.network, identifiers.codes
+    assert codes is not None
+    with torch.no_grad():
+        target = network.latent(question.query_features)
+        points = sum(network.quantizer.book(level)[codes[:, level]] for level in range(codes.shape[1]))
+        drawn = -WEIGHT / 2 * torch.cdist(target, points).square()  # (Q, N)
+    retriever.options = retriever.options.model_copy(update={"guidance": 0.0})
+    alone = search_beams(retriever, question, index, leaf_table, 50, _Quiet())
+    for query in range(len(question.queries)):
+        plain = dict(zip(alone.ranked.images[query].tolist(), alone.ranked.scores[query].tolist(), strict=True))
+        for image, score in zip(found.ranked.images[query].tolist(), found.ranked.scores[query].tolist(), strict=True):
+            if image >= 0:
+                assert score == pytest.approx(plain[image] + float(drawn[query, image]), abs=1e-3)
+
+    retriever.options = retriever.options.model_copy(update={"guidance": WEIGHT})
+    forced = forced_scores(retriever, question, index, leaf_table, _Quiet())
+    for query, right in enumerate(question.relevant.tolist()):
+        place = found.ranked.images[query].tolist().index(right)
+        assert forced[query] == pytest.approx(float(found.ranked.scores[query, place]), abs=1e-3)
+
+    only = Restriction(only=question.image_ids)  # the catalog has another split as well
+    for result, images in zip(
+        retriever.search(question.queries, 8, num_beams=50, restrict=only), found.ranked.images, strict=True
+    ):
+        names = [question.image_ids[image] for image in images if image >= 0][:8]
+        assert [hit.image_id for hit in result.hits] == names
+
+
+def test_commands(tiny: Any, guided: Path) -> None:
+    found = tiny.genret("search", "a red square", "--run", guided, "-k", 3, "--json").document
+    assert len(found["hits"]) == 3
+    figures = tiny.genret("evaluate", "--run", guided, "--num-beams", "1,10", "--json").document
+    plain = tiny.genret("evaluate", "--run", tiny.run, "--num-beams", "1,10", "--json").document
+    assert figures["two_tower"] == plain["two_tower"] and figures["ceiling"] == plain["ceiling"]
