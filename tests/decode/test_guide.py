@@ -38,7 +38,7 @@ class MockModel:
 
 
 def world(seed: int, queries: int, count: int, extra: bool):
-    """Targets, books, the level's tokens, and the codes of a catalog; with a level of its own that tells images apart."""
+    """Targets, books, each level's tokens, and a catalog's codes; `extra`: a last level only tells images apart."""
     draw = torch.Generator().manual_seed(seed)
     books = [torch.randn(CODES, WIDTH, generator=draw) for _ in range(LEVELS)]
     depth = LEVELS + extra

@@ -1,4 +1,4 @@
-"""A run with `search.guidance`: trained, searched and evaluated as a user would; the definition: tests/decode/test_guide.py."""
+"""A run with `search.guidance`, trained, searched and evaluated as a user would; definition: decode/test_guide.py."""
 
 from __future__ import annotations
 
