@@ -126,11 +126,11 @@ def test_time_is_limited_but_not_below_some_rounds() -> None:
 def test_cost_sees_memory_and_objects_that_come_and_go() -> None:
     def work() -> int:
         held = np.ones(8_000_000), [object() for _ in range(100_000)]  # 64 MB
-        time.sleep(0.05)
+        time.sleep(0.5)  # on a busy machine the watcher may wait long for its turn
         return len(held)
 
     cost = cost_of(work)
-    assert cost.result == 2 and cost.seconds >= 0.05
+    assert cost.result == 2 and cost.seconds >= 0.5
     assert 60e6 < cost.peak_bytes < 120e6 and 100_000 <= cost.peak_objects < 300_000
 
 
