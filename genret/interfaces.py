@@ -286,7 +286,7 @@ class Additive(NamedTuple):
     target: Tensor
     """(B, D_code) what the codes of each of B vectors should add up to"""
     books: Sequence[Tensor]
-    """per level (K, D_code), on the target's device; further levels only tell images apart"""
+    """per level (K, D_code); further levels only tell images apart"""
 
 
 class Identifier(Component, ABC):

@@ -87,7 +87,11 @@ class GenerativeRetriever(CatalogRetriever):
 
     def sums(self, query_features: Tensor) -> Additive | None:
         """(B, D) the queries' vectors → what the recipe's guidance follows; None where it has none."""
-        return self.identifier.additive(query_features) if self.options.guidance > 0 else None
+        sums = self.identifier.additive(query_features) if self.options.guidance > 0 else None
+        if sums is None:
+            return None
+        # beams live where the language model does, identifiers are made wherever theirs is
+        return Additive(sums.target.to(self.device), [book.to(self.device) for book in sums.books])
 
     @property
     def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
