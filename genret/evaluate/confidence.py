@@ -27,7 +27,7 @@ from genret.registry import Registries
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.confidence import FILE, LOOKED_AT, Confidence, Kind, signals
 from genret.retrievers.dense import dense_search
-from genret.retrievers.generative import GenerativeRetriever, search_trie
+from genret.retrievers.generative import GenerativeRetriever
 from genret.retrievers.image_trie import ImageTrie, index_trie
 from genret.retrievers.ranking import Ranked, rank_images
 from genret.retrievers.restrict import Allowed
@@ -146,8 +146,8 @@ def _generated(
         if len(part.rows):
             rows = np.split(part.rows, np.cumsum(part.counts)[:-1])
             allowed = LeafSets.of([index.leaves_for(Allowed(without=one)) for one in rows])
-        sums = retriever.sums(question.query_features[start : start + len(queries)])
-        beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options, allowed, sums)
+        features = question.query_features[start : start + len(queries)]
+        beams = retriever.beams(queries, features, index.trie, num_beams, allowed)
         ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images)
         parts.append(without(ranked, part))
         bar.advance(len(queries))

@@ -21,7 +21,7 @@ from genret.evaluate.speed import free_bytes
 from genret.interfaces import Identifiers
 from genret.retrievers.catalog import CatalogRetriever
 from genret.retrievers.dense import dense_search
-from genret.retrievers.generative import GenerativeRetriever, search_trie
+from genret.retrievers.generative import GenerativeRetriever
 from genret.retrievers.image_trie import ImageTrie
 from genret.retrievers.ranking import Floats, Ints, rank_images
 from genret.retrievers.spelling import tokens_with_end
@@ -82,8 +82,8 @@ def _generative(retriever: GenerativeRetriever, keys: Ints, extra: int, num_beam
             scores[real] = (vectors[torch.from_numpy(query[real])] * features[at]).sum(-1).numpy()
             return scores
 
-        sums = retriever.sums(retriever.text_vectors(queries)) if retriever.options.guidance > 0 else None
-        beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options, None, sums)
+        guiding = retriever.text_vectors(queries) if retriever.guided else None
+        beams = retriever.beams(queries, guiding, index.trie, num_beams)
         return rank_images(beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images, similarity)
 
     return Filled(len(keys) + extra, search, index.nbytes)

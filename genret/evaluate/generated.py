@@ -16,7 +16,7 @@ from torch import Tensor
 from genret.decode.guide import Guide
 from genret.evaluate.metrics import Ints
 from genret.evaluate.question import Question, first_rank
-from genret.retrievers.generative import GenerativeRetriever, search_trie
+from genret.retrievers.generative import GenerativeRetriever
 from genret.retrievers.image_trie import ImageTrie
 from genret.retrievers.ranking import Ranked, rank_images
 from genret.retrievers.spelling import columns_of
@@ -44,10 +44,10 @@ def search_beams(
         for start in range(0, len(question.queries), size):
             rows = slice(start, start + size)
             queries = question.queries[rows]
-            sums = retriever.sums(question.query_features[rows])
-            beams = search_trie(retriever.backbone, queries, index.trie, num_beams, retriever.options, None, sums)
+            features = question.query_features[rows]
+            beams = retriever.beams(queries, features, index.trie, num_beams)
             leaves, scores = beams.leaves.cpu().numpy(), beams.scores.cpu().numpy()
-            similarity = partial(_similarity, question.query_features[rows], question.features)
+            similarity = partial(_similarity, features, question.features)
             ranked = rank_images(leaves, scores, index.leaf_images, similarity)
             right = leaf_table[question.relevant[rows]]  # (B, A) the right image's identifiers
             prefix_ranks = [

@@ -85,13 +85,30 @@ class GenerativeRetriever(CatalogRetriever):
     def num_beams(self) -> int | None:
         return self.options.num_beams
 
+    @property
+    def guided(self) -> bool:
+        """Whether the beam search needs the queries' vectors."""
+        return self.options.guidance > 0
+
     def sums(self, query_features: Tensor) -> Additive | None:
         """(B, D) the queries' vectors → what the recipe's guidance follows; None where it has none."""
-        sums = self.identifier.additive(query_features) if self.options.guidance > 0 else None
+        sums = self.identifier.additive(query_features) if self.guided else None
         if sums is None:
             return None
         # beams live where the language model does, identifiers are made wherever theirs is
         return Additive(sums.target.to(self.device), [book.to(self.device) for book in sums.books])
+
+    def beams(
+        self,
+        queries: Sequence[str],
+        query_features: Tensor | None,
+        trie: Trie,
+        num_beams: int,
+        allowed: LeafSets | None = None,
+    ) -> Beams:
+        """The recipe's beam search in `trie`; `query_features` (B, D) may be None where the search is not `guided`."""
+        sums = None if query_features is None else self.sums(query_features)
+        return search_trie(self.backbone, queries, trie, num_beams, self.options, allowed, sums)
 
     @property
     def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
@@ -114,14 +131,13 @@ class GenerativeRetriever(CatalogRetriever):
         if searched is None:
             return Ranked(*(np.full((len(queries), 1), fill) for fill in (-1, -np.inf, -1)))
         leaves = _leaves(searched, allowed)
-
-        vectors = self.text_vectors(queries) if self.options.guidance > 0 else None
+        vectors = self.text_vectors(queries) if self.guided else None
 
         def search(rows: Ints, width: int) -> Ranked:
             some = [queries[row] for row in rows]
-            sums = None if vectors is None else self.sums(vectors[torch.from_numpy(rows)])
             there = None if leaves is None else LeafSets.of([leaves[row] for row in rows])
-            beams = search_trie(self.backbone, some, searched.trie, width, self.options, there, sums)
+            guiding = None if vectors is None else vectors[torch.from_numpy(rows)]
+            beams = self.beams(some, guiding, searched.trie, width, there)
             ranked = rank_images(
                 beams.leaves.cpu().numpy(),
                 beams.scores.cpu().numpy(),
