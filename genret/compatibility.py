@@ -103,8 +103,6 @@ def impossible(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[s
             ("search", "guidance"),
             f"codes of identifier {recipe.identifier.type} have no vectors that add up; set it to 0 or take rq",
         )
-    if recipe.search.guidance > 0 and recipe.search.score != "level":
-        yield ("search", "guidance"), f"it needs search.score level, not {recipe.search.score}; set one of them back"
     if recipe.train.epochs == 0:
         return
     stages = {name: registries.loss.get(name).stage for name in recipe.loss}

@@ -61,7 +61,6 @@ def test_a_scheme_without_tokenizer_and_teacher(swapped: Callable[..., Recipe], 
     [
         (("identifier=numeric", "backbone.copy_code_vectors=true"), "identifier numeric has no code vectors to copy"),
         (("identifier=structured", "search.guidance=5"), "codes of identifier structured have no vectors that add up"),
-        (("search.guidance=5", "search.score=trie"), "search.guidance: it needs search.score level, not trie"),
         (
             ("identifier=numeric", "loss.token.weight=0", "loss.rank.weight=0"),
             "distill has no effect, identifier numeric cannot code vectors softly; give loss.token a weight above 0",

@@ -39,7 +39,7 @@ class Prefixes(NamedTuple):
     nodes: Tensor
     """(B, w) int64: nodes of the trie, -1 where there is none. `Trie.prefixes_of` says the same of given leaves."""
     scores: Tensor
-    """(B, w) float32, -inf where there is none"""
+    """(B, w) float32, -inf where there is none: sums of log-probabilities, with what guidance expects below"""
 
 
 class Beams(NamedTuple):
@@ -79,17 +79,14 @@ def beam_search(
     symbol among them where an identifier may end (None: the whole vocabulary); `vocab`: the whole vocabulary; `trie`:
     the node's children as far as `allowed` leaves them.
     `allowed`: the leaves that may be found, for each query or for all; equal to searching a trie of these alone.
-    `guide`: what is added to the log-probabilities, of these queries; with score `level` only.
+    `guide`: what is added to the log-probabilities: of these queries, this trie, these allowed leaves.
     """
     assert num_beams >= 1
     assert allowed is None or len(allowed.starts) in (1, len(queries))
-    assert guide is None or score == "level", "guidance is known for the tokens of a level, no more and no fewer"
     assert score != "level" or len(level_tokens) >= trie.depth, "level_tokens: one entry per position of the trie"
     batch, device = len(queries), trie.device
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)  # the root
     scores = torch.zeros(batch, 1, dtype=torch.float32, device=device)  # -inf where there is no beam
-    if guide is not None:
-        scores = guide.start()
     if not batch or not trie.num_leaves:
         shape = batch, min(num_beams, trie.num_leaves)
         return Beams(nodes.new_empty(shape, dtype=torch.int64), scores.new_empty(shape), [])
@@ -111,8 +108,6 @@ def beam_search(
             writes &= logits.amax(-1) != -torch.inf  # all that may follow may be impossible
         gains = logits.log_softmax(-1)
         broken |= (gains[..., 0].isnan() & writes).any()  # one nan or inf in a row makes all of it nan
-        if guide is not None and (drawn := guide.gains(symbols, parents)) is not None:
-            gains = gains + drawn
         if score != "trie":
             gains = at_symbols(gains, choices[d].places, own)
         if trie.has_ends[d]:
@@ -120,12 +115,16 @@ def beam_search(
 
         per_beam = gains.shape[-1]
         count = min(num_beams, trie.num_prefixes[d], nodes.shape[1] * per_beam)
-        best, places = best_of(scores[..., None] + gains, children, count)
+        written = scores[..., None] + gains
+        worth = written if guide is None else written + guide.of(children, d + 1)
+        best, places = best_of(worth, children, count)
         kept = children.flatten(1).gather(1, places)
         there = best > -torch.inf
         best = torch.where(there, best, -torch.inf)
         prefixes.append(Prefixes(torch.where(there, kept, -1).long(), best))
 
+        if guide is not None:  # what is expected is expected anew at each depth; what is written adds up
+            best = torch.where(there, written.flatten(1).gather(1, places), -torch.inf)
         places, order = places.sort()
         scores, nodes = best.gather(1, order), kept.gather(1, order).clamp_min_(0)
         parents = places // per_beam

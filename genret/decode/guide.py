@@ -1,66 +1,83 @@
 """Guidance: beams are drawn to where the query's own vector lies.
 
-Where codes add up to an image's vector (residual quantization) and image and text share a space, a prefix is a point of
-that space. The search then maximises log p(prefix | query) − γ/2 ‖z − ẑ_prefix‖²: what the language model makes of the
-words, and how far what is written so far is from the vector that a two-tower search would use. The second term depends
-on the prefix alone and is never above 0, so all beams of a depth stay comparable. Not in the paper, whose alignment
-(Eqn. 6) makes it possible.
+Where codes add up to an image's vector (residual quantization) and image and text share a space, every identifier is a
+point ẑ of that space. The search then maximises log p(identifier | query) − γ/2 ‖z − ẑ‖²: what the language model makes
+of the words, and how far the point is from the vector that a two-tower search would use. A prefix is worth its own
+log-probability and the second term of the nearest identifier below it: no other continuation can gain more (the
+heuristic of A*, Hart, Nilsson and Raphael 1968), so a beam lives as long as what it may become is worth it. Not in the
+paper, whose alignment (Eqn. 6) makes it possible.
 
-Does not know tries, models or what the codes mean.
+All identifiers are compared with the query, by additions of tabled products (Jégou, Douze and Schmid, Product
+quantization for nearest neighbor search, 2011): M additions for each, where beams alone cost the same in any catalog.
 
-    B queries   w beams   K codes of a level   D_code width of the code vectors
+    B queries   U leaves   N_d nodes of depth d   M levels with vectors   D_code width of the code vectors
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from genret.decode.leaf_sets import LeafSets
+from genret.decode.trie import Trie, take
 from genret.interfaces import Additive
+
+CHUNK = 16_384
+"""Leaves whose points are added up at a time."""
+
+
+class Points(NamedTuple):
+    """Where the identifiers of a trie lie; made once for each trie."""
+
+    codes: Tensor
+    """(M, U) int32"""
+    half_squares: Tensor
+    """(U,) ½ ‖ẑ‖²"""
+
+    @classmethod
+    def of(cls, trie: Trie, books: Sequence[Tensor], level_tokens: Sequence[Tensor | None]) -> Points:
+        """books: per level (K, D_code), of which `level_tokens[d]` are the tokens, in the same order."""
+        assert trie.depth >= len(books), "each level's codes have tokens"
+        codes = torch.empty(len(books), trie.num_leaves, dtype=torch.int32, device=trie.device)
+        half_squares = torch.empty(trie.num_leaves, device=trie.device)
+        for leaves in torch.arange(trie.num_leaves, device=trie.device).split(CHUNK):
+            written = trie.tokens_of(leaves)
+            points = torch.zeros(len(leaves), books[0].shape[1], device=trie.device)
+            for d, book in enumerate(books):
+                tokens = level_tokens[d]
+                assert tokens is not None and len(tokens) == len(book), f"level {d} has other tokens than codes"
+                codes[d, leaves] = torch.searchsorted(tokens.to(written), written[:, d].contiguous(), out_int32=True)
+                points += book[codes[d, leaves].long()]
+            half_squares[leaves] = 0.5 * points.square().sum(1)
+        return cls(codes, half_squares)
 
 
 class Guide:
-    """Of one batch of queries. It follows the beams: `gains` is asked once for each level, in order."""
+    """What one batch of queries draws the beams to, in one trie."""
 
-    def __init__(self, sums: Additive, level_tokens: Sequence[Tensor | None], weight: float):
-        """`level_tokens[d]`: the K tokens of level d in the order of its codes."""
-        assert len(level_tokens) >= len(sums.books), "each level's codes have tokens"
-        self.target, self.books, self.weight = sums.target, sums.books, weight
-        self._tokens = level_tokens
-        self._left = self.target[:, None]  # (B, w, D_code) what the codes so far have left over
-        self._level = 0
+    def __init__(self, sums: Additive, points: Points, trie: Trie, weight: float, allowed: LeafSets | None = None):
+        """`allowed`: as `beam_search` is given it; the others draw no beam."""
+        near = sums.target.square().sum(1).mul(-0.5) - points.half_squares[:, None]  # (U, B)
+        for codes, book in zip(points.codes, sums.books, strict=True):
+            near += (book @ sums.target.T).index_select(0, codes)
+        near *= weight
+        if allowed is not None:
+            leaves = torch.arange(trie.num_leaves + 1, dtype=torch.int32, device=trie.device)
+            counts = allowed.to(trie.device).count_before(leaves.expand(len(sums.target), -1))
+            near.masked_fill_(counts.diff().T == 0, -torch.inf)
+        self._best = [near.clamp_max_(0.0)]  # rounding can put the square of nothing below 0
+        for d in reversed(range(1, trie.depth)):
+            below, children = self._best[0], trie.levels[d].offsets.diff().long()
+            alone = len(children) == len(below)  # each node has one child, at its own place
+            self._best.insert(0, below if alone else torch.segment_reduce(below, "max", lengths=children, unsafe=True))
 
-    def start(self) -> Tensor:
-        """(B, 1) the score of the empty prefix."""
-        return -0.5 * self.weight * self.target.square().sum(-1, keepdim=True)
-
-    def gains(self, symbols: Tensor | None, parents: Tensor | None) -> Tensor | None:
-        """What each code of the next level adds to the score, (B, w, K); None once all levels are written.
-
-        symbols (B, w) and parents (B, w) as `Backbone.step` is given them.
+    def of(self, nodes: Tensor, depth: int) -> Tensor:
+        """nodes (B, ...) of `depth` (1 .. L) → (B, ...) −γ/2 ‖z − ẑ‖² of the nearest identifier below each, never above
+        0; -inf where none is allowed; of some node where a node is -1.
         """
-        if self._level == len(self.books):
-            return None
-        if symbols is not None:
-            assert parents is not None
-            left = self._left.gather(1, parents[..., None].expand(-1, -1, self._left.shape[2]))
-            self._left = left - self._vectors(self._level - 1, symbols)
-        book = self.books[self._level]
-        self._level += 1
-        return self.weight * (self._left @ book.T - 0.5 * book.square().sum(-1))
-
-    def totals(self, tokens: Tensor) -> Tensor:
-        """Whole identifiers (B, A, L), -1 pads → (B, A): what guidance makes of each in the end."""
-        left = self.target[:, None].expand(-1, tokens.shape[1], -1)
-        for level in range(len(self.books)):
-            left = left - self._vectors(level, tokens[:, :, level])
-        return -0.5 * self.weight * left.square().sum(-1)
-
-    def _vectors(self, level: int, symbols: Tensor) -> Tensor:
-        """Tokens of `level`, any shape → (..., D_code); some vector for what is no such token."""
-        tokens, book = self._tokens[level], self.books[level]
-        assert tokens is not None and len(tokens) == len(book), f"level {level} has other tokens than codes"
-        codes = torch.searchsorted(tokens.to(symbols), symbols.contiguous()).clamp_max(len(book) - 1)
-        return book[codes]
+        best = self._best[depth - 1]
+        queries = torch.arange(len(nodes), device=nodes.device).view(-1, *[1] * (nodes.ndim - 1))
+        return take(best.view(-1), nodes.clamp_min(0).long() * best.shape[1] + queries)

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genret.decode.guide import Guide
 from genret.evaluate.metrics import Ints
 from genret.evaluate.question import Question, first_rank
 from genret.retrievers.generative import GenerativeRetriever
@@ -101,9 +100,9 @@ def forced_scores(
             right = leaf_table[question.relevant[start : start + size]].to(trie.device)
             tokens = trie.tokens_of(right)
             scores = backbone.score(queries, tokens, columns).sum(-1)
-            sums = retriever.sums(question.query_features[start : start + size])
-            if sums is not None:
-                scores = scores + Guide(sums, columns, retriever.options.guidance).totals(tokens)
+            guide = retriever.guide(question.query_features[start : start + size], trie)
+            if guide is not None:
+                scores = scores + guide.of(right, trie.depth)
             best.append(scores.masked_fill(right < 0, -torch.inf).amax(1).float().cpu().numpy())
             bar.advance(len(queries))
     return np.concatenate(best)

@@ -14,7 +14,7 @@ from torch import Tensor
 from genret.catalog.store import IdentifierRows, View
 from genret.data.images import content_hash
 from genret.decode.beam import Beams, beam_search
-from genret.decode.guide import Guide
+from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
 from genret.interfaces import Additive, Backbone, Corpus, Identifier
@@ -43,12 +43,11 @@ def search_trie(
     num_beams: int,
     options: SearchOptions,
     allowed: LeafSets | None = None,
-    sums: Additive | None = None,
+    guide: Guide | None = None,
 ) -> Beams:
-    """Constrained beam search with the recipe's score; `sums`: of the queries' vectors, what guidance follows."""
+    """Constrained beam search with the recipe's score."""
     with torch.no_grad():
         levels = columns_of(backbone, options.score, trie.depth)
-        guide = None if sums is None else Guide(sums, levels, options.guidance)
         return beam_search(backbone, queries, trie, num_beams, options.score, levels, allowed, guide)
 
 
@@ -60,6 +59,8 @@ class GenerativeRetriever(CatalogRetriever):
         self.identifier = identifier
         self.backbone = backbone
         self._live = LiveTrie(self.spelt, self.device)
+        self._points: tuple[Trie, Points] | None = None
+        """Of the trie that was last searched with guidance."""
 
     @classmethod
     def load(cls, folder: Path, **parts: Any) -> CatalogRetriever:
@@ -90,13 +91,18 @@ class GenerativeRetriever(CatalogRetriever):
         """Whether the beam search needs the queries' vectors."""
         return self.options.guidance > 0
 
-    def sums(self, query_features: Tensor) -> Additive | None:
-        """(B, D) the queries' vectors → what the recipe's guidance follows; None where it has none."""
+    def guide(self, query_features: Tensor, trie: Trie, allowed: LeafSets | None = None) -> Guide | None:
+        """(B, D) the queries' vectors → what draws their beams in `trie`; None where the recipe has no guidance."""
         sums = self.identifier.additive(query_features) if self.guided else None
         if sums is None:
             return None
         # beams live where the language model does, identifiers are made wherever theirs is
-        return Additive(sums.target.to(self.device), [book.to(self.device) for book in sums.books])
+        sums = Additive(sums.target.to(self.device), [book.to(self.device) for book in sums.books])
+        known = self._points
+        if known is None or known[0] is not trie:
+            tokens = [self.backbone.level_tokens(level) for level in range(len(sums.books))]
+            known = self._points = trie, Points.of(trie, sums.books, tokens)
+        return Guide(sums, known[1], trie, self.options.guidance, allowed)
 
     def beams(
         self,
@@ -107,8 +113,8 @@ class GenerativeRetriever(CatalogRetriever):
         allowed: LeafSets | None = None,
     ) -> Beams:
         """The recipe's beam search in `trie`; `query_features` (B, D) may be None where the search is not `guided`."""
-        sums = None if query_features is None else self.sums(query_features)
-        return search_trie(self.backbone, queries, trie, num_beams, self.options, allowed, sums)
+        guide = None if query_features is None else self.guide(query_features, trie, allowed)
+        return search_trie(self.backbone, queries, trie, num_beams, self.options, allowed, guide)
 
     @property
     def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
