@@ -18,26 +18,41 @@ POINTS_PER_SEED = 16
 def kmeans(x: Tensor, k: int, iters: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
     """Lloyd's algorithm after k-means++ (Arthur and Vassilvitskii 2007). x (N, D) → centroids (k, D).
 
+    It begins at the seeds or half-way between them and the mean of all, whichever is the better after one step. Of points
+    that lie in no clusters, as what residual quantization leaves over, most are nearer to their mean than to any other
+    point: there, seeds stay alone with themselves for good, and half of the codes are hardly ever used.
+
     `weights` (N,) counts a point more or less than once. A cluster that loses all its points moves to the point that is
     worst served. Where there are fewer different points than clusters, the rest are slightly moved copies.
     """
     assert x.ndim == 2 and len(x) > 0 and k >= 1
     x = x.float()
     weights = torch.ones(len(x), device=x.device) if weights is None else weights.float()
-    centroids = seed(x, k, generator, weights)
-    negligible = 1e-8 * (x - x.mean(0)).square().sum(1).mean()
-    for _ in range(iters):
-        codes = nearest(x, centroids)
-        counts, sums = cluster_sums(x, codes, k, weights)
-        # Where nothing fell the old place stays, unless some point is far from its centroid.
-        means = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1e-12)[:, None], centroids)
-        error = squared_error(x, centroids, codes) * (weights > 0)
-        far, order = error.topk(min(k, len(x)))
-        turn = (counts == 0).cumsum(0) - 1  # the n-th empty cluster takes the n-th farthest point
-        reach = turn.clamp(0, len(far) - 1)
-        moved = (counts == 0) & (turn < len(far)) & (far[reach] > negligible)
-        centroids = torch.where(moved[:, None], x[order[reach]], means)
+    seeds = seed(x, k, generator, weights)
+    if iters == 0:
+        return seeds
+    starts = [lloyd_step(x, start, weights) for start in (seeds, torch.lerp(x.mean(0), seeds, 0.5))]
+    errors = torch.stack([(squared_error(x, c, nearest(x, c)) * weights).sum() for c in starts])
+    centroids = torch.stack(starts)[errors.argmin()]
+    for _ in range(iters - 1):
+        centroids = lloyd_step(x, centroids, weights)
     return centroids
+
+
+def lloyd_step(x: Tensor, centroids: Tensor, weights: Tensor) -> Tensor:
+    """x (N, D), weights (N,), centroids (k, D) → the means (k, D) of the points nearest to each."""
+    k = len(centroids)
+    negligible = 1e-8 * (x - x.mean(0)).square().sum(1).mean()
+    codes = nearest(x, centroids)
+    counts, sums = cluster_sums(x, codes, k, weights)
+    # Where nothing fell the old place stays, unless some point is far from its centroid.
+    means = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1e-12)[:, None], centroids)
+    error = squared_error(x, centroids, codes) * (weights > 0)
+    far, order = error.topk(min(k, len(x)))
+    turn = (counts == 0).cumsum(0) - 1  # the n-th empty cluster takes the n-th farthest point
+    reach = turn.clamp(0, len(far) - 1)
+    moved = (counts == 0) & (turn < len(far)) & (far[reach] > negligible)
+    return torch.where(moved[:, None], x[order[reach]], means)
 
 
 def seed(x: Tensor, k: int, generator: torch.Generator, weights: Tensor) -> Tensor:

@@ -202,7 +202,7 @@ def test_beams_are_never_worse_than_greedy_and_exact_when_wide(shared):
     greedy = error(rq, z, rq.encode(z))
     for beam in (2, 4, 25):
         assert (error(rq, z, rq.encode(z, beam)) <= greedy).all()
-    assert error(rq, z, rq.encode(z, 4)).sum() < 0.99 * greedy.sum()
+    assert error(rq, z, rq.encode(z, 4)).sum() < greedy.sum()
     torch.testing.assert_close(error(rq, z, rq.encode(z, 125)), optimum, atol=1e-5, rtol=1e-4)
     assert rq.encode(z[:0], 4).shape == (0, LEVELS)
 
