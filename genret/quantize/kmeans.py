@@ -18,9 +18,9 @@ POINTS_PER_SEED = 16
 def kmeans(x: Tensor, k: int, iters: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
     """Lloyd's algorithm after k-means++ (Arthur and Vassilvitskii 2007). x (N, D) → centroids (k, D).
 
-    It begins at the seeds, or half-way between them and the mean of all, whichever is better after one step. Where there
-    are many dimensions and no clusters, as in what residual quantization leaves over, most points are nearer to their
-    mean than to any other point: seeds would stay alone with themselves there, and many codes be hardly ever used.
+    It begins at the seeds, or half-way between them and the mean of all, whichever is better after one step. With many
+    dimensions and no clusters, as in what residual quantization leaves over, most points are nearer to their mean than
+    to any other point: seeds would stay alone with themselves there, and many codes be hardly ever used.
 
     `weights` (N,) counts a point more or less than once. A cluster that loses all its points moves to the point that is
     worst served. Where there are fewer different points than clusters, the rest are slightly moved copies.

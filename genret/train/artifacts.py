@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from genret.errors import GenretError
 
-FORMAT = 1
-"""Raised when the meaning of stored stages changes, so that old ones are not reused."""
+FORMATS = {"identifier": 2}
+"""Raised when a stage's meaning changes, so that old ones of it are not reused; 1 for those that are not named."""
 
 
 class Artifact(NamedTuple):
@@ -56,7 +56,7 @@ class Artifacts:
         `make(folder, checkpoints)` writes the result into `folder`; what it leaves in `checkpoints` survives an
         interruption and is gone once the stage is done.
         """
-        key = content_key(FORMAT, name, options, list(inputs))
+        key = content_key(FORMATS.get(name, 1), name, options, list(inputs))
         folder = self.root / name / key
         partial = folder.with_suffix(".partial")
         facts = folder / "stage.json"
