@@ -84,8 +84,8 @@ class SearchOptions(Config):
     score: SearchScore = "level"
     """Over what log-probabilities are normalised: the level's symbols, the whole vocabulary or the trie's children."""
     guidance: float = Field(0.0, ge=0)
-    """Weight γ of the query's own vector in the beam search, log p − γ/2 ‖z − ẑ‖², where codes' vectors add up (`rq`,
-    `residual-kmeans`); 0: the language model alone."""
+    """Weight γ of the query's own vector in the beam search, log p − γ/2 ‖z − ẑ‖², ẑ the nearest that a prefix may
+    become, where codes' vectors add up (`rq`, `residual-kmeans`); 0: the language model alone."""
     end_symbol: bool = False
     """Whether the end symbol's log-probability counts, too."""
     batch_size: int = Field(64, ge=1)

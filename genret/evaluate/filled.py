@@ -19,7 +19,7 @@ from torch import Tensor
 from genret.errors import GenretError
 from genret.evaluate.speed import free_bytes
 from genret.interfaces import Identifiers
-from genret.retrievers.catalog import CatalogRetriever
+from genret.retrievers.catalog import Asked, CatalogRetriever
 from genret.retrievers.dense import dense_search
 from genret.retrievers.generative import GenerativeRetriever
 from genret.retrievers.image_trie import ImageTrie
@@ -74,16 +74,17 @@ def _generative(retriever: GenerativeRetriever, keys: Ints, extra: int, num_beam
     features = retriever.catalog.features_of(keys)
 
     def search(queries: Sequence[str]) -> Any:
+        asked = Asked(queries, retriever.text_vectors)
+
         def similarity(query: Ints, image: Ints) -> Floats:
             """What orders images of one identifier: of the run's own ones; made-up ones have no vectors."""
-            vectors, real = retriever.text_vectors(queries), image < first
+            real = image < first
             scores = np.zeros(len(image), np.float32)
             at = torch.from_numpy(np.searchsorted(keys, image[real]))
-            scores[real] = (vectors[torch.from_numpy(query[real])] * features[at]).sum(-1).numpy()
+            scores[real] = (asked.vectors[torch.from_numpy(query[real])] * features[at]).sum(-1).numpy()
             return scores
 
-        guiding = retriever.text_vectors(queries) if retriever.guided else None
-        beams = retriever.beams(queries, guiding, index.trie, num_beams)
+        beams = retriever.beams(queries, asked.vectors if retriever.guided else None, index.trie, num_beams)
         return rank_images(beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images, similarity)
 
     return Filled(len(keys) + extra, search, index.nbytes)

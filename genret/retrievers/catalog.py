@@ -6,6 +6,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -66,6 +67,19 @@ class _Decoded(NamedTuple):
     picture: Any
 
 
+class Asked:
+    """A batch of queries; their vectors are computed when somebody first wants them, once."""
+
+    def __init__(self, texts: Sequence[str], embed: Callable[[Sequence[str]], Tensor]):
+        self.texts = texts
+        self._embed = embed
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """(B, D) unit rows on the CPU"""
+        return self._embed(self.texts)
+
+
 class CatalogRetriever(Retriever):
     """Finds images of a catalog; subclasses say how candidates are found."""
 
@@ -101,7 +115,7 @@ class CatalogRetriever(Retriever):
         self,
         view: View,
         searched: Any,
-        queries: Sequence[str],
+        asked: Asked,
         k: int,
         num_beams: int | None,
         allowed: Sequence[Allowed],
@@ -121,6 +135,11 @@ class CatalogRetriever(Retriever):
     def num_beams(self) -> int | None:
         """Beams of a search that names none; None for dense retrievers."""
         return None
+
+    @property
+    def wants_vectors(self) -> bool:
+        """Whether every search needs the vectors of its queries."""
+        return self.reranker is not None
 
     # ------------------------------------------------------------------------------------------------ searching
     def search(
@@ -144,13 +163,14 @@ class CatalogRetriever(Retriever):
             self._ready = True
         for start in range(0, len(queries), self.options.batch_size):
             batch = queries[start : start + self.options.batch_size]
+            asked = Asked(batch, self.text_vectors)
             began = time.perf_counter()
             with self.opened() as (view, searched):
                 allowed = restrictions.resolved(view, start, start + len(batch))
-                ranked = self.candidates(view, searched, batch, k, beams, allowed)
+                ranked = self.candidates(view, searched, asked, k, beams, allowed)
                 sure: list[Any] = self.confidence.of(ranked).tolist() if self.confidence else [None] * len(batch)
                 if self.reranker is not None:
-                    ranked = self.rerank(batch, self.text_vectors(batch), ranked, k, view)
+                    ranked = self.rerank(batch, asked.vectors, ranked, k, view)
                 hits = self._hits(view, searched, ranked, k)
             elapsed = 1000 * (time.perf_counter() - began) / len(batch)
             for query, found, p in zip(batch, hits, sure, strict=True):
@@ -173,6 +193,7 @@ class CatalogRetriever(Retriever):
             pass
         if self.reranker is not None:
             self.reranker.load()
+        if self.wants_vectors:
             self.text_vectors([query])
 
     def depth(self, k: int) -> int:
@@ -236,12 +257,13 @@ class CatalogRetriever(Retriever):
         with torch.no_grad():
             return self.encoder.project_texts(self.encoder.text_features(queries).to(self.device)).float().cpu()
 
-    def similarity(self, queries: Sequence[str], view: View) -> Callable[[Ints, Ints], Floats]:
-        """How ties between images are ordered: by the dense similarity of the stored vectors."""
+    def similarity(self, asked: Asked, rows: Ints, view: View) -> Callable[[Ints, Ints], Floats]:
+        """How ties between images of some of the queries, `rows`, are ordered: by the dense similarity of the stored
+        vectors."""
 
         def of(query: Ints, key: Ints) -> Floats:
             images = view.features_of(key)
-            result: Floats = (self.text_vectors(queries)[torch.from_numpy(query)] * images).sum(-1).numpy()
+            result: Floats = (asked.vectors[torch.from_numpy(rows[query])] * images).sum(-1).numpy()
             return result
 
         return of

@@ -19,7 +19,7 @@ from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
 from genret.interfaces import Additive, Backbone, Corpus, Identifier
 from genret.recipe import SearchOptions
-from genret.retrievers.catalog import CatalogRetriever
+from genret.retrievers.catalog import Asked, CatalogRetriever
 from genret.retrievers.image_trie import ImageTrie
 from genret.retrievers.live_trie import LiveTrie
 from genret.retrievers.ranking import Ints, Ranked, rank_images
@@ -91,6 +91,10 @@ class GenerativeRetriever(CatalogRetriever):
         """Whether the beam search needs the queries' vectors."""
         return self.options.guidance > 0
 
+    @property
+    def wants_vectors(self) -> bool:
+        return self.guided or super().wants_vectors
+
     def guide(self, query_features: Tensor, trie: Trie, allowed: LeafSets | None = None) -> Guide | None:
         """(B, D) the queries' vectors → what draws their beams in `trie`; None where the recipe has no guidance."""
         sums = self.identifier.additive(query_features) if self.guided else None
@@ -129,26 +133,25 @@ class GenerativeRetriever(CatalogRetriever):
         self,
         view: View,
         searched: ImageTrie | None,
-        queries: Sequence[str],
+        asked: Asked,
         k: int,
         num_beams: int | None,
         allowed: Sequence[Allowed],
     ) -> Ranked:
+        queries = asked.texts
         if searched is None:
             return Ranked(*(np.full((len(queries), 1), fill) for fill in (-1, -np.inf, -1)))
         leaves = _leaves(searched, allowed)
-        vectors = self.text_vectors(queries) if self.guided else None
 
         def search(rows: Ints, width: int) -> Ranked:
-            some = [queries[row] for row in rows]
             there = None if leaves is None else LeafSets.of([leaves[row] for row in rows])
-            guiding = None if vectors is None else vectors[torch.from_numpy(rows)]
-            beams = self.beams(some, guiding, searched.trie, width, there)
+            guiding = asked.vectors[torch.from_numpy(rows)] if self.guided else None
+            beams = self.beams([queries[row] for row in rows], guiding, searched.trie, width, there)
             ranked = rank_images(
                 beams.leaves.cpu().numpy(),
                 beams.scores.cpu().numpy(),
                 searched.leaf_images,
-                self.similarity(some, view),
+                self.similarity(asked, rows, view),
             )
             return ranked if leaves is None else _only(ranked, [allowed[row] for row in rows])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genret.catalog.store import View
-from genret.retrievers.catalog import CatalogRetriever
+from genret.retrievers.catalog import Asked, CatalogRetriever
 from genret.retrievers.confidence import LOOKED_AT
 from genret.retrievers.dense import DenseHits, dense_search
 from genret.retrievers.hnsw import HNSW
@@ -57,21 +57,21 @@ class TwoTowerRetriever(CatalogRetriever):
         assert self._vectors is not None
         return self._vectors
 
-    def prepare(self, query: str) -> None:
-        super().prepare(query)
-        self.text_vectors([query])
+    @property
+    def wants_vectors(self) -> bool:
+        return True
 
     def candidates(
         self,
         view: View,
         searched: Vectors,
-        queries: Sequence[str],
+        asked: Asked,
         k: int,
         num_beams: int | None,
         allowed: Sequence[Allowed],
     ) -> Ranked:
-        depth, vectors = max(self.depth(k), LOOKED_AT), self.text_vectors(queries)
-        shape = len(queries), depth
+        depth, vectors = max(self.depth(k), LOOKED_AT), asked.vectors
+        shape = len(vectors), depth
         ranked = Ranked(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
         for one in {id(one): one for one in allowed}.values():  # equal restrictions together
             rows = np.flatnonzero([other is one for other in allowed])

@@ -17,22 +17,9 @@ from genret.plugins import load_plugins
 from genret.retrievers.image_trie import index_trie
 from genret.retrievers.spelling import by_image
 from genret.settings import Settings
+from tests.e2e.quiet import Quiet
 
 WEIGHT = 40.0
-
-
-class _Quiet:
-    def progress(self, label: str, total: int) -> Any:
-        return self
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def advance(self, n: int) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +34,11 @@ def guided(tiny: Any) -> Path:
 def test_search_evaluation_and_definition_agree(tiny: Any, guided: Path) -> None:
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
     retriever: Any = open_retriever(guided, load_plugins((), settings).registries, settings)
-    question = question_of(retriever, "test", settings, _Quiet())
+    question = question_of(retriever, "test", settings, Quiet())
     _, identifiers = by_image(retriever.catalog.read_identifiers(split="test"))
     index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), False)
     leaf_table = leaves_of_images(index, len(question.keys))
-    found = search_beams(retriever, question, index, leaf_table, 50, _Quiet())  # more beams than identifiers
+    found = search_beams(retriever, question, index, leaf_table, 50, Quiet())  # more beams than identifiers
 
     # what is left of the query's vector, by the network's own books
     network, codes = retriever.identifier.network, identifiers.codes
@@ -61,7 +48,7 @@ def test_search_evaluation_and_definition_agree(tiny: Any, guided: Path) -> None
         points = sum(network.quantizer.book(level)[codes[:, level]] for level in range(codes.shape[1]))
         drawn = -WEIGHT / 2 * torch.cdist(target, points).square()  # (Q, N)
     retriever.options = retriever.options.model_copy(update={"guidance": 0.0})
-    alone = search_beams(retriever, question, index, leaf_table, 50, _Quiet())
+    alone = search_beams(retriever, question, index, leaf_table, 50, Quiet())
     for query in range(len(question.queries)):
         plain = dict(zip(alone.ranked.images[query].tolist(), alone.ranked.scores[query].tolist(), strict=True))
         for image, score in zip(found.ranked.images[query].tolist(), found.ranked.scores[query].tolist(), strict=True):
@@ -69,7 +56,7 @@ def test_search_evaluation_and_definition_agree(tiny: Any, guided: Path) -> None
                 assert score == pytest.approx(plain[image] + float(drawn[query, image]), abs=1e-3)
 
     retriever.options = retriever.options.model_copy(update={"guidance": WEIGHT})
-    forced = forced_scores(retriever, question, index, leaf_table, _Quiet())
+    forced = forced_scores(retriever, question, index, leaf_table, Quiet())
     for query, right in enumerate(question.relevant.tolist()):
         place = found.ranked.images[query].tolist().index(right)
         assert forced[query] == pytest.approx(float(found.ranked.scores[query, place]), abs=1e-3)

@@ -22,6 +22,7 @@ from genret.plugins import load_plugins
 from genret.retrievers.image_trie import index_trie
 from genret.retrievers.spelling import by_image
 from genret.settings import Settings
+from tests.e2e.quiet import Quiet
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +119,12 @@ def test_left_out_is_as_if_never_indexed(tiny: Any) -> None:
     """A search without some images against one in a trie of the others, for every query another set."""
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
     retriever: Any = open_retriever(tiny.run, load_plugins((), settings).registries, settings)
-    question = question_of(retriever, "test", settings, _Quiet())
+    question = question_of(retriever, "test", settings, Quiet())
     _, identifiers = by_image(retriever.catalog.read_identifiers(split="test"))
     whole = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), False)
     random = np.random.default_rng(0)
     hidden = Relevant.of([random.choice(8, random.integers(1, 5), replace=False) for _ in question.queries])
-    found = confidence._generated(retriever, question, whole, 20, hidden, _Quiet())
+    found = confidence._generated(retriever, question, whole, 20, hidden, Quiet())
     for query in range(len(question.queries)):
         left = np.setdiff1d(np.arange(8), hidden.rows[hidden.queries == query])
         rows = torch.from_numpy(np.flatnonzero(np.isin(identifiers.owners.numpy(), left)))
@@ -132,24 +133,8 @@ def test_left_out_is_as_if_never_indexed(tiny: Any) -> None:
         others = index_trie(retriever.backbone, Identifiers(owners, identifiers.codes[rows]), left, False)
         one = question._replace(queries=question.queries[query : query + 1])
         nothing = Relevant(np.zeros(0, np.int64), np.zeros(0, np.int64), 1)
-        alone = confidence._generated(retriever, one, others, 20, nothing, _Quiet())
+        alone = confidence._generated(retriever, one, others, 20, nothing, Quiet())
         count = len(left)
         assert found.images[query, :count].tolist() == alone.images[0, :count].tolist()
         assert found.scores[query, :count] == pytest.approx(alone.scores[0, :count], abs=1e-5)
         assert (found.images[query, count:] == -1).all()
-
-
-class _Quiet:
-    """Nobody is watching."""
-
-    def progress(self, label: str, total: int | None = None) -> _Quiet:
-        return self
-
-    def __enter__(self) -> _Quiet:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def advance(self, n: int = 1) -> None:
-        pass
