@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
-from bench import logic, machine, paradigms, plot, report, search
+from bench import guidance, logic, machine, paradigms, plot, report, search
 from bench.models import SHAPES
 from bench.options import Options, say
 from bench.report import RESULTS, Section
@@ -50,6 +50,7 @@ def sections(large: bool) -> dict[str, Callable[[Options], Section]]:
         "building": logic.building,
         "sizes": search.by_catalog,
         "shapes": search.by_shape,
+        "guidance": guidance.by_catalog,
         "paradigms": lambda options: paradigms.paradigms(options, large),
     }
 
