@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from genret.interfaces import Backbone, Identifier, Loss
+from genret.interfaces import Backbone, Identifier, LoopOptions, Loss
 from genret.registry import Registries
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def idle_losses(recipe: Recipe, registries: Registries) -> dict[str, str]:
             continue
         if loss.stage == "tokenizer" and not identifier.uses_tokenizer_losses:
             idle[name] = f"identifier {recipe.identifier.type} trains no tokenizer"
+        elif loss.stage == "tokenizer" and getattr(recipe.identifier.options, "train", LoopOptions()).epochs == 0:
+            idle[name] = "identifier.train.epochs is 0"
         elif loss.needs_teacher and not identifier.has_teacher:
             idle[name] = f"identifier {recipe.identifier.type} cannot code vectors softly"
         elif (loss.needs_image_logits or loss.needs_captions) and not backbone.reads_features:

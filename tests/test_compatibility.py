@@ -56,6 +56,11 @@ def test_a_scheme_without_tokenizer_and_teacher(swapped: Callable[..., Recipe], 
     assert "chance" not in said
 
 
+def test_a_tokenizer_that_is_not_trained(swapped: Callable[..., Recipe], registries: Registries) -> None:
+    said = notes(swapped("identifier.train.epochs=0"), registries)
+    assert said == [f"loss.{name} has no effect: identifier.train.epochs is 0" for name in ("recon", "commit", "align")]
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
