@@ -39,6 +39,8 @@ class Evaluation(NamedTuple):
     """How well the search's confidence tells answerable queries; None where it was not calibrated"""
     leakage: dict[str, Any] | None = None
     """What training and development know of this split; None where that was not looked at"""
+    guidance: float | None = None
+    """Weight of the query's own vector in the beam search; None where the language model searches alone"""
 
     def as_json(self) -> dict[str, Any]:
         return self._asdict() | {

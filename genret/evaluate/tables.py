@@ -25,6 +25,7 @@ def _recall_table(found: Evaluation) -> Table:
     table = Table(
         title=f"{found.num_queries:,} queries over {found.num_images:,} images, split '{found.split}' ({protocol})",
         caption="recall in %; two-tower: dense search with the same encoder; ceiling: by what the codes still say"
+        + (f"\ngenerated: beams drawn by the query's own vector, guidance {found.guidance:g}" if found.guidance else "")
         + (f"\n{found.remark}" if found.remark else ""),
         title_justify="left",
         caption_justify="left",

@@ -75,3 +75,11 @@ def test_commands(tiny: Any, guided: Path) -> None:
     figures = tiny.genret("evaluate", "--run", guided, "--num-beams", "1,10", "--json").document
     plain = tiny.genret("evaluate", "--run", tiny.run, "--num-beams", "1,10", "--json").document
     assert figures["two_tower"] == plain["two_tower"] and figures["ceiling"] == plain["ceiling"]
+    assert (figures["guidance"], plain["guidance"]) == (WEIGHT, None)
+    said = tiny.genret("evaluate", "--run", guided).out
+    assert "drawn by the query's own vector, guidance 40" in " ".join(said.split())
+    compared = tiny.genret("compare", tiny.run, guided, "--json").document
+    assert [one["guidance"] for one in compared["runs"]] == [None, WEIGHT]
+    answer = tiny.genret("report", guided, "--out", tiny.root / "guided.html", "--queries", 1)
+    assert answer.code == 0, answer.err
+    assert "beams drawn by the query&#39;s own vector (guidance 40)" in (tiny.root / "guided.html").read_text()
