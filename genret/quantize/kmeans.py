@@ -31,7 +31,8 @@ def kmeans(x: Tensor, k: int, iters: int, generator: torch.Generator, weights: T
     seeds = seed(x, k, generator, weights)
     if iters == 0:
         return seeds
-    starts = [lloyd_step(x, start, weights) for start in (seeds, torch.lerp(x.mean(0), seeds, 0.5))]
+    mean = (weights @ x) / weights.sum().clamp_min(1e-12)
+    starts = [lloyd_step(x, start, weights) for start in (seeds, torch.lerp(mean, seeds, 0.5))]
     errors = torch.stack([(squared_error(x, c, nearest(x, c)) * weights).sum() for c in starts])
     centroids = torch.stack(starts)[errors.argmin()]
     for _ in range(iters - 1):
