@@ -9,7 +9,6 @@ from bench.measure import Rival
 from bench.models import Model, model, queries
 from bench.options import Options, genret_search, tries
 from bench.report import Row, Section, row, short
-from genret.decode.beam import beam_search
 from genret.decode.guide import Guide, Points
 from genret.decode.trie import Trie
 from genret.interfaces import Additive
@@ -50,7 +49,6 @@ def _guided(options: Options, net: Model, trie: Trie, points: Points, books: lis
     def search(number: int) -> object:
         target = torch.randn(batch, WIDTH, generator=torch.Generator().manual_seed(number)).to(options.device)
         guide = Guide(Additive(target, books), points, trie, 1.0)
-        texts, levels = queries(batch, number), net.level_tokens
-        return beam_search(net.backbone, texts, trie, options.num_beams, "level", levels, guide=guide)
+        return genret_search(net, trie, queries(batch, number), options.num_beams, guide)
 
     return Rival(GUIDED, search)

@@ -13,6 +13,7 @@ from bench.measure import Rival, alternate
 from bench.models import Model
 from bench.report import short
 from genret.decode.beam import beam_search
+from genret.decode.guide import Guide
 from genret.decode.trie import Trie
 from genret.evaluate.speed import Timing
 
@@ -61,6 +62,6 @@ def tries(options: Options, model: Model, sizes: list[int] | None = None) -> dic
     return built
 
 
-def genret_search(model: Model, trie: Trie, texts: list[str], num_beams: int) -> object:
+def genret_search(model: Model, trie: Trie, texts: list[str], num_beams: int, guide: Guide | None = None) -> object:
     """A search as genret's retrievers make it: the score is normalised over the symbols of each level."""
-    return beam_search(model.backbone, texts, trie, num_beams, "level", model.level_tokens)
+    return beam_search(model.backbone, texts, trie, num_beams, "level", model.level_tokens, guide=guide)

@@ -130,6 +130,11 @@ class Recipe(PlainOptions):
     loss: dict[str, SerializeAsAny[LossConfig]] = {}
     rerank: Slot | None = None
 
+    @property
+    def guidance(self) -> float | None:
+        """Weight of the query's own vector in the beam search; None where there is none, or no beam search."""
+        return (self.search.guidance or None) if self.retriever == "generative" else None
+
     def canonical(self) -> dict[str, Any]:
         """Every option spelt out, as plain JSON data; `load_recipe` reads it back as the same recipe."""
         slots = {key: _plain_slot(getattr(self, key)) for key in SLOTS}

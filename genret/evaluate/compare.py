@@ -56,7 +56,7 @@ class Contestant(NamedTuple):
             "data": name_of(recipe.dataset),
             "encoder": name_of(recipe.encoder),
             "num_beams": first.num_beams,
-            "guidance": (recipe.search.guidance or None) if recipe.retriever == "generative" else None,
+            "guidance": recipe.guidance,
             "figures": {name: figure and figure.as_json() for name, figure in self.figures.items()},
             "median_rank": median_of(self.outcomes),
             "two_tower": two_tower(self.outcomes),

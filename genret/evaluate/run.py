@@ -78,9 +78,7 @@ def evaluate(
         assert isinstance(retriever, GenerativeRetriever)
         widths, remark = list(num_beams) or [recipe.search.num_beams], guessed(recipe, registries)
         done = _searched_by_beams(run, facts, retriever, question, two_tower, widths, remark, ui, trec)
-        if retriever.guided:
-            done = done._replace(evaluation=done.evaluation._replace(guidance=recipe.search.guidance))
-    found = done.evaluation._replace(leakage=read_leakage(run, question.split))
+    found = done.evaluation._replace(leakage=read_leakage(run, question.split), guidance=recipe.guidance)
     if found.recall["1"] is None:
         return found
     width = found.num_beams

@@ -46,8 +46,8 @@ def system_of(stored: StoredRun) -> str:
         how = f"a language model ({model}) that writes the pictures' identifiers ({scheme})"
         if stored.num_beams:
             how += f", {plural(stored.num_beams, 'beam')} wide"
-        if recipe.search.guidance:
-            how += f", its beams drawn by the query's own vector (guidance {recipe.search.guidance:g})"
+        if recipe.guidance:
+            how += f", its beams drawn by the query's own vector (guidance {recipe.guidance:g})"
     return how + (f", and a reranker after it ({recipe.rerank.type})" if recipe.rerank is not None else "")
 
 
@@ -63,8 +63,8 @@ def facts_of(stored: StoredRun) -> list[tuple[str, str]]:
         ("beams", str(stored.num_beams or "none")),
         ("seed", str(recipe.train.seed)),
     ]
-    if recipe.search.guidance and recipe.retriever == "generative":
-        facts.insert(-1, ("guidance", f"{recipe.search.guidance:g}"))
+    if recipe.guidance:
+        facts.insert(-1, ("guidance", f"{recipe.guidance:g}"))
     if evaluation.get("concepts"):
         facts.insert(3, ("concepts", CONCEPTS.get(evaluation["concepts"], evaluation["concepts"])))
     return facts

@@ -84,7 +84,8 @@ def test_the_words_for_people(tiny, run, mine):
     answer = tiny.genret("search", "a red cross", "--run", run, "-k", 50)
     assert answer.code == 0 and str(mine / "one.png") in answer.out
     *hits, sure = answer.out.splitlines()
-    assert len(hits) == 10 and re.match(r"confidence [01]\.\d\d", sure)
+    assert len(hits) == 10 and re.match(r"confidence [01]\.\d\d", sure)  # 1.00: such a picture has just been added
+    assert tiny.genret("search", "a red square").out.splitlines()[-1].startswith("confidence 0.")
 
 
 # ------------------------------------------------------------------------------------------------ answers in JSON

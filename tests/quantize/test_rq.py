@@ -195,14 +195,14 @@ def test_shared_codebooks_are_initialised_from_all_levels():
 def test_beams_are_never_worse_than_greedy_and_exact_when_wide(shared):
     rq = quantizer(shared=shared, codebook_size=5)
     rq.init_kmeans(points(), 5, seeded())
-    z = points(60, seed=2)
+    z = points(60, seed=4)
     every = torch.tensor(list(itertools.product(range(5), repeat=LEVELS)))
     sums = rq.decode(every)
     optimum = torch.cdist(z, sums).min(1).values.square()
     greedy = error(rq, z, rq.encode(z))
     for beam in (2, 4, 25):
         assert (error(rq, z, rq.encode(z, beam)) <= greedy).all()
-    assert error(rq, z, rq.encode(z, 4)).sum() < greedy.sum()
+    assert error(rq, z, rq.encode(z, 4)).sum() < 0.99 * greedy.sum()
     torch.testing.assert_close(error(rq, z, rq.encode(z, 125)), optimum, atol=1e-5, rtol=1e-4)
     assert rq.encode(z[:0], 4).shape == (0, LEVELS)
 
