@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 import threading
@@ -41,6 +42,7 @@ class Cost(NamedTuple):
 def cost_of(work: Callable[[], Any]) -> Cost:
     """Runs `work` once. Peaks are read every few milliseconds, so that they are at most a trifle too low."""
     gc.collect()
+    give_back_freed()
     before = resident_bytes(), sys.getallocatedblocks()
     peak = list(before)
     done = threading.Event()
@@ -61,6 +63,13 @@ def cost_of(work: Callable[[], Any]) -> Cost:
         watcher.join()
     peak[0] = max(peak[0], resident_bytes())
     return Cost(seconds, peak[0] - before[0], peak[1] - before[1], result)
+
+
+def give_back_freed() -> None:
+    """Returns memory that malloc keeps for later to the system: what is laid there would not look like growth."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
+    if trim is not None:
+        trim(0)
 
 
 def resident_bytes() -> int:
