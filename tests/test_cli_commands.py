@@ -144,6 +144,18 @@ def test_search_for_people(cli):
     assert "u1f431" in second and "emoji.tar:u1f431.png" in second
 
 
+def test_long_identifiers_do_not_crowd_out_the_rest(cli):
+    cli.finished()
+    symbols = [f"c{level}_7" for level in range(24)]
+    for count in (8, 9, 24):
+        cli.retriever.hits = [Hit(1, "id-1", "/p/dog.png", -0.5, symbols[:count], {})]
+        (line,) = cli("search", "a dog").stdout.splitlines()
+        shown = line.split()[4:]
+        assert shown == (symbols[:8] if count == 8 else [*symbols[:8], f"+{count - 8}"])
+        document = json.loads(cli("search", "a dog", "--json").stdout)
+        assert document["hits"][0]["identifier"] == symbols[:count]
+
+
 def test_search_without_a_hit(cli):
     cli.finished()
     cli.retriever.hits = []

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from genret.interfaces import Hit, SearchResult
 
 QUERIES_AT_A_TIME = 256
+SHOWN_SYMBOLS = 8
 
 
 def add(cli: typer.Typer) -> None:
@@ -129,7 +130,7 @@ def as_document(result: SearchResult) -> dict[str, Any]:
 
 
 def as_table(result: SearchResult) -> Any:
-    """Rank, score, the emoji where there is one, name, path and identifier."""
+    """Rank, score, the emoji where there is one, name, path and identifier; of a long one the first symbols."""
     from rich.table import Table
     from rich.text import Text
 
@@ -147,7 +148,9 @@ def as_table(result: SearchResult) -> Any:
     table.add_column(style="dim", overflow="fold")
     for hit in result.hits:
         emoji = [Text(plain(hit.metadata.get("emoji", "")))] if has_emoji else []
-        identifier = Text(" ".join(plain(symbol) for symbol in hit.identifier or ()))
+        symbols = [plain(symbol) for symbol in hit.identifier or ()]
+        more = len(symbols) - SHOWN_SYMBOLS
+        identifier = Text(" ".join(symbols[:SHOWN_SYMBOLS]) + (f" +{more}" if more > 0 else ""))
         table.add_row(
             str(hit.rank), f"{hit.score:.3f}", *emoji, Text(plain(name_of(hit))), Text(plain(hit.uri)), identifier
         )

@@ -10,10 +10,13 @@ the best placed one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+SHOWN_LEVELS = 8
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -113,6 +116,29 @@ def attribute(trace: Trace, k: int) -> Ints:
     )
     causes = np.where(pruned, num_levels, levels)
     return np.where(collision, num_levels + 1, causes).astype(np.int64)
+
+
+def folded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For readers: the rows (`LedgerRow.as_json`) of all levels after the eighth as one. Long identifiers have many,
+    and little is lost there."""
+    deep = [row for row in rows if _level(row["stage"]) > SHOWN_LEVELS]
+    if len(deep) < 2:
+        return list(rows)
+    first, last = deep[0], deep[-1]
+    shares = [row["share"] for row in deep]
+    together = last | {
+        "stage": f"level {_level(first['stage'])} to {_level(last['stage'])}",
+        "queries": sum(row["queries"] for row in deep),
+        "lost": sum(row["lost"] for row in deep),
+        "share": None if None in shares else sum(shares),
+    }
+    place = rows.index(first)
+    return [*rows[:place], together, *rows[place + len(deep) :]]
+
+
+def _level(stage: str) -> int:
+    word, _, number = stage.partition(" ")
+    return int(number) if word == "level" and number.isdecimal() else 0
 
 
 class _Book:

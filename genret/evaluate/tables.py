@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genret.evaluate.leakage import sentences
+from genret.evaluate.ledger import folded
 from genret.evaluate.metrics import CUTOFFS, Recalls
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def _ledger_table(found: Evaluation) -> Table:
     table = Table(title=f"Where R@{max(CUTOFFS)} goes, in points", title_justify="left")
     table.add_column("")
     table.add_column("points", justify="right")
-    for row in found.ledger:
-        table.add_row(row.stage, f"{0 - row.points:+.2f}" if row.is_change else f"{row.points:.2f}")
+    for row in folded([row.as_json() for row in found.ledger]):
+        table.add_row(row["stage"], f"{0 - row['lost']:+.2f}" if "lost" in row else f"{row['recall']:.2f}")
     return table
 
 

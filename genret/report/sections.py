@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from genret.evaluate.ledger import folded
 from genret.evaluate.metrics import CUTOFFS
 from genret.report import figures, tables, trust, vokens, words
 from genret.report.missing import missing_of
@@ -128,7 +129,7 @@ def of_run(
 ) -> RunSections:
     measured = figures.figures_of(stored)
     show = _Shower(pictures, images)
-    ledger = (stored.evaluation or {}).get("ledger") or []
+    ledger = _ledger(stored)
     found = RunSections(
         stored,
         words.summary_of(stored, measured),
@@ -158,10 +159,7 @@ def together(runs: Sequence[RunSections]) -> Together | None:
     """None for a single run."""
     if len(runs) < 2:
         return None
-    ledgers = [
-        {row["stage"]: row.get("lost", row["recall"]) for row in (one.stored.evaluation or {}).get("ledger") or []}
-        for one in runs
-    ]
+    ledgers = [{row["stage"]: row.get("lost", row["recall"]) for row in _ledger(one.stored)} for one in runs]
     stages = sorted({stage for one in ledgers for stage in one}, key=_ledger_order)
     return Together(
         tables.curves_of([one.stored for one in runs]),
@@ -169,9 +167,13 @@ def together(runs: Sequence[RunSections]) -> Together | None:
     )
 
 
+def _ledger(stored: StoredRun) -> list[dict[str, Any]]:
+    return folded((stored.evaluation or {}).get("ledger") or [])
+
+
 def _ledger_order(stage: str) -> tuple[float, str]:
     order = ("dense", "quantization", "level", "beam", "collision", "recovered", "reached", "rerank", "final")
-    word, _, number = stage.partition(" ")
+    word, number, *_ = [*stage.split(), ""]
     place = order.index(word) if word in order else len(order)
     return place + (int(number) / 1000 if number.isdigit() else 0), stage
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genret.evaluate.ledger import Trace, attribute, ledger
+from genret.evaluate.ledger import Trace, attribute, folded, ledger
 
 NEVER = int(np.iinfo(np.int64).max)
 K, BEAMS, LEVELS = 2, 4, 3
@@ -222,3 +222,27 @@ def test_inconsistent_traces_are_noticed():
     query = Query(prefix=[1, 1, 1], identifier=3, image=3)
     with pytest.raises(AssertionError, match="among the k best found"):
         ledger(trace_of([query]), K)
+
+
+@pytest.mark.parametrize("levels", [0, 3, 8, 9, 10, 24])
+def test_readers_see_the_deep_levels_as_one_row(levels: int) -> None:
+    found_until = np.random.default_rng(levels).integers(0, levels + 1, size=200).tolist()
+    queries = [
+        Query(prefix=[1] * until + [9] * (levels - until), **({} if until == levels else GONE | {"forced": -9.0}))
+        for until in found_until
+    ]
+    rows = [row.as_json() for row in ledger(trace_of(queries), K)]
+    seen = folded(rows)
+    if levels < 10:
+        assert seen == rows
+        return
+    deep = [row for row in rows if row["stage"] in {f"level {level}" for level in range(9, levels + 1)}]
+    (one,) = (row for row in seen if row not in rows)
+    assert one["stage"] == f"level 9 to {levels}" and one["recall"] == deep[-1]["recall"] and len(deep) == levels - 8
+    for counted in ("queries", "lost", "share"):
+        assert one[counted] == pytest.approx(sum(row[counted] for row in deep))
+    assert [row for row in seen if row is not one] == [row for row in rows if row not in deep]
+    recall = 0.0
+    for row in seen:
+        recall = recall - row["lost"] if "lost" in row else row["recall"]
+        assert row["recall"] == pytest.approx(recall)
