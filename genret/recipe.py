@@ -86,6 +86,9 @@ class SearchOptions(Config):
     guidance: float = Field(0.0, ge=0)
     """Weight γ of the query's own vector in the beam search, log p − γ/2 ‖z − ẑ‖², ẑ the nearest that a prefix may
     become, where codes' vectors add up (`rq`, `residual-kmeans`); 0: the language model alone."""
+    written_levels: int | None = Field(None, ge=1)
+    """Levels of an identifier that the generator learns and writes, its first ones; null: all. What follows them is
+    taken as the catalog has it, and where several images are left guidance chooses."""
     end_symbol: bool = False
     """Whether the end symbol's log-probability counts, too."""
     batch_size: int = Field(64, ge=1)
@@ -134,6 +137,11 @@ class Recipe(PlainOptions):
     def guidance(self) -> float | None:
         """Weight of the query's own vector in the beam search; None where there is none, or no beam search."""
         return (self.search.guidance or None) if self.retriever == "generative" else None
+
+    @property
+    def written_levels(self) -> int | None:
+        """How many symbols of an identifier the language model writes; None: all, or there is none."""
+        return self.search.written_levels if self.retriever == "generative" else None
 
     def canonical(self) -> dict[str, Any]:
         """Every option spelt out, as plain JSON data; `load_recipe` reads it back as the same recipe."""

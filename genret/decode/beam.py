@@ -72,6 +72,7 @@ def beam_search(
     level_tokens: Sequence[Tensor | None] = (),
     allowed: LeafSets | None = None,
     guide: Guide | None = None,
+    written_levels: int | None = None,
 ) -> Beams:
     """Searches the identifiers that the model most probably writes; exact where `num_beams` covers the trie.
 
@@ -80,6 +81,7 @@ def beam_search(
     the node's children as far as `allowed` leaves them.
     `allowed`: the leaves that may be found, for each query or for all; equal to searching a trie of these alone.
     `guide`: what is added to the log-probabilities: of these queries, this trie, these allowed leaves.
+    `written_levels`: how many tokens the model is asked for; what follows them is certain. None: all.
     """
     assert num_beams >= 1
     assert allowed is None or len(allowed.starts) in (1, len(queries))
@@ -98,20 +100,23 @@ def beam_search(
     broken = torch.zeros((), dtype=torch.bool, device=device)
     prefixes: list[Prefixes] = []
     for d, level in enumerate(trie.levels):
-        logits = model.step(state, symbols, parents, choices[d].asked).float()  # (B, w, C)
         children, own = expand(trie, d, nodes)  # (B, w, c)
         if allowed is not None:
             children = children.masked_fill(leaves_below(trie, d + 1, children, allowed) == 0, -1)
-        writes = scores > -torch.inf
-        if score == "trie":
-            logits = at_symbols(logits, choices[d].places, own).masked_fill(children < 0, -torch.inf)
-            writes &= logits.amax(-1) != -torch.inf  # all that may follow may be impossible
-        gains = logits.log_softmax(-1)
-        broken |= (gains[..., 0].isnan() & writes).any()  # one nan or inf in a row makes all of it nan
-        if score != "trie":
-            gains = at_symbols(gains, choices[d].places, own)
-        if trie.has_ends[d]:
-            end_freely(gains, own)
+        if written_levels is not None and d >= written_levels:
+            gains = torch.zeros(children.shape, device=device)
+        else:
+            logits = model.step(state, symbols, parents, choices[d].asked).float()  # (B, w, C)
+            writes = scores > -torch.inf
+            if score == "trie":
+                logits = at_symbols(logits, choices[d].places, own).masked_fill(children < 0, -torch.inf)
+                writes &= logits.amax(-1) != -torch.inf  # all that may follow may be impossible
+            gains = logits.log_softmax(-1)
+            broken |= (gains[..., 0].isnan() & writes).any()  # one nan or inf in a row makes all of it nan
+            if score != "trie":
+                gains = at_symbols(gains, choices[d].places, own)
+            if trie.has_ends[d]:
+                end_freely(gains, own)
 
         per_beam = gains.shape[-1]
         count = min(num_beams, trie.num_prefixes[d], nodes.shape[1] * per_beam)

@@ -41,6 +41,8 @@ class Evaluation(NamedTuple):
     """What training and development know of this split; None where that was not looked at"""
     guidance: float | None = None
     """Weight of the query's own vector in the beam search; None where the language model searches alone"""
+    written_levels: int | None = None
+    """How many symbols of an identifier the language model writes; None: all"""
 
     def as_json(self) -> dict[str, Any]:
         return self._asdict() | {

@@ -91,7 +91,7 @@ def forced_scores(
     if retriever.options.score == "trie":  # normalised over children: no beam-free score is comparable
         return np.full(len(question.queries), -np.inf, np.float32)
     trie, backbone = index.trie, retriever.backbone
-    columns = columns_of(backbone, retriever.options.score, trie.depth)
+    columns, written = columns_of(backbone, retriever.options.score, trie.depth), retriever.options.written_levels
     best = []
     size = retriever.options.batch_size
     with ui.progress("scores of the right identifiers", len(question.queries)) as bar, torch.inference_mode():
@@ -99,7 +99,7 @@ def forced_scores(
             queries = question.queries[start : start + size]
             right = leaf_table[question.relevant[start : start + size]].to(trie.device)
             tokens = trie.tokens_of(right)
-            scores = backbone.score(queries, tokens, columns).sum(-1)
+            scores = backbone.score(queries, tokens[:, :, :written], columns[:written]).sum(-1)
             guide = retriever.guide(question.query_features[start : start + size], trie)
             if guide is not None:
                 scores = scores + guide.of(right, trie.depth)

@@ -78,7 +78,9 @@ def evaluate(
         assert isinstance(retriever, GenerativeRetriever)
         widths, remark = list(num_beams) or [recipe.search.num_beams], guessed(recipe, registries)
         done = _searched_by_beams(run, facts, retriever, question, two_tower, widths, remark, ui, trec)
-    found = done.evaluation._replace(leakage=read_leakage(run, question.split), guidance=recipe.guidance)
+    found = done.evaluation._replace(
+        leakage=read_leakage(run, question.split), guidance=recipe.guidance, written_levels=recipe.written_levels
+    )
     if found.recall["1"] is None:
         return found
     width = found.num_beams

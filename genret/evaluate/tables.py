@@ -26,7 +26,7 @@ def _recall_table(found: Evaluation) -> Table:
     table = Table(
         title=f"{found.num_queries:,} queries over {found.num_images:,} images, split '{found.split}' ({protocol})",
         caption="recall in %; two-tower: dense search with the same encoder; ceiling: by what the codes still say"
-        + (f"\ngenerated: beams drawn by the query's own vector, guidance {found.guidance:g}" if found.guidance else "")
+        + _how(found)
         + (f"\n{found.remark}" if found.remark else ""),
         title_justify="left",
         caption_justify="left",
@@ -56,6 +56,16 @@ def _recall_table(found: Evaluation) -> Table:
         _add(table, "  share of them found (true recall)", shared["searched"]["true_recall"])
         _add(table, "  any of them, two-tower", shared["two_tower"]["recall"], shared["two_tower"])
     return table
+
+
+def _how(found: Evaluation) -> str:
+    """What else than a language model that writes whole identifiers has a part in the search."""
+    how = []
+    if found.guidance:
+        how.append(f"beams drawn by the query's own vector, guidance {found.guidance:g}")
+    if found.written_levels:
+        how.append(f"levels that the language model writes: {found.written_levels}")
+    return f"\ngenerated: {'; '.join(how)}" if how else ""
 
 
 def _confidence_line(found: Evaluation) -> list[Text]:

@@ -17,7 +17,7 @@ from genret.report.vokens import NamedImages, code_counts
 SHOWN_BY_NAME = {
     "protocol", "concepts", "split", "num_queries", "num_images", "num_beams", "recall", "identifier_recall",
     "by_num_beams", "two_tower", "ceiling", "reranked", "ledger", "identifier", "remark", "first_stage",
-    "measures", "shared_captions", "confidence", "leakage", "guidance",
+    "measures", "shared_captions", "confidence", "leakage", "guidance", "written_levels",
 }  # fmt: skip
 """Of an evaluation. What else it holds is shown as a table under its own name."""
 

@@ -43,7 +43,8 @@ def system_of(stored: StoredRun) -> str:
         how = f"the two-tower search, which compares the vectors of words and pictures {index}"
     else:
         model, scheme = recipe.backbone.type, recipe.identifier.type
-        how = f"a language model ({model}) that writes the pictures' identifiers ({scheme})"
+        part = f"the first {plural(recipe.written_levels, 'symbol')} of " if recipe.written_levels else ""
+        how = f"a language model ({model}) that writes {part}the pictures' identifiers ({scheme})"
         if stored.num_beams:
             how += f", {plural(stored.num_beams, 'beam')} wide"
         if recipe.guidance:
@@ -65,6 +66,8 @@ def facts_of(stored: StoredRun) -> list[tuple[str, str]]:
     ]
     if recipe.guidance:
         facts.insert(-1, ("guidance", f"{recipe.guidance:g}"))
+    if recipe.written_levels:
+        facts.insert(-1, ("levels written", str(recipe.written_levels)))
     if evaluation.get("concepts"):
         facts.insert(3, ("concepts", CONCEPTS.get(evaluation["concepts"], evaluation["concepts"])))
     return facts

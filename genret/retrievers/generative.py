@@ -48,7 +48,9 @@ def search_trie(
     """Constrained beam search with the recipe's score."""
     with torch.no_grad():
         levels = columns_of(backbone, options.score, trie.depth)
-        return beam_search(backbone, queries, trie, num_beams, options.score, levels, allowed, guide)
+        return beam_search(
+            backbone, queries, trie, num_beams, options.score, levels, allowed, guide, options.written_levels
+        )
 
 
 class GenerativeRetriever(CatalogRetriever):

@@ -78,7 +78,7 @@ def fit_generator(
             return target
         assert examples.teacher is not None
         written = torch.full_like(target, -1)
-        own = examples.teacher.tokens(examples.teacher.write(captions)).to(context.device)
+        own = examples.teacher.tokens(examples.teacher.write(captions)).to(context.device)[:, : target.shape[1]]
         written[:, : own.shape[1]] = own
         written[:, own.shape[1] :] = target[:, own.shape[1] :]  # an end symbol, if there is one
         taught = torch.rand(len(captions), 1, device=target.device) < options.teacher_targets

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from genret.assemble import Parts, components, device_of
+from genret.decode.trie import Trie
 from genret.errors import GenretError
 from genret.evaluate.gate import Gate, gate_table, quality_gate
 from genret.interfaces import Corpus, FitContext, Identifiers
@@ -164,8 +165,9 @@ class Pipeline:
             backbone.build(identifier.vokens, identifier.code_vectors(), train.captions, recipe.train.seed, width)
             backbone.module.to(self.device)
             end = recipe.search.end_symbol
-            tokens = tokens_with_end(backbone, targets.identifiers, end)
-            trie = index_trie(backbone, targets.own, np.arange(len(train.features)), end).trie
+            written = recipe.search.written_levels
+            tokens = tokens_with_end(backbone, targets.identifiers, end)[:, :written]
+            trie = Trie.build(tokens_with_end(backbone, targets.own, end)[:, :written]).to(self.device)
             examples = Examples(train.captions, targets, tokens, trie, self._teacher(train), features)
             described = identifier.new_images == "described"
             named = identifier.identify(dev.without_captions()) if described else None
@@ -176,7 +178,8 @@ class Pipeline:
             backbone.save(folder)
 
         options = {word: self.plain[word] for word in ("backbone", "train")}
-        options["search"] = {word: self.plain["search"][word] for word in ("num_beams", "score", "end_symbol")}
+        learnt = ("num_beams", "score", "written_levels", "end_symbol")
+        options["search"] = {word: self.plain["search"][word] for word in learnt}
         options["loss"] = {name: self.plain["loss"][name] for name in self.parts.generator_losses}
         load = partial(backbone.load, vokens=identifier.vokens)
         artifact = self.stage("generator", options, [targets_artifact.key], make, load)

@@ -42,14 +42,16 @@ class Teacher:
         return self.backbone.tokens(Identifiers(torch.arange(len(codes)), codes=codes))
 
     def distributions(self, captions: Tensor, targets: Tensor) -> Sequence[Soft]:
-        """What the teacher would write after each symbol of targets (B, L); -1 and end symbols are passed over."""
-        softs = []
-        tokens = [self.backbone.level_tokens(level) for level in range(len(self.identifier.vokens.sizes))]
-        codes = torch.stack([targets[:, i] - level[0] for i, level in enumerate(tokens) if level is not None], dim=1)
-        for level, probabilities in zip(tokens, self._levels(captions, codes), strict=True):
-            assert level is not None
-            softs.append(Soft(level, probabilities))
-        return softs
+        """What the teacher would write after each symbol of targets (B, L), for as many levels as these have; -1 and
+        end symbols are passed over."""
+        num_levels = len(self.identifier.vokens.sizes)
+        tokens = [self.backbone.level_tokens(level) for level in range(min(num_levels, targets.shape[1]))]
+        codes = torch.zeros(len(targets), num_levels, dtype=torch.int64, device=targets.device)
+        for level, column in enumerate(tokens):
+            assert column is not None
+            codes[:, level] = targets[:, level] - column[0]
+        levels = self._levels(captions, codes)[: len(tokens)]
+        return [Soft(column, level) for column, level in zip(tokens, levels, strict=True) if column is not None]
 
     def _levels(self, captions: Tensor, codes: Tensor) -> list[Tensor]:
         levels = self.identifier.code_probabilities(self.text_features[captions], codes, self.temperature)

@@ -51,10 +51,10 @@ def padded(rows):
     return torch.tensor([[*row, *[-1] * (depth - len(row))] for row in rows])
 
 
-def log_probability(model, query, row, score, level_tokens, searched):
-    """The definition, one symbol at a time."""
+def log_probability(model, query, row, score, level_tokens, searched, written=None):
+    """The definition, one symbol at a time, as far as the model writes."""
     total = 0.0
-    for d, symbol in enumerate(row):
+    for d, symbol in enumerate(row[:written]):
         logits = model.logits(query, row[:d])
         if score == "vocab" or (score == "level" and level_tokens[d] is None):
             rivals = range(VOCAB)
@@ -66,12 +66,12 @@ def log_probability(model, query, row, score, level_tokens, searched):
     return total
 
 
-def reference_search(model, query, searched, num_beams, score, level_tokens, all_leaves):
+def reference_search(model, query, searched, num_beams, score, level_tokens, all_leaves, written):
     """Beam search in plain Python over tuples."""
     beams = [()]
     for d in range(max(map(len, all_leaves))):
         longer = {row[: d + 1] for row in searched if row[:d] in beams}
-        scored = [(-log_probability(model, query, p, score, level_tokens, searched), p) for p in longer]
+        scored = [(-log_probability(model, query, p, score, level_tokens, searched, written), p) for p in longer]
         beams = [prefix for _, prefix in sorted(scored)[:num_beams]]
     return beams
 
@@ -112,14 +112,16 @@ def test_equals_enumeration_and_plain_beam_search(rows, way, score, num_beams, d
     allowed = torch.tensor(mask).view(shape, len(leaves)) if shape else None
     sets = None if allowed is None else LeafSets.of(list(allowed.numpy()))
     model = MockModel()
-    found = beam_search(model, queries, trie, num_beams, score, LEVELS, sets)
+    written = data.draw(st.sampled_from([None, 1, 2, 3, 9]))
+    found = beam_search(model, queries, trie, num_beams, score, LEVELS, sets, written_levels=written)
+    assert len(model.asked) == min(trie.depth, written or trie.depth)
     width = min(num_beams, len(leaves))
     assert found.leaves.shape == found.scores.shape == (len(queries), width)
     assert found.scores.dtype == torch.float32
     for q, query in enumerate(map(int, queries)):
         row_mask = [True] * len(leaves) if allowed is None else allowed[q % shape].tolist()
         searched = [leaf for leaf, ok in zip(leaves, row_mask, strict=True) if ok]
-        exact = {leaf: log_probability(model, query, leaf, score, LEVELS, searched) for leaf in searched}
+        exact = {leaf: log_probability(model, query, leaf, score, LEVELS, searched, written) for leaf in searched}
         got = [leaves[i] for i in found.leaves[q].tolist() if i >= 0]
         assert len(got) == len(set(got))
         assert set(got) <= set(searched)
@@ -132,7 +134,7 @@ def test_equals_enumeration_and_plain_beam_search(rows, way, score, num_beams, d
             assert sorted(got) == searched  # every identifier can be found
             assert [round(exact[leaf], 3) for leaf in got] == [round(exact[leaf], 3) for leaf in ranking]
         if searched:
-            reference = reference_search(model, query, searched, num_beams, score, LEVELS, leaves)
+            reference = reference_search(model, query, searched, num_beams, score, LEVELS, leaves, written)
             assert got == reference
         for d, kept in enumerate(found.prefixes):
             above = trie.prefixes_of(found.leaves[q], d + 1)

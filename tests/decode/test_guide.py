@@ -50,10 +50,10 @@ def world(seed: int, queries: int, count: int, extra: bool):
     return Additive(torch.randn(queries, WIDTH, generator=draw), books), tokens, codes
 
 
-def log_prob(model: MockModel, query: int, tokens, code, score: str = "level") -> float:
-    """log p of a prefix, given as codes."""
+def log_prob(model: MockModel, query: int, tokens, code, score: str = "level", written: int | None = None) -> float:
+    """log p of a prefix, given as codes; of its `written` first ones."""
     total = 0.0
-    for level, symbol in enumerate(code):
+    for level, symbol in enumerate(code[:written]):
         logits = model.logits(query, tuple(int(tokens[d][c]) for d, c in enumerate(code[:level])))
         of = tokens[level] if score == "level" else torch.arange(len(logits))
         total += float(logits[tokens[level][symbol]] - logits[of].logsumexp(0))
@@ -83,12 +83,13 @@ def guided(sums, tokens, codes, weight, allowed=None):
     st.booleans(),
     st.sampled_from([0.1, 1.0, 20.0]),
     st.sampled_from(["level", "vocab"]),
+    st.sampled_from([None, 1, 2]),
 )
-def test_equals_plain_beam_search(seed, count, num_beams, extra, weight, score):
+def test_equals_plain_beam_search(seed, count, num_beams, extra, weight, score, written):
     sums, tokens, codes = world(seed, 3, count, extra)
     trie, guide = guided(sums, tokens, codes, weight)
     model = MockModel(FIRST + CODES * (LEVELS + 1))
-    found = beam_search(model, ["0", "1", "2"], trie, num_beams, score, tokens, guide=guide)
+    found = beam_search(model, ["0", "1", "2"], trie, num_beams, score, tokens, guide=guide, written_levels=written)
     near = drawn(sums, codes, weight)
     rows = [tuple(row) for row in codes.tolist()]
     for query in range(3):
@@ -98,7 +99,7 @@ def test_equals_plain_beam_search(seed, count, num_beams, extra, weight, score):
             for leaf, row in enumerate(rows):
                 if row[: depth - 1] in beams:
                     below.setdefault(row[:depth], []).append(float(near[query, leaf]))
-            value = {p: log_prob(model, query, tokens, p, score) + max(below[p]) for p in below}
+            value = {p: log_prob(model, query, tokens, p, score, written) + max(below[p]) for p in below}
             beams = sorted(value, key=lambda p: (-value[p], p))[:num_beams]
             expected = torch.tensor([value[beam] for beam in beams])
             torch.testing.assert_close(

@@ -31,9 +31,22 @@ def guided(tiny: Any) -> Path:
     return tiny.root / "guided"
 
 
-def test_search_evaluation_and_definition_agree(tiny: Any, guided: Path) -> None:
+@pytest.fixture(scope="module")
+def short(tiny: Any) -> Path:
+    """A language model that learns and writes the first two of three levels, by every loss and a teacher."""
+    options = ["search.written_levels=2", f"search.guidance={WEIGHT}", "loss.distill.weight=1"]
+    sets = [word for option in [*options, "train.teacher_targets=0.5"] for word in ("--set", option)]
+    answer = tiny.genret("train", tiny.recipe, *sets, "--run", tiny.root / "short")
+    assert answer.code == 0, answer.err
+    assert "generator: reused" not in answer.err and answer.err.count("identifier: reused") == 1
+    return tiny.root / "short"
+
+
+@pytest.mark.parametrize("name", ["guided", "short"])
+def test_search_evaluation_and_definition_agree(tiny: Any, name: str, request: pytest.FixtureRequest) -> None:
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
-    retriever: Any = open_retriever(guided, load_plugins((), settings).registries, settings)
+    run = request.getfixturevalue(name)
+    retriever: Any = open_retriever(run, load_plugins((), settings).registries, settings)
     question = question_of(retriever, "test", settings, Quiet())
     _, identifiers = by_image(retriever.catalog.read_identifiers(split="test"))
     index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), False)
@@ -48,11 +61,17 @@ def test_search_evaluation_and_definition_agree(tiny: Any, guided: Path) -> None
         points = sum(network.quantizer.book(level)[codes[:, level]] for level in range(codes.shape[1]))
         drawn = -WEIGHT / 2 * torch.cdist(target, points).square()  # (Q, N)
     retriever.options = retriever.options.model_copy(update={"guidance": 0.0})
+    written = retriever.options.written_levels
+    assert written == (2 if name == "short" else None)
     alone = search_beams(retriever, question, index, leaf_table, 50, Quiet())
+    tokens, owners = retriever.backbone.tokens(identifiers)[:, :written], identifiers.owners.tolist()
+    columns = [retriever.backbone.level_tokens(level) for level in range(tokens.shape[1])]
     for query in range(len(question.queries)):
+        of_words = retriever.backbone.score([question.queries[query]], tokens[None], columns).sum(-1)[0]
         plain = dict(zip(alone.ranked.images[query].tolist(), alone.ranked.scores[query].tolist(), strict=True))
         for image, score in zip(found.ranked.images[query].tolist(), found.ranked.scores[query].tolist(), strict=True):
             if image >= 0:
+                assert plain[image] == pytest.approx(float(of_words[owners.index(image)].detach()), abs=1e-3)
                 assert score == pytest.approx(plain[image] + float(drawn[query, image]), abs=1e-3)
 
     retriever.options = retriever.options.model_copy(update={"guidance": WEIGHT})
@@ -69,7 +88,7 @@ def test_search_evaluation_and_definition_agree(tiny: Any, guided: Path) -> None
         assert [hit.image_id for hit in result.hits] == names
 
 
-def test_commands(tiny: Any, guided: Path) -> None:
+def test_commands(tiny: Any, guided: Path, short: Path) -> None:
     found = tiny.genret("search", "a red square", "--run", guided, "-k", 3, "--json").document
     assert len(found["hits"]) == 3
     figures = tiny.genret("evaluate", "--run", guided, "--num-beams", "1,10", "--json").document
@@ -78,8 +97,15 @@ def test_commands(tiny: Any, guided: Path) -> None:
     assert (figures["guidance"], plain["guidance"]) == (WEIGHT, None)
     said = tiny.genret("evaluate", "--run", guided).out
     assert "drawn by the query's own vector, guidance 40" in " ".join(said.split())
+    assert figures["written_levels"] is None
+    assert tiny.genret("evaluate", "--run", short, "--json").document["written_levels"] == 2
+    said = " ".join(tiny.genret("evaluate", "--run", short).out.split())
+    assert "guidance 40; levels that the language model writes: 2" in said
     compared = tiny.genret("compare", tiny.run, guided, "--json").document
     assert [one["guidance"] for one in compared["runs"]] == [None, WEIGHT]
     answer = tiny.genret("report", guided, "--out", tiny.root / "guided.html", "--queries", 1)
     assert answer.code == 0, answer.err
     assert "beams drawn by the query&#39;s own vector (guidance 40)" in (tiny.root / "guided.html").read_text()
+    answer = tiny.genret("report", short, "--out", tiny.root / "short.html", "--queries", 1)
+    assert answer.code == 0, answer.err
+    assert "writes the first 2 symbols of the pictures&#39; identifiers" in (tiny.root / "short.html").read_text()

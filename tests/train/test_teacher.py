@@ -42,6 +42,13 @@ def test_probabilities_are_the_softmax_of_half_squared_distances(identifier):
             torch.testing.assert_close(soft.probabilities[row], expected)
 
 
+def test_of_shorter_targets_it_says_the_same_of_the_levels_that_they_have(identifier):
+    teacher = teacher_of(identifier, 0.3)
+    captions, targets = torch.tensor([2, 0]), teacher.tokens(torch.tensor([[1, 4], [3, 0]]))
+    (first,), (expected, _) = (teacher.distributions(captions, given) for given in (targets[:, :1], targets))
+    assert torch.equal(first.tokens, expected.tokens) and torch.equal(first.probabilities, expected.probabilities)
+
+
 def test_a_sure_teacher_writes_the_captions_own_codes(identifier):
     teacher = teacher_of(identifier, 1e-4)
     captions = torch.arange(3)
