@@ -71,7 +71,9 @@ class Model(NamedTuple):
         return module["t5"] if isinstance(self.backbone, T5Backbone) else module
 
 
-def model(name: str, device: torch.device, dtype: torch.dtype = torch.float32, **changes: Any) -> Model:
+def model(
+    name: str, device: torch.device, dtype: torch.dtype = torch.float32, vokens: Vokens = VOKENS, **changes: Any
+) -> Model:
     """A model of the shape `name`, its vocabulary grown by the identifiers' codes. `changes`: of the shape."""
     torch.manual_seed(0)
     shape = SHAPES[name].from_dict(SHAPES[name].to_dict() | changes)
@@ -85,9 +87,9 @@ def model(name: str, device: torch.device, dtype: torch.dtype = torch.float32, *
         train_tokenizer(QUERIES, 256).save_pretrained(folder)
         del network
         backbone: Backbone = kind(kind.Config(model=folder))
-        backbone.build(VOKENS, None, QUERIES, seed=0)
+        backbone.build(vokens, None, QUERIES, seed=0)
     backbone.module.eval().requires_grad_(False).to(device=device, dtype=dtype)
-    return Model(name, backbone, [_tokens(backbone, level) for level in range(NUM_LEVELS)])
+    return Model(name, backbone, [_tokens(backbone, level) for level in range(len(vokens.sizes))])
 
 
 def _tokens(backbone: Backbone, level: int) -> Tensor:

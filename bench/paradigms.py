@@ -120,7 +120,9 @@ def _grace(options: Options, sizes: list[int]) -> Iterator[Row]:
     for depth in depths:
         say(f"GRACE's language model, {depth} of {GRACE_LAYERS} layers")
         tiny = {"hidden_size": 64, "intermediate_size": 64, "head_dim": 4} if options.quick else {}
-        shape = GRACE_SHAPE | tiny | {"num_hidden_layers": depth, "vocab_size": 512, "tie_word_embeddings": True}
+        shape: dict[str, Any] = (
+            GRACE_SHAPE | tiny | {"num_hidden_layers": depth, "vocab_size": 512, "tie_word_embeddings": True}
+        )
         net = model("llama-1b", options.device, options.dtype, **shape)
         indexed = tries(options, net, ends)
         rivals += [_avg(options, net, indexed[size], size, 1) for size in ends]

@@ -185,9 +185,9 @@ def test_the_page_shows_the_results_as_they_are() -> None:
 # ------------------------------------------------------------------------------------------------ the command
 def test_the_command_leaves_its_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results" / "decoding-cpu.json"
-    decoding.main(["--quick", "--only", "logic,building,shapes,guidance", "--threads", "1", "--out", str(out)])
+    decoding.main(["--quick", "--only", "logic,building,shapes,guidance,written", "--threads", "1", "--out", str(out)])
     known = json.loads(out.read_text())
-    assert list(known) == ["logic", "building", "shapes", "guidance"]
+    assert list(known) == ["logic", "building", "shapes", "guidance", "written"]
     assert known["logic"]["measured"]["threads"] == 1 and known["logic"]["measured"]["commit"]
     assert known["logic"]["checks"]["beams that differ, no tie explaining it"] == {"10k": 0}
     assert {row["system"] for row in known["building"]["rows"]} == {"genret", "STATIC, re-stated"}
@@ -195,8 +195,10 @@ def test_the_command_leaves_its_results(tmp_path: Path, capsys: pytest.CaptureFi
     assert min(floors) == 1 and len(floors) == 6, "the faster of two floors, for each of three shapes"
     printed = capsys.readouterr()
     assert "## Search logic alone" in printed.out and "== shapes" in printed.err
-    assert out.with_suffix(".md").read_text().count("## ") == 4
+    assert out.with_suffix(".md").read_text().count("## ") == 5
     assert {row["system"] for row in known["guidance"]["rows"]} == {"genret", "genret, guided"}
+    named = {f"genret, {some} of 32 levels written" for some in ("all", "6")}
+    assert {row["system"] for row in known["written"]["rows"]} == named
     written = page.content("decoding-cpu logic", out.parent)
     assert "STATIC, re-stated" in written and "Measured on" in written
     assert "bounds are met" in page.content("bars", out.parent)
