@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging as transformers_logging
 
-from bench import guidance, logic, machine, paradigms, plot, report, search, written
+from bench import guidance, logic, machine, paradigms, plot, report, search
 from bench.models import SHAPES
 from bench.options import Options, say
 from bench.report import RESULTS, Section
@@ -51,7 +51,7 @@ def sections(large: bool) -> dict[str, Callable[[Options], Section]]:
         "sizes": search.by_catalog,
         "shapes": search.by_shape,
         "guidance": guidance.by_catalog,
-        "written": written.by_catalog,
+        "written": guidance.by_written_levels,
         "paradigms": lambda options: paradigms.paradigms(options, large),
     }
 

@@ -1,4 +1,6 @@
-"""What guidance costs: a search by the language model alone beside one that the query's vector draws, by catalog."""
+"""What guidance costs, by catalog: a search by the language model alone beside one that the query's vector draws. And
+what it saves of long identifiers: one whose language model writes all symbols beside one that writes the first few.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +9,93 @@ import torch
 from bench.identifiers import CODEBOOK_SIZE, NUM_LEVELS
 from bench.measure import Rival
 from bench.models import Model, model, queries
-from bench.options import Options, genret_search, tries
+from bench.options import Options, genret_search, say, tries
 from bench.report import Row, Section, row, short
 from genret.decode.guide import Guide, Points
 from genret.decode.trie import Trie
-from genret.interfaces import Additive
+from genret.interfaces import Additive, Vokens
 
 ALONE, GUIDED = "genret", "genret, guided"
 WIDTH = 256
 """Of the code vectors."""
 MOST = 10_000_000
 """Identifiers; each query has a number for each of them."""
+BATCHES = (1, 16)
+COLUMNS = ["system", "backbone", "images", "beams", "batch", "ms", "queries_per_s", "note"]
+
+LONG, LONG_CODEBOOK, WRITTEN = 32, 256, 6
+"""Levels, codes of each and levels written, as recipes/scale/flickr8k-large.yaml has them."""
+MOST_LONG = 100_000
 
 
 def by_catalog(options: Options) -> Section:
-    """Batch 1 and 16. The tables of a trie are made once and not measured; the queries' vectors are given."""
+    """The tables of a trie are made once and not measured; the queries' vectors are given."""
     net = model(options.backbones[0], options.device, options.dtype)
-    books = [torch.randn(CODEBOOK_SIZE, WIDTH, device=options.device) for _ in range(NUM_LEVELS)]
     indexed = tries(options, net, [size for size in options.sizes if size <= MOST])
+    books = _books(options, NUM_LEVELS, CODEBOOK_SIZE)
     points = {size: Points.of(trie, books, net.level_tokens) for size, trie in indexed.items()}
     rows: list[Row] = []
-    for batch in (1, 16):
+    for batch in BATCHES:
         for size, trie in indexed.items():
-            rivals = [_alone(options, net, trie, batch), _guided(options, net, trie, points[size], books, batch)]
-            timings = options.race(rivals, brief=True)
-            found = [
-                row(timing, batch, system=rival.name, backbone=net.name, images=size, beams=options.num_beams)
-                for rival, timing in zip(rivals, timings, strict=True)
-            ]
-            found[1]["note"] = f"{found[1]['ms'] / found[0]['ms']:.2f} × {ALONE} of {short(size)}"
-            rows += found
-    columns = ["system", "backbone", "images", "beams", "batch", "ms", "queries_per_s", "note"]
-    return Section("Guidance by catalog size", columns, rows)
+            alone = _alone(options, net, trie, batch)
+            guided = _guided(options, GUIDED, net, trie, points[size], books, batch)
+            rows += _compared(options, net, size, batch, alone, guided)
+    return Section("Guidance by catalog size", COLUMNS, rows)
+
+
+def by_written_levels(options: Options) -> Section:
+    """Both guided, as above."""
+    net = model(options.backbones[0], options.device, options.dtype, vokens=Vokens((LONG_CODEBOOK,) * LONG))
+    books = _books(options, LONG, LONG_CODEBOOK)
+    rows: list[Row] = []
+    for size in (size for size in options.sizes if size <= MOST_LONG):
+        say(f"  trie of {short(size)} identifiers of {LONG} symbols")
+        trie = _long_identifiers(net, size)
+        points = Points.of(trie, books, net.level_tokens)
+        for batch in BATCHES:
+            name = "genret, {} of " + f"{LONG} levels written"
+            whole = _guided(options, name.format("all"), net, trie, points, books, batch)
+            part = _guided(options, name.format(WRITTEN), net, trie, points, books, batch, WRITTEN)
+            rows += _compared(options, net, size, batch, whole, part)
+    return Section("Long identifiers, written whole or in part", COLUMNS, rows)
+
+
+def _compared(options: Options, net: Model, size: int, batch: int, first: Rival, second: Rival) -> list[Row]:
+    """The second says how it compares with the first."""
+    found = [
+        row(timing, batch, system=rival.name, backbone=net.name, images=size, beams=options.num_beams)
+        for rival, timing in zip((first, second), options.race([first, second], brief=True), strict=True)
+    ]
+    found[1]["note"] = f"{found[1]['ms'] / found[0]['ms']:.2f} × {first.name} of {short(size)}"
+    return found
+
+
+def _books(options: Options, num_levels: int, codebook_size: int) -> list[torch.Tensor]:
+    return [torch.randn(codebook_size, WIDTH, device=options.device) for _ in range(num_levels)]
+
+
+def _long_identifiers(net: Model, size: int) -> Trie:
+    codes = torch.randint(LONG_CODEBOOK, (size, LONG), generator=torch.Generator().manual_seed(0))
+    return Trie.build(codes + torch.stack([tokens[0] for tokens in net.level_tokens]).cpu()).to(net.device)
 
 
 def _alone(options: Options, net: Model, trie: Trie, batch: int) -> Rival:
     return Rival(ALONE, lambda number: genret_search(net, trie, queries(batch, number), options.num_beams))
 
 
-def _guided(options: Options, net: Model, trie: Trie, points: Points, books: list[torch.Tensor], batch: int) -> Rival:
+def _guided(
+    options: Options,
+    name: str,
+    net: Model,
+    trie: Trie,
+    points: Points,
+    books: list[torch.Tensor],
+    batch: int,
+    written_levels: int | None = None,
+) -> Rival:
     def search(number: int) -> object:
         target = torch.randn(batch, WIDTH, generator=torch.Generator().manual_seed(number)).to(options.device)
         guide = Guide(Additive(target, books), points, trie, 1.0)
-        return genret_search(net, trie, queries(batch, number), options.num_beams, guide)
+        return genret_search(net, trie, queries(batch, number), options.num_beams, guide, written_levels)
 
-    return Rival(GUIDED, search)
+    return Rival(name, search)

@@ -62,6 +62,13 @@ def tries(options: Options, model: Model, sizes: list[int] | None = None) -> dic
     return built
 
 
-def genret_search(model: Model, trie: Trie, texts: list[str], num_beams: int, guide: Guide | None = None) -> object:
+def genret_search(
+    model: Model,
+    trie: Trie,
+    texts: list[str],
+    num_beams: int,
+    guide: Guide | None = None,
+    written_levels: int | None = None,
+) -> object:
     """A search as genret's retrievers make it: the score is normalised over the symbols of each level."""
-    return beam_search(model.backbone, texts, trie, num_beams, "level", model.level_tokens, guide=guide)
+    return beam_search(model.backbone, texts, trie, num_beams, "level", model.level_tokens, None, guide, written_levels)
