@@ -173,7 +173,8 @@ def _ledger(stored: StoredRun) -> list[dict[str, Any]]:
 
 def _ledger_order(stage: str) -> tuple[float, str]:
     order = ("dense", "quantization", "level", "beam", "collision", "recovered", "reached", "rerank", "final")
-    word, number, *_ = [*stage.split(), ""]
+    word, _, levels = stage.partition(" ")
+    number = levels.partition(" ")[0]  # "level 9 to 32" stands where level 9 would
     place = order.index(word) if word in order else len(order)
     return place + (int(number) / 1000 if number.isdigit() else 0), stage
 
