@@ -15,6 +15,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from bench.models import Model, queries
+from genret.backbones.llama_tree import cache_argument
 from genret.backbones.t5 import T5Backbone
 
 Run = Callable[[int], Any]
@@ -59,7 +60,7 @@ def _encoder_decoder(model: Model, texts: list[str], num_beams: int, written: li
     for following in written:
         network(
             encoder_outputs=BaseModelOutput(last_hidden_state=hidden), attention_mask=mask, decoder_input_ids=last,
-            past_key_values=cache, use_cache=True,
+            use_cache=True, **{cache_argument(network): cache},
         )  # fmt: skip
         last = following
 
@@ -68,13 +69,14 @@ def _decoder_only(model: Model, texts: list[str], num_beams: int, written: list[
     network: Any = model.network
     batch = prompts(model, texts)
     cache = DynamicCache()
-    network(**batch, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    known = {cache_argument(network): cache}
+    network(**batch, **known, use_cache=True, logits_to_keep=1)
     cache.batch_repeat_interleave(num_beams)
     mask = batch["attention_mask"].repeat_interleave(num_beams, dim=0)
     for token in written[:-1]:
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         positions = mask.sum(1, keepdim=True) - 1
-        network(input_ids=token, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+        network(input_ids=token, attention_mask=mask, position_ids=positions, use_cache=True, **known)
 
 
 def prompts(model: Model, texts: list[str]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ weights. It does not know tries, identifiers or losses.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -88,9 +89,14 @@ def _forward(decoder: Any, tokens: Tensor, here: Tensor, there: Tensor, visible:
         input_ids=tokens,
         position_ids=here,
         attention_mask=_masks(decoder, here, there, visible),
-        past_key_values=cache,
         use_cache=cache is not None,
+        **{cache_argument(decoder): cache},
     ).last_hidden_state
+
+
+def cache_argument(model: Any) -> str:
+    """What a transformers model calls the keys and values of earlier tokens: `cache` since 5.24, where it has moved."""
+    return "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
 
 
 def _masks(decoder: Any, here: Tensor, there: Tensor, visible: Tensor) -> Tensor | dict[str, Tensor]:

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from genret.backbones.llama import LlamaBackbone
+from genret.backbones.llama_tree import cache_argument
 from genret.backbones.tokenizers import train_tokenizer
 from genret.backbones.vocabulary import untied
 from genret.decode.beam import beam_search
@@ -258,3 +259,16 @@ def test_mixed_precision_differs_by_rounding_alone(backbone):
     assert (mixed - full).abs().max() < 0.05 * full.abs().max()
     own = stepped.float().log_softmax(-1).gather(2, sequences[:, :, 1:2])[..., 0]
     assert (own - full[:, :, 1]).abs().max() < 0.05 * full.abs().max()
+
+
+def test_the_cache_goes_by_the_name_that_a_model_knows() -> None:
+    """transformers renamed it in 5.24, model by model; the old word warns there, which is an error in these tests."""
+
+    class Before:
+        def forward(self, input_ids: Any, past_key_values: Any = None) -> None: ...
+
+    class Since:
+        def forward(self, input_ids: Any, cache: Any = None) -> None: ...
+
+    assert cache_argument(Before()) == "past_key_values"
+    assert cache_argument(Since()) == "cache"

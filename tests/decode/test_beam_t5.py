@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
 
+from genret.backbones.llama_tree import cache_argument
 from genret.decode.beam import beam_search
 from genret.decode.trie import Trie
 
@@ -49,7 +50,7 @@ class Adapter:
             encoder_outputs=(state["encoded"][owners],),
             attention_mask=state["mask"][owners],
             decoder_input_ids=symbols.reshape(-1, 1),
-            past_key_values=state["cache"],
+            **{cache_argument(self.model): state["cache"]},
         ).logits.view(*symbols.shape, -1)
         return logits if columns is None else logits[..., columns]
 

@@ -26,6 +26,7 @@ from genret.plugins import load_plugins
 from genret.retrievers.generative import GenerativeRetriever
 from genret.retrievers.spelling import bare
 from genret.settings import Settings
+from tests.e2e import golden
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {"blip-rerank.yaml"}
@@ -89,7 +90,9 @@ def test_recipe(name: str, home: Path, tmp_path: Path) -> None:
     if again["num_beams"] is not None:
         assert_every_image_is_reached(run, home)
 
-    (hit, *_) = json.loads(genret(home, "search", "red heart", "--run", run, "-k", 3, "--json"))["hits"]
+    answer = json.loads(genret(home, "search", "red heart", "--run", run, "-k", 3, "--json"))
+    golden.check(name.removesuffix(".yaml"), run, again, answer)
+    (hit, *_) = answer["hits"]
     assert hit["rank"] == 1 and (hit["identifier"] is None) == (again["num_beams"] is None)
     Image.new("RGB", (40, 40), "orange").save(tmp_path / "mine.png")
     if name == "grace-atomic.yaml":  # no new image has an identifier, and the command says so
