@@ -13,7 +13,7 @@ import torch
 from transformers import BlipConfig, BlipForImageTextRetrieval
 
 from bench.models import QUERIES, queries
-from genret.backbones.tokenizers import train_tokenizer
+from genret.components.backbones.tokenizers import train_tokenizer
 
 _TEXT = {"hidden_size": 768, "encoder_hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
 _VISION = {

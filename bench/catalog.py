@@ -28,11 +28,11 @@ from bench.options import say
 from bench.report import RESULTS, Row, Section, bar, bars, short
 from genret.catalog.codec import pack_codes
 from genret.catalog.store import Catalog, NewImage
-from genret.recipe import SearchOptions
-from genret.retrievers.generative import GenerativeRetriever
-from genret.retrievers.image_trie import ImageTrie
-from genret.retrievers.live_trie import LiveTrie
-from genret.retrievers.trie_cache import TrieCache
+from genret.components.retrievers.generative import GenerativeRetriever
+from genret.recipe.schema import SearchOptions
+from genret.search.image_trie import ImageTrie
+from genret.search.live_trie import LiveTrie
+from genret.search.trie_cache import TrieCache
 
 SELECT = "SELECT image_key, identifier FROM identifiers WHERE searchable"
 ADDED = 10_000

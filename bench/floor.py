@@ -15,8 +15,8 @@ from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from bench.models import Model, queries
-from genret.backbones.llama_tree import cache_argument
-from genret.backbones.t5 import T5Backbone
+from genret.components.backbones.llama_tree import cache_argument
+from genret.components.backbones.t5 import T5Backbone
 
 Run = Callable[[int], Any]
 

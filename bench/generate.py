@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.floor import prompts
 from bench.identifiers import NUM_LEVELS
 from bench.models import Model, queries
-from genret.backbones.t5 import T5Backbone
+from genret.components.backbones.t5 import T5Backbone
 from genret.decode.beam import beam_search
 from genret.decode.trie import Trie
 

@@ -11,9 +11,9 @@ from bench.measure import Rival
 from bench.models import Model, model, queries
 from bench.options import Options, genret_search, say, tries
 from bench.report import Row, Section, row, short
+from genret.api import Additive, Vokens
 from genret.decode.guide import Guide, Points
 from genret.decode.trie import Trie
-from genret.interfaces import Additive, Vokens
 
 ALONE, GUIDED = "genret", "genret, guided"
 WIDTH = 256

@@ -1,4 +1,4 @@
-"""Times of rivals with names, in turns (genret/evaluate/speed.py), and the memory that a piece of work takes."""
+"""Times of rivals with names, in turns (genret/lab/speed/speed.py), and the memory that a piece of work takes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from genret.evaluate import speed
-from genret.evaluate.speed import Timing
+from genret.lab.speed import speed
+from genret.lab.speed.speed import Timing
 
 
 class Rival(NamedTuple):

@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
 
 from bench.identifiers import CODEBOOK_SIZE, NUM_LEVELS
-from genret.backbones.llama import LlamaBackbone
-from genret.backbones.t5 import T5Backbone
-from genret.backbones.tokenizers import train_tokenizer
-from genret.interfaces import Backbone, Vokens
+from genret.api import Backbone, Vokens
+from genret.components.backbones.llama import LlamaBackbone
+from genret.components.backbones.t5 import T5Backbone
+from genret.components.backbones.tokenizers import train_tokenizer
 
 _WHO = [
     "a young man in a blue shirt",

@@ -15,7 +15,7 @@ from bench.report import short
 from genret.decode.beam import beam_search
 from genret.decode.guide import Guide
 from genret.decode.trie import Trie
-from genret.evaluate.speed import Timing
+from genret.lab.speed.speed import Timing
 
 
 class Options(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.machine import sentence
-from genret.evaluate.speed import Timing
+from genret.lab.speed.speed import Timing
 
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]

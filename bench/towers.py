@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, CLIPTextConfig, CLIPTextModelWithProjection
 
 from bench.models import QUERIES, queries
-from genret.backbones.tokenizers import train_tokenizer
+from genret.components.backbones.tokenizers import train_tokenizer
 
 WIDTH = 512
 """Of CLIP ViT-B/32's common space."""

@@ -9,9 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genret.errors import BadImage, GenretError, RecipeError, UnknownName, UsageError
-    from genret.hookspecs import hookimpl
-    from genret.interfaces import (
+    from genret.api import (
         Backbone,
         Candidates,
         Component,
@@ -36,9 +34,11 @@ if TYPE_CHECKING:
         TokenizerBatch,
         Vokens,
     )
+    from genret.errors import BadImage, GenretError, RecipeError, UnknownName, UsageError
+    from genret.plugin.hookspecs import hookimpl
 
 _HOME = {
-    "hookimpl": "hookspecs",
+    "hookimpl": "plugin.hookspecs",
     **dict.fromkeys(("BadImage", "GenretError", "RecipeError", "UnknownName", "UsageError"), "errors"),
     **dict.fromkeys(
         (
@@ -46,7 +46,7 @@ _HOME = {
             *("GeneratorBatch", "Identifier", "Identifiers", "LoopOptions", "Loss", "LossConfig", "Pairs", "Pictures"),
             *("Record", "Reranker", "RerankerConfig", "Retriever", "Soft", "TokenizerBatch", "Vokens"),
         ),
-        "interfaces",
+        "api",
     ),
 }
 """The public names and where they live. docs/plugins.md says what "public" promises."""

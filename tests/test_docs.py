@@ -19,14 +19,15 @@ import pytest
 from pydantic import BaseModel
 
 import genret
-from genret import hookspecs, testing
+from genret import testing
 from genret.cli import build
 from genret.cli.describe import _json_of, _type_name, bounds_of
 from genret.cli.state import State
-from genret.plugins import load_plugins
-from genret.provenance import COMPANIONS
-from genret.recipe import PlainOptions
-from genret.registry import KINDS
+from genret.plugin import hookspecs
+from genret.plugin.loading import load_plugins
+from genret.plugin.provenance import COMPANIONS
+from genret.plugin.registry import KINDS
+from genret.recipe.schema import PlainOptions
 from genret.settings import Settings
 
 ROOT = Path(__file__).parents[1]

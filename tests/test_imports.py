@@ -40,7 +40,7 @@ LOOP_USERS = {"encoders", "identifiers", "train", "retrievers", "assemble", "eva
 
 
 def part_of(module: str) -> str:
-    """genret.data.images → data"""
+    """genret.kit.images → data"""
     return module.split(".")[1] if "." in module else "__init__"
 
 
@@ -112,9 +112,9 @@ def test_package_inits_hold_no_code():
         ("data/x.py", "import genret.cli.ui\n", "data", "cli"),
         ("data/x.py", "from ..cli import ui\n", "data", "cli"),
         ("data/x.py", "from .. import assemble\n", "data", "assemble"),
-        ("registry.py", "from genret.plugins import load_plugins\n", "registry", "plugins"),
+        ("registry.py", "from genret.plugin.loading import load_plugins\n", "registry", "plugins"),
         ("train/x.py", "from genret.cli.ui import Ui\n", "train", "cli"),
-        ("quantize/x.py", "from genret.identifiers import rq\n", "quantize", "identifiers"),
+        ("quantize/x.py", "from genret.components.identifiers import rq\n", "quantize", "identifiers"),
     ],
 )
 def test_the_walk_finds_what_it_is_for(tmp_path, file, text, importer, imported):

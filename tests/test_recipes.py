@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from genret.cli import build
 from genret.cli.state import State
-from genret.plugins import load_plugins
+from genret.plugin.loading import load_plugins
 from genret.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +69,7 @@ def test_recipe_is_sound_and_opens_with_its_command(recipe: str, genret: Any) ->
 @pytest.mark.parametrize("name", ["flickr30k", "coco"])
 def test_the_papers_setting(name: str, genret: Any) -> None:
     """Section 4.2 of the paper, and Tables 4 to 7 for sizes."""
-    from genret.plain_yaml import parse
+    from genret.recipe.plain_yaml import parse
 
     plain = parse(genret("validate", "recipes/avg.yaml", f"recipes/scale/{name}.yaml", "--print").stdout).value
     identifier, train = plain["identifier"], plain["train"]
@@ -132,7 +132,7 @@ def make_karpathy(root: Path, name: str, folders: bool) -> Tiny:
 def make_t5(folder: Path) -> Path:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    from genret.backbones.tokenizers import train_tokenizer
+    from genret.components.backbones.tokenizers import train_tokenizer
 
     tokenizer = train_tokenizer([" ".join((*COLOURS, *SHAPES, *GROUNDS, "some ground with a on"))], 200)
     config = T5Config(
@@ -169,7 +169,7 @@ def make_open_clip(folder: Path) -> Path:
 def make_clip(folder: Path) -> Path:
     from transformers import CLIPConfig, CLIPModel
 
-    from genret.backbones.tokenizers import train_tokenizer
+    from genret.components.backbones.tokenizers import train_tokenizer
 
     tokenizer = train_tokenizer([" ".join((*COLOURS, *SHAPES, *GROUNDS))], 200)
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Connection, inspect
 
+from genret.api import IndexReport, Skipped
 from genret.catalog.engine import connect_to, friendly, reading, writing
 from genret.catalog.feed import move_to, next_version
 from genret.catalog.migrate import upgrade
@@ -22,7 +23,6 @@ from genret.catalog.schema import SCHEMA_VERSION, metadata, properties
 from genret.catalog.view import View
 from genret.catalog.write import Upsert, delete_images, take_turn
 from genret.errors import GenretError
-from genret.interfaces import IndexReport, Skipped
 
 __all__ = ["CaptionRows", "Catalog", "Changes", "IdentifierRows", "ImageRow", "NewImage", "View"]
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from genret.api import Skipped
 from genret.catalog.bulk import insert_rows, select_among
 from genret.catalog.codec import pack_vectors
 from genret.catalog.rows import Ints, NewImage, is_text
 from genret.catalog.schema import captions, features, identifiers, images, outdated, properties
 from genret.errors import GenretError
-from genret.interfaces import Skipped
 
 CHUNK = 5_000
 """Images written at a time."""

@@ -13,10 +13,11 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from genret.cli import catalog, compare, evaluate, index, inspect, plugins, report, reproduce, search, sweep, train
+from genret.cli import catalog, evaluate, index, inspect, plugins, search, train
 from genret.cli.failures import friendly
 from genret.cli.state import State
-from genret.plugins import load_plugins
+from genret.lab.commands import compare, report, reproduce, sweep
+from genret.plugin.loading import load_plugins
 from genret.settings import load_settings
 
 EPILOG = """\

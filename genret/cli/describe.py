@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from genret.errors import GenretError, UnknownName
-from genret.registry import KINDS, Registries
+from genret.plugin.registry import KINDS, Registries
 
 
 class Option(NamedTuple):

@@ -53,7 +53,7 @@ def evaluate(
         from genret.evaluate.run import evaluate as evaluate_run
 
         if calibrate:
-            from genret.evaluate.confidence import calibrate as calibrate_run
+            from genret.lab.confidence.confidence import calibrate as calibrate_run
 
             if calibrate_run(folder, state.registries, state.settings, ui) is None:
                 ui.warn("the development split cannot calibrate this run: it is too small, or its pictures are guessed")

@@ -14,8 +14,8 @@ from genret.cli.state import state_of
 from genret.errors import BadImage, UsageError
 
 if TYPE_CHECKING:
+    from genret.api import IndexReport, Record, Skipped
     from genret.cli.ui import Ui
-    from genret.interfaces import IndexReport, Record, Skipped
 
 SHOWN = 20
 """Skipped files that people see; --json lists all."""
@@ -54,9 +54,9 @@ def index(
         raise UsageError("name pictures or folders to add, or --remove ID")
     folder = finished_run(run, state.settings)
     with state.ui(as_json) as ui:
-        from genret.assemble import open_retriever
+        from genret.api import IndexReport, Skipped
         from genret.cli.ui import plain
-        from genret.interfaces import IndexReport, Skipped
+        from genret.run import open_retriever
 
         there, absent = list[Path](), list[Skipped]()
         for path in paths or []:
@@ -82,8 +82,8 @@ def index(
 def _add(
     to: Callable[[Iterable[tuple[Record, Callable[[], bytes]]]], IndexReport], paths: list[Path], ui: Ui
 ) -> IndexReport:
-    from genret.data.images import read_bytes, record_of, walk_images
-    from genret.interfaces import IndexReport, Skipped
+    from genret.api import IndexReport, Skipped
+    from genret.kit.images import read_bytes, record_of, walk_images
 
     files = list(walk_images(paths))
     vanished: list[Skipped] = []

@@ -30,8 +30,8 @@ def validate(
       genret validate recipes/avg.yaml
       genret validate recipes/avg.yaml --set identifier.num_levels=6 --print > mine.yaml
     """
-    from genret.compatibility import notes
-    from genret.recipe import load_recipe
+    from genret.recipe.compatibility import notes
+    from genret.recipe.load import load_recipe
 
     state = state_of(context)
     with state.ui() as ui:

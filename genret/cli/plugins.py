@@ -29,7 +29,7 @@ def plugins(context: typer.Context, as_json: JsonOption = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from genret.installer import missing_packages
+    from genret.share.installer import missing_packages
 
     state = state_of(context)
     with state.ui(as_json) as ui:
@@ -65,7 +65,7 @@ def new(
       genret install --editable ./genret-my-scheme
     """
     from genret.cli.describe import kind_named
-    from genret.scaffold import new_plugin
+    from genret.testing.scaffold import new_plugin
 
     state = state_of(context)
     with state.ui() as ui:
@@ -98,7 +98,7 @@ def install(
       genret install genret-fsq
       genret install --editable ./genret-my-scheme
     """
-    from genret import installer
+    from genret.share import installer
 
     state = state_of(context)
     with state.ui() as ui:
@@ -145,7 +145,7 @@ def uninstall(
     Example:
       genret uninstall fsq
     """
-    from genret import installer
+    from genret.share import installer
 
     state = state_of(context)
     with state.ui() as ui:

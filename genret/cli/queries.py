@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from genret.api import Restriction
 from genret.errors import UnknownName, UsageError
-from genret.interfaces import Restriction
 
 WORDS = {"query": "query", "where": "where", "only": "only", "not": "without", "unlike": "unlike"}
 """What a line's object may say, besides `unlike_symbols`, and what a `Restriction` calls it."""

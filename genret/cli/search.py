@@ -14,8 +14,8 @@ from genret.cli.state import state_of
 from genret.errors import UsageError
 
 if TYPE_CHECKING:
+    from genret.api import Hit, SearchResult
     from genret.cli.queries import Asked
-    from genret.interfaces import Hit, SearchResult
 
 QUERIES_AT_A_TIME = 256
 SHOWN_SYMBOLS = 8
@@ -73,9 +73,9 @@ def search(
     \b
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """
+    from genret.api import Restriction
     from genret.cli.queries import Asked, asked_in, checked, ids
     from genret.cli.runs import finished_run
-    from genret.interfaces import Restriction
 
     state = state_of(context)
     if (query is None) == (queries is None):
@@ -90,7 +90,7 @@ def search(
     one = [] if query is None else [Asked(checked(query, "the query"), restriction)]
     folder = finished_run(run, state.settings)
     with state.ui(as_json or queries is not None) as ui:
-        from genret.assemble import open_retriever
+        from genret.run import open_retriever
 
         asked = iter(one) if queries is None else asked_in(queries, restriction)
         first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model loads: faults show at once

@@ -8,8 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genret.plugins import Plugins
-from genret.registry import Registries
+from genret.plugin.loading import Plugins
+from genret.plugin.registry import Registries
 from genret.settings import Settings
 
 if TYPE_CHECKING:

@@ -43,9 +43,9 @@ def train(
     Next: genret search "a happy dog"
     """
     from genret.cli.runs import fresh_run, new_run, resumable_run
-    from genret.compatibility import notes
-    from genret.provenance import remember_run
-    from genret.recipe import load_recipe
+    from genret.plugin.provenance import remember_run
+    from genret.recipe.compatibility import notes
+    from genret.recipe.load import load_recipe
 
     state = state_of(context)
     files = recipes or []

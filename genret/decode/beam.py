@@ -18,15 +18,15 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from genret.api import SearchScore
 from genret.decode.guide import Guide
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie, take
 from genret.errors import GenretError
-from genret.interfaces import SearchScore
 
 
 class Stepper(Protocol):
-    """What the search needs of a backbone; see `genret.interfaces.Backbone`."""
+    """What the search needs of a backbone; see `genret.api.Backbone`."""
 
     def prefill(self, queries: Sequence[str]) -> Any: ...
 

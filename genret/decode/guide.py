@@ -21,9 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from genret.api import Additive
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie, take
-from genret.interfaces import Additive
 
 CHUNK = 16_384
 """Leaves whose points are added up at a time."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from genret.evaluate.metrics import Ints, Relevant, Scores, pair_ranks, scores_of
 from genret.evaluate.question import Question, answers_of
-from genret.retrievers.dense import dense_ranks
-from genret.retrievers.ranking import Ranked
+from genret.search.dense import dense_ranks
+from genret.search.ranking import Ranked
 
 Measures = dict[str, Any]
 

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genret.components.retrievers.generative import GenerativeRetriever
 from genret.evaluate.metrics import Ints
 from genret.evaluate.question import Question, first_rank
-from genret.retrievers.generative import GenerativeRetriever
-from genret.retrievers.image_trie import ImageTrie
-from genret.retrievers.ranking import Ranked, rank_images
-from genret.retrievers.spelling import columns_of
+from genret.search.image_trie import ImageTrie
+from genret.search.ranking import Ranked, rank_images
+from genret.search.spelling import columns_of
 
 
 class Searched(NamedTuple):

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genret.encoders.cache import FeatureCache
-from genret.encoders.encode import encode_texts
 from genret.errors import UnknownName
 from genret.evaluate.metrics import MISSED, Ints, Relevant
-from genret.evaluate.wording import wording
-from genret.retrievers.catalog import CatalogRetriever
-from genret.retrievers.ranking import Ranked
+from genret.kit.encode import encode_texts
+from genret.kit.feature_cache import FeatureCache
+from genret.kit.wording import wording
+from genret.search.catalog import CatalogRetriever
+from genret.search.ranking import Ranked
 from genret.settings import Settings
 
 

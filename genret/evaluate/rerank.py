@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from genret.components.retrievers.two_tower import TwoTowerRetriever, graph_of, nearest
 from genret.evaluate.metrics import CUTOFFS
 from genret.evaluate.question import Question
-from genret.retrievers.catalog import CatalogRetriever
-from genret.retrievers.ranking import Ranked
-from genret.retrievers.two_tower import TwoTowerRetriever, graph_of, nearest
+from genret.search.catalog import CatalogRetriever
+from genret.search.ranking import Ranked
 
 
 def search_densely(retriever: TwoTowerRetriever, question: Question, least: int) -> Ranked:

@@ -13,29 +13,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genret.assemble import components, open_retriever, run_recipe
-from genret.compatibility import guessed
+from genret.api import Identifiers
+from genret.components.retrievers.generative import GenerativeRetriever
+from genret.components.retrievers.two_tower import TwoTowerRetriever
 from genret.evaluate.answers import own_image, same_caption
-from genret.evaluate.confidence import ask, judged
 from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.generated import forced_scores, leaves_of_images, search_beams
-from genret.evaluate.leakage import read_leakage
 from genret.evaluate.ledger import Trace, ledger
 from genret.evaluate.metrics import CUTOFFS, recalls
 from genret.evaluate.question import Question, first_rank, image_ranks, question_of
 from genret.evaluate.ranks import DENSE_SEARCH, TWO_TOWER, beams, write_ranks
 from genret.evaluate.rerank import rerank, search_densely
-from genret.evaluate.trec import write_qrels, write_run
-from genret.interfaces import Identifiers
-from genret.quantize.rq import usage_statistics
-from genret.registry import Registries
-from genret.retrievers.confidence import LOOKED_AT
-from genret.retrievers.dense import dense_ranks
-from genret.retrievers.generative import GenerativeRetriever
-from genret.retrievers.image_trie import ImageTrie, index_trie
-from genret.retrievers.ranking import Ranked
-from genret.retrievers.spelling import by_image
-from genret.retrievers.two_tower import TwoTowerRetriever
+from genret.kit.usage import usage_statistics
+from genret.lab.confidence.confidence import ask, judged
+from genret.lab.leakage.leakage import read_leakage
+from genret.lab.trec import write_qrels, write_run
+from genret.plugin.registry import Registries
+from genret.recipe.compatibility import guessed
+from genret.recipe.parts import components
+from genret.run import open_retriever, run_recipe
+from genret.search.confidence import LOOKED_AT
+from genret.search.dense import dense_ranks
+from genret.search.image_trie import ImageTrie, index_trie
+from genret.search.ranking import Ranked
+from genret.search.spelling import by_image
 from genret.settings import Settings
 
 Ints = NDArray[np.int64]

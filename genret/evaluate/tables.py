@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from genret.evaluate.leakage import sentences
 from genret.evaluate.ledger import folded
 from genret.evaluate.metrics import CUTOFFS, Recalls
+from genret.lab.leakage.leakage import sentences
 
 if TYPE_CHECKING:
     from genret.evaluate.evaluation import Evaluation

@@ -6,7 +6,7 @@
     def test_the_contract():
         check_identifier(MyIdentifier, num_levels=3)
 
-The options are those that a recipe could set. A function returns nothing where the contract of `genret.interfaces` is
+The options are those that a recipe could set. A function returns nothing where the contract of `genret.api` is
 kept; otherwise it raises `ContractError`, an AssertionError that says what was seen and what to change. Data are small,
 synthetic and in memory; no function needs a network or a GPU (where there is one, it is used as well), and each takes
 seconds.

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genret.api import Backbone, Corpus, Identifiers, Vokens
 from genret.errors import GenretError
-from genret.interfaces import Backbone, Corpus, Identifiers, Vokens
-from genret.retrievers.spelling import columns_of, tokens_with_end
+from genret.search.spelling import columns_of, tokens_with_end
 from genret.testing.config import check_config, made
 from genret.testing.expect import Checked, same
 from genret.testing.miniature import expect_better_than_chance, seeded, train_and_search

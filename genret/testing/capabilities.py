@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genret.api import Corpus, Identifier, Identifiers
 from genret.errors import GenretError
-from genret.interfaces import Corpus, Identifier, Identifiers
 from genret.testing.expect import Checked, same
 from genret.testing.shapes import check_shapes, names
 from genret.testing.world import World, rows_of

@@ -7,10 +7,10 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from genret.api import Component
 from genret.errors import GenretError
-from genret.faults import faults_of
-from genret.interfaces import Component
-from genret.registry import KINDS, Registry
+from genret.plugin.registry import KINDS, Registry
+from genret.recipe.faults import faults_of
 from genret.testing.expect import Checked
 
 

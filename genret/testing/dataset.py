@@ -13,9 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from genret.data.images import decode_image
+from genret.api import Corpus, Dataset, Record
 from genret.errors import BadImage, UnknownName
-from genret.interfaces import Corpus, Dataset, Record
+from genret.kit.images import decode_image
 from genret.testing.config import check_config, made
 from genret.testing.expect import Checked
 from genret.testing.miniature import expect_better_than_chance, train_and_search

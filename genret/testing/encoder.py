@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from genret.interfaces import Encoder, Pairs, Pictures
+from genret.api import Encoder, Pairs, Pictures
 from genret.testing.config import check_config, made
 from genret.testing.expect import Checked, same
 from genret.testing.miniature import expect_better_than_chance, seeded

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genret.api import Corpus, Identifier, Identifiers, Loss, TokenizerBatch
 from genret.catalog.codec import pack_codes, unpack
+from genret.components.losses.tokenizer import CommitLoss, ReconLoss
 from genret.errors import GenretError
-from genret.interfaces import Corpus, Identifier, Identifiers, Loss, TokenizerBatch
-from genret.losses.tokenizer import CommitLoss, ReconLoss
-from genret.retrievers.image_trie import index_trie
+from genret.search.image_trie import index_trie
 from genret.testing.capabilities import check_capabilities
 from genret.testing.config import check_config, made
 from genret.testing.expect import Checked, devices, same

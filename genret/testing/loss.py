@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genret.identifiers.rq import RQIdentifier
-from genret.interfaces import GeneratorBatch, Loss, Soft, TokenizerBatch
-from genret.losses.generator import TokenLoss
-from genret.losses.tokenizer import ReconLoss
+from genret.api import GeneratorBatch, Loss, Soft, TokenizerBatch
+from genret.components.identifiers.rq import RQIdentifier
+from genret.components.losses.generator import TokenLoss
+from genret.components.losses.tokenizer import ReconLoss
 from genret.testing.config import check_config, made
 from genret.testing.expect import Checked, same
 from genret.testing.miniature import expect_better_than_chance, train_and_search

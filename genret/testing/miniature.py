@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from genret.backbones.t5 import T5Backbone
-from genret.interfaces import Backbone, Corpus, Identifier, Loss
-from genret.losses.generator import TokenLoss
-from genret.recipe import SearchOptions, TrainOptions
-from genret.retrievers.generative import search_trie
-from genret.retrievers.image_trie import index_trie
-from genret.retrievers.ranking import rank_images
-from genret.retrievers.spelling import tokens_with_end
+from genret.api import Backbone, Corpus, Identifier, Loss
+from genret.components.backbones.t5 import T5Backbone
+from genret.components.losses.generator import TokenLoss
+from genret.recipe.schema import SearchOptions, TrainOptions
+from genret.search.beams import search_trie
+from genret.search.image_trie import index_trie
+from genret.search.ranking import rank_images
+from genret.search.spelling import tokens_with_end
 from genret.testing.expect import Checked
 from genret.testing.world import context
 from genret.train.generator import Examples, fit_generator

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 from genret.errors import GenretError, RecipeError
-from genret.plugins import load_plugins
-from genret.recipe import load_recipe
+from genret.plugin.loading import load_plugins
+from genret.recipe.load import load_recipe
 from genret.settings import Settings
 from genret.testing.expect import ContractError
 

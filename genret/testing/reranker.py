@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from genret.interfaces import Candidates, Reranker
+from genret.api import Candidates, Reranker
 from genret.testing.config import check_config, made
 from genret.testing.encoder import Drawn, draw
 from genret.testing.expect import Checked

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from genret.interfaces import Identifier, Identifiers
+from genret.api import Identifier, Identifiers
 from genret.testing.expect import Checked, same
 
 

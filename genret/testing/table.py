@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from genret.interfaces import Corpus, FitContext, Identifier, Identifiers, Loss, Vokens
+from genret.api import Corpus, FitContext, Identifier, Identifiers, Loss, Vokens
 
 SIDE = 6
 

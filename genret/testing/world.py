@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genret.interfaces import Corpus, FitContext
+from genret.api import Corpus, FitContext
 
 WIDTH = 16
 SUBJECTS = ("dog", "cat", "car", "boy", "horse", "boat")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from genret.api import Backbone, GeneratorBatch
 from genret.decode.trie import Trie
-from genret.interfaces import Backbone, GeneratorBatch
-from genret.recipe import SearchOptions
-from genret.retrievers.generative import search_trie
+from genret.recipe.schema import SearchOptions
+from genret.search.beams import search_trie
 from genret.train.targets import Targets, rows_of_images
 
 

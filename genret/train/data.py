@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genret.data.images import content_hash, decode_image
-from genret.encoders.cache import FeatureCache
-from genret.encoders.encode import ImageItem, encode_images, encode_texts
+from genret.api import Corpus, Dataset, Encoder, Pairs, Pictures, Record, Skipped
 from genret.errors import BadImage, GenretError
-from genret.evaluate.duplicates import Side
-from genret.interfaces import Corpus, Dataset, Encoder, Pairs, Pictures, Record, Skipped
+from genret.kit.encode import ImageItem, encode_images, encode_texts
+from genret.kit.feature_cache import FeatureCache
+from genret.kit.images import content_hash, decode_image
+from genret.lab.leakage.duplicates import Side
 from genret.train.artifacts import content_key
 
 

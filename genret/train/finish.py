@@ -7,21 +7,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from genret.api import Corpus
 from genret.catalog.place import FILE, has_catalog, place_of
 from genret.catalog.store import Catalog, NewImage
-from genret.data.images import decode_image
 from genret.errors import BadImage, GenretError
-from genret.evaluate.confidence import calibrate
 from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.run import evaluate
-from genret.interfaces import Corpus
-from genret.retrievers.catalog import run_id_of
-from genret.retrievers.spelling import packed_by_image
-from genret.retrievers.thumbnails import Thumbnails
+from genret.kit.files import lend, write_json
+from genret.kit.images import decode_image
+from genret.lab.confidence.confidence import calibrate
+from genret.search.catalog import run_id_of
+from genret.search.spelling import packed_by_image
+from genret.search.thumbnails import Thumbnails
 from genret.train.artifacts import Artifact
 from genret.train.data import Split, corpus_of
 from genret.train.environment import peak_memory_mb
-from genret.train.files import lend, write_json
 from genret.train.pipeline import Pipeline
 
 CATALOG_CHUNK = 2048

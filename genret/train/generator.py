@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genret import loop
+from genret.api import Backbone, FitContext, GeneratorBatch, Loss
 from genret.decode.trie import Trie
 from genret.errors import UsageError
-from genret.interfaces import Backbone, FitContext, GeneratorBatch, Loss
-from genret.recipe import SearchOptions, TrainOptions
-from genret.retrievers.generative import search_trie
-from genret.retrievers.ranking import LeafImages, rank_images
-from genret.retrievers.spelling import columns_of
+from genret.kit import loop
+from genret.recipe.schema import SearchOptions, TrainOptions
+from genret.search.beams import search_trie
+from genret.search.ranking import LeafImages, rank_images
+from genret.search.spelling import columns_of
 from genret.train.candidates import is_turn, synonyms_of, with_candidates
 from genret.train.pictures import Pictures, looks
 from genret.train.targets import Targets

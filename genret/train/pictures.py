@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from genret.interfaces import Backbone, GeneratorBatch, Loss
+from genret.api import Backbone, GeneratorBatch, Loss
 from genret.train.targets import Targets, rows_of_images
 
 

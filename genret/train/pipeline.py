@@ -16,22 +16,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from genret.assemble import Parts, components, device_of
+from genret.api import Corpus, FitContext, Identifiers
 from genret.decode.trie import Trie
 from genret.errors import GenretError
 from genret.evaluate.gate import Gate, gate_table, quality_gate
-from genret.interfaces import Corpus, FitContext, Identifiers
-from genret.provenance import provenance
-from genret.recipe import Recipe
-from genret.registry import Registries
-from genret.retrievers.catalog import load_towers
-from genret.retrievers.image_trie import index_trie
-from genret.retrievers.spelling import tokens_with_end
+from genret.kit.device import device_of
+from genret.kit.files import write_json
+from genret.plugin.provenance import provenance
+from genret.plugin.registry import Registries
+from genret.recipe.parts import Parts, components
+from genret.recipe.schema import Recipe
+from genret.search.catalog import load_towers
+from genret.search.image_trie import index_trie
+from genret.search.spelling import tokens_with_end
 from genret.settings import Settings
 from genret.train.artifacts import Artifact, Artifacts
 from genret.train.data import Listing, Split, corpus_of, list_split, read_split, text_vectors
 from genret.train.environment import describe
-from genret.train.files import write_json
 from genret.train.generator import Development, Examples, fit_generator
 from genret.train.pictures import looks
 from genret.train.protocols import TrainingCorpora, training_corpora

@@ -20,11 +20,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from genret.api import Corpus
 from genret.errors import GenretError, one_line
-from genret.evaluate.wording import wording
-from genret.interfaces import Corpus
-from genret.nearest_captions import nearest_captions
-from genret.recipe import Protocol, PseudoQueries
+from genret.kit.nearest_captions import nearest_captions
+from genret.kit.wording import wording
+from genret.recipe.schema import Protocol, PseudoQueries
 from genret.train.artifacts import content_key
 
 MOST_LINE = 100_000

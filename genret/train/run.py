@@ -13,14 +13,15 @@ from typing import Any, NamedTuple, TypeVar
 
 from genret.errors import GenretError, UsageError
 from genret.evaluate.evaluation import Evaluation
-from genret.evaluate.leakage import find_leakage, sentences, summary
-from genret.provenance import provenance
-from genret.recipe import Recipe, load_recipe
-from genret.registry import Registries
+from genret.kit.files import mend_lines, write_json, write_text
+from genret.lab.leakage.leakage import find_leakage, sentences, summary
+from genret.plugin.provenance import provenance
+from genret.plugin.registry import Registries
+from genret.recipe.load import load_recipe
+from genret.recipe.schema import Recipe
 from genret.settings import Settings
 from genret.train.artifacts import Artifact, content_key, only_trainer
 from genret.train.data import Listing, Split, side_of
-from genret.train.files import mend_lines, write_json, write_text
 from genret.train.finish import finish_run
 from genret.train.pipeline import Pipeline
 

@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from genret.api import Corpus, Identifier, Identifiers
 from genret.errors import GenretError, one_line
-from genret.interfaces import Corpus, Identifier, Identifiers
-from genret.recipe import TrainOptions
+from genret.recipe.schema import TrainOptions
 
 CHUNK = 1024
 NEIGHBOURS = 32

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from genret.api import Backbone, Identifier, Identifiers, Soft
 from genret.errors import UsageError
-from genret.interfaces import Backbone, Identifier, Identifiers, Soft
 
 
 class Teacher:

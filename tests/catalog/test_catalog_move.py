@@ -19,7 +19,7 @@ from genret.catalog.store import Catalog, NewImage
 from genret.cli import build
 from genret.cli.state import State
 from genret.errors import GenretError
-from genret.plugins import load_plugins
+from genret.plugin.loading import load_plugins
 from genret.settings import Settings
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, T5Config, T5ForConditionalGeneration
 
-from genret.backbones.llama_tree import cache_argument
+from genret.components.backbones.llama_tree import cache_argument
 from genret.decode.beam import beam_search
 from genret.decode.trie import Trie
 

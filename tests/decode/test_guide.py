@@ -8,11 +8,11 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from genret.api import Additive
 from genret.decode.beam import beam_search
 from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
-from genret.interfaces import Additive
 
 LEVELS, CODES, WIDTH = 3, 4, 5
 FIRST = 2  # the vocabulary has other tokens in front

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from genret.cli import build
 from genret.cli.failures import friendly
 from genret.cli.state import State
-from genret.plugins import load_plugins
+from genret.plugin.loading import load_plugins
 from genret.settings import Settings
 
 COLOURS = ("red", "green", "blue", "yellow", "black")

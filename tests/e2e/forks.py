@@ -25,18 +25,19 @@ import timm  # noqa: F401
 import torch
 from transformers import AutoConfig, AutoTokenizer, BertModel, T5ForConditionalGeneration  # noqa: F401
 
-import genret.backbones.t5
-import genret.data.folder
-import genret.encoders.paired
-import genret.identifiers.rq
-import genret.losses.generator
-import genret.losses.tokenizer
+import genret.components.backbones.t5
+import genret.components.data.folder
+import genret.components.encoders.paired
+import genret.components.identifiers.rq
+import genret.components.losses.generator
+import genret.components.losses.tokenizer
 import genret.train.pipeline
 import genret.train.run
-from genret import cli, loop
+from genret import cli
 from genret.catalog.store import Catalog
-from genret.encoders.cache import FeatureCache
-from genret.encoders.encode import encode_images, encode_texts
+from genret.kit import loop
+from genret.kit.encode import encode_images, encode_texts
+from genret.kit.feature_cache import FeatureCache
 from genret.train import finish
 
 CHECKPOINT_EVERY = 3

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from genret import loop
+from genret.kit import loop
 
 
 def sound(tiny: Any) -> None:
@@ -278,14 +278,14 @@ def full_tensors(*_: Any, **__: Any) -> Any:
     "target",
     [
         "genret.train.run.write_text",
-        "genret.loop.save_file",
-        "genret.stored.save_file",
+        "genret.kit.loop.save_file",
+        "genret.kit.saving.save_file",
         "genret.train.targets.save_file",
-        "genret.backbones.t5.T5Backbone.save",
+        "genret.components.backbones.t5.T5Backbone.save",
         "genret.train.pipeline.Pipeline.log",
-        "genret.train.files.shutil.copytree",
+        "genret.kit.files.shutil.copytree",
         "genret.catalog.store.Upsert._flush",
-        "genret.retrievers.thumbnails.thumbnail",
+        "genret.search.thumbnails.thumbnail",
         "genret.train.finish.write_json",
     ],
 )
@@ -306,7 +306,7 @@ def test_a_full_disk_while_training(tiny, tmp_path, monkeypatch, target):
     assert resumed.document["evaluation"] == json.loads((tiny.run / "summary.json").read_text())["evaluation"]
 
 
-@pytest.mark.parametrize("target", ["genret.retrievers.thumbnails.thumbnail", "genret.catalog.store.Upsert._flush"])
+@pytest.mark.parametrize("target", ["genret.search.thumbnails.thumbnail", "genret.catalog.store.Upsert._flush"])
 def test_a_full_disk_while_indexing(tiny, run, failed, tmp_path, monkeypatch, target):
     picture = tiny.draw(tmp_path / "mine" / "one.png", "red", "cross")
     with monkeypatch.context() as patch:

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from genret.assemble import open_retriever
 from genret.cli import build
 from genret.cli.state import State
-from genret.plain_yaml import parse
-from genret.plugins import load_plugins
-from genret.retrievers.generative import GenerativeRetriever
-from genret.retrievers.spelling import bare
+from genret.components.retrievers.generative import GenerativeRetriever
+from genret.plugin.loading import load_plugins
+from genret.recipe.plain_yaml import parse
+from genret.run import open_retriever
+from genret.search.spelling import bare
 from genret.settings import Settings
 from tests.e2e import golden
 

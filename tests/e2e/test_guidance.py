@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from genret.assemble import open_retriever
+from genret.api import Restriction
 from genret.evaluate.generated import forced_scores, leaves_of_images, search_beams
 from genret.evaluate.question import question_of
-from genret.interfaces import Restriction
-from genret.plugins import load_plugins
-from genret.retrievers.image_trie import index_trie
-from genret.retrievers.spelling import by_image
+from genret.plugin.loading import load_plugins
+from genret.run import open_retriever
+from genret.search.image_trie import index_trie
+from genret.search.spelling import by_image
 from genret.settings import Settings
 from tests.e2e.quiet import Quiet
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from genret.assemble import open_retriever
-from genret.plugins import load_plugins
-from genret.retrievers.thumbnails import Thumbnails
+from genret.plugin.loading import load_plugins
+from genret.run import open_retriever
+from genret.search.thumbnails import Thumbnails
 from genret.settings import Settings
 
 
@@ -208,7 +208,8 @@ def test_an_emptied_catalog_has_no_hits(tiny, tmp_path, settings):
 ADD_AT_ONCE = """
 import os, sys
 import timm, torch, transformers
-import genret.assemble, genret.backbones.t5, genret.encoders.paired, genret.identifiers.rq
+import genret.run, genret.components.backbones.t5, genret.components.encoders.paired
+import genret.components.identifiers.rq
 from genret.cli import main
 
 run, *folders = sys.argv[1:]

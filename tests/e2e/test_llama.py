@@ -17,7 +17,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from genret.backbones.tokenizers import train_tokenizer
+    from genret.components.backbones.tokenizers import train_tokenizer
 
     folder = tmp_path_factory.mktemp("qwen3")
     tokenizer = train_tokenizer(["a red square on grey", "some orange ground with a cross, blue"], 128)

@@ -87,7 +87,7 @@ def snapshot(run: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("kind", ["generative", "narrow", "two-tower", "reranked"])
 def test_the_same_figures_as_genrets_own(tiny: Any, run: Path, dense: Path, settings: Settings, kind: str) -> None:
-    from genret.mteb import GenretSearch
+    from genret.lab.mteb import GenretSearch
 
     if kind == "reranked":
         text = (run / "recipe.yaml").read_text()
@@ -111,7 +111,7 @@ def test_every_query_is_answered_by_distinct_scores(tiny: Any, settings: Setting
     """Beams bound what is found; pictures with one identifier differ; the protocol is MTEB's own."""
     from mteb.models import SearchProtocol
 
-    from genret.mteb import GenretSearch
+    from genret.lab.mteb import GenretSearch
 
     model = GenretSearch(tiny.run, num_beams=4, settings=settings)
     assert isinstance(model, SearchProtocol)
@@ -141,7 +141,7 @@ def test_every_query_is_answered_by_distinct_scores(tiny: Any, settings: Setting
 
 def test_candidates_that_are_given_are_all_ranked(tiny: Any, settings: Settings) -> None:
     """MTEB's reranking of another model's answers: only those pictures, and every one of them."""
-    from genret.mteb import GenretSearch
+    from genret.lab.mteb import GenretSearch
 
     task = make_task(tiny.data, {"test": "test"})
     task.load_data()
@@ -158,7 +158,7 @@ def test_candidates_that_are_given_are_all_ranked(tiny: Any, settings: Settings)
 
 
 def test_what_mteb_is_told(tiny: Any, dense: Path, settings: Settings) -> None:
-    from genret.mteb import GenretSearch
+    from genret.lab.mteb import GenretSearch
 
     one = GenretSearch(tiny.run, settings=settings).mteb_model_meta
     wide = GenretSearch(tiny.run, num_beams=50, settings=settings).mteb_model_meta
@@ -174,7 +174,7 @@ def test_what_mteb_is_told(tiny: Any, dense: Path, settings: Settings) -> None:
 def test_other_tasks_and_broken_pictures(tiny: Any, settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     import datasets
 
-    from genret.mteb import GenretSearch
+    from genret.lab.mteb import GenretSearch
 
     model = GenretSearch(tiny.run, settings=settings)
     with pytest.raises(GenretError, match=r"'i2t'.*'t2i'"):
@@ -193,7 +193,7 @@ def test_other_tasks_and_broken_pictures(tiny: Any, settings: Settings, caplog: 
 
 def test_training_on_a_tasks_own_split(tiny: Any, tmp_path: Path, settings: Settings) -> None:
     """A recipe is enough where there is no run; the second time it is found, and its data set is told to MTEB."""
-    from genret.mteb import GenretSearch
+    from genret.lab.mteb import GenretSearch
 
     task = make_task(tiny.data, {"train": "train", "test": "test"})
     home = Settings(home=tmp_path, device="cpu", num_threads=1)

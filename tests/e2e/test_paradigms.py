@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from genret.catalog.store import Catalog
-from genret.data.images import decode_image
-from genret.retrievers.thumbnails import Thumbnails
+from genret.kit.images import decode_image
+from genret.search.thumbnails import Thumbnails
 
 ROOT = Path(__file__).parents[2]
 QUERY = "a red square on grey"
@@ -206,8 +206,8 @@ def test_what_thumbnails_are_like(paradigms: Paradigms, tmp_path: Path) -> None:
 
 def test_the_runs_own_generator_turns_the_question_round(paradigms: Paradigms) -> None:
     """The scores are the saved generator's log p(query | stored vector), whatever way it is opened."""
-    from genret.assemble import open_retriever
-    from genret.plugins import load_plugins
+    from genret.plugin.loading import load_plugins
+    from genret.run import open_retriever
     from genret.settings import Settings
 
     run = paradigms.train("own-reverse", *sets("loss.reverse.weight=1", "rerank=reverse"))

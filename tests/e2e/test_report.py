@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from genret.catalog.store import Catalog
-from genret.report.thumbs import MOST_BYTES
-from genret.retrievers.thumbnails import Thumbnails
+from genret.lab.report.thumbs import MOST_BYTES
+from genret.search.thumbnails import Thumbnails
 
 HOSTILE = "<script>document.title='caught'</script><img src=http://example.invalid/x onerror=alert(1)>"
 
@@ -27,7 +27,7 @@ BROKEN = """Promise.all([...document.images].map(one => one.decode().then(() => 
 
 
 def load(name: str) -> ModuleType:
-    path = Path(__file__).parents[1] / "report" / f"{name}.py"
+    path = Path(__file__).parents[1] / "lab" / "report" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from genret.evaluate import speed
-from genret.train.paper import read_table, tables
+from genret.lab.paper.paper import read_table, tables
+from genret.lab.speed import speed
 
 IDENTIFIERS = {
     "irgen": "{type: rq, codebook_size: 4, num_levels: 3, hidden_width: 16, train: {epochs: 2, batch_size: 8}}",
@@ -126,7 +126,7 @@ def quick_clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Few rounds; says how many comparisons were timed."""
     import huggingface_hub
 
-    from genret.train import paper_speed
+    from genret.lab.paper import speed as paper_speed
 
     timed: list[int] = []
 
@@ -176,7 +176,7 @@ def test_figure4_goes_on_where_it_stopped(
 ) -> None:
     from xml.etree import ElementTree
 
-    from genret.train import paper_speed
+    from genret.lab.paper import speed as paper_speed
 
     words = ("reproduce", "figure4", "--recipes", recipes, "--out", tmp_path, *QUICK, "--sizes")
     assert tiny.genret(*words, "8,30").code == 0 and quick_clock == [2, 2]
@@ -195,7 +195,7 @@ def test_figure4_goes_on_where_it_stopped(
     assert "1,000" in (tmp_path / "figure4.md").read_text()
 
     # where vectors do not fit, that is said and the other is measured
-    from genret.evaluate import filled
+    from genret.lab.speed import filled
 
     monkeypatch.setattr(filled, "free_bytes", lambda: 64 * 2 * 5000)
     found = tiny.genret(*words, "9999", "--json").document
@@ -240,9 +240,9 @@ def test_the_papers_figures() -> None:
 @pytest.mark.parametrize("kind", ["generative", "two-tower"])
 def test_filled_catalogs_are_searched_as_the_runs_own(tiny: Any, recipes: Path, tmp_path: Path, kind: str) -> None:
     """Without made-up images the same images and scores as the retriever's; with them, its own in the same order."""
-    from genret.assemble import open_retriever
-    from genret.evaluate.filled import filled
-    from genret.plugins import load_plugins
+    from genret.lab.speed.filled import filled
+    from genret.plugin.loading import load_plugins
+    from genret.run import open_retriever
     from genret.settings import Settings
 
     run = tiny.run

@@ -169,7 +169,7 @@ def test_stopped_in_the_middle(tiny: Any, tmp_path: Path, monkeypatch: pytest.Mo
 
     That a training which is killed ends with the same bits is test_resume's affair.
     """
-    from genret import loop
+    from genret.kit import loop
 
     steps, save = iter(range(1, 1000)), loop._Checkpoint.save_if_due
 

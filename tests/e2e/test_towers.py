@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from genret.api import FitContext, Pictures
 from genret.catalog.store import Catalog
-from genret.encoders.joint import TwoTowerEncoder
-from genret.interfaces import FitContext, Pictures
-from genret.retrievers.catalog import run_id_of
+from genret.components.encoders.joint import TwoTowerEncoder
+from genret.search.catalog import run_id_of
 
 FINETUNE = "encoder.finetune={epochs: 1, batch_size: 8, last_layers: 2, lr: 0.001, bf16: false}"
 

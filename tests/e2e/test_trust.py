@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from genret.assemble import open_retriever
-from genret.evaluate import confidence
+from genret.api import Identifiers
 from genret.evaluate.metrics import Relevant
 from genret.evaluate.question import question_of
-from genret.interfaces import Identifiers
-from genret.plugins import load_plugins
-from genret.retrievers.image_trie import index_trie
-from genret.retrievers.spelling import by_image
+from genret.lab.confidence import confidence
+from genret.plugin.loading import load_plugins
+from genret.run import open_retriever
+from genret.search.image_trie import index_trie
+from genret.search.spelling import by_image
 from genret.settings import Settings
 from tests.e2e.quiet import Quiet
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from genret import testing
-from genret.plugins import load_plugins
-from genret.registry import KINDS
+from genret.plugin.loading import load_plugins
+from genret.plugin.registry import KINDS
 from genret.settings import Settings
 
 REGISTRIES = load_plugins((), Settings(plugins="")).registries

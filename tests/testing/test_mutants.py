@@ -13,13 +13,13 @@ from pydantic import Field
 
 import genret
 from genret import testing
-from genret.interfaces import Additive, NewImages
-from genret.templates.backbone import END, ExampleBackbone
-from genret.templates.dataset import COLOURS, ExampleDataset
-from genret.templates.encoder import ExampleEncoder
-from genret.templates.identifier import ExampleIdentifier
-from genret.templates.loss import ExampleLoss
-from genret.templates.reranker import ExampleReranker
+from genret.api import Additive, NewImages
+from genret.testing.templates.backbone import END, ExampleBackbone
+from genret.testing.templates.dataset import COLOURS, ExampleDataset
+from genret.testing.templates.encoder import ExampleEncoder
+from genret.testing.templates.identifier import ExampleIdentifier
+from genret.testing.templates.loss import ExampleLoss
+from genret.testing.templates.reranker import ExampleReranker
 
 MUTANTS: list[tuple[Callable[..., None], type, str]] = []
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from genret.api import Dataset, Record
 from genret.errors import BadImage
-from genret.interfaces import Dataset, Record
 from genret.train.data import Split, list_split
 
 

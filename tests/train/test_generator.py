@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from genret import loop
-from genret.backbones.t5 import T5Backbone
+from genret.api import Identifiers, Vokens
+from genret.components.backbones.t5 import T5Backbone
+from genret.components.losses.generator import RankLoss, TokenLoss
 from genret.decode.beam import beam_search
 from genret.errors import UsageError
-from genret.interfaces import Identifiers, Vokens
-from genret.losses.generator import RankLoss, TokenLoss
-from genret.recipe import SearchOptions, TrainOptions
-from genret.retrievers.image_trie import index_trie
-from genret.retrievers.spelling import tokens_with_end
+from genret.kit import loop
+from genret.recipe.schema import SearchOptions, TrainOptions
+from genret.search.image_trie import index_trie
+from genret.search.spelling import tokens_with_end
 from genret.train import generator
 from genret.train.candidates import synonyms_of, with_candidates
 from genret.train.generator import Development, Examples, fit_generator, recalls

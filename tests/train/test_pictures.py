@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from genret import loop
-from genret.backbones.t5 import T5Backbone
-from genret.interfaces import GeneratorBatch, Identifiers, Vokens
-from genret.losses.generator import MemoriseLoss, ReverseLoss, TokenLoss
-from genret.recipe import SearchOptions, TrainOptions
-from genret.retrievers.image_trie import index_trie
-from genret.retrievers.spelling import tokens_with_end
+from genret.api import GeneratorBatch, Identifiers, Vokens
+from genret.components.backbones.t5 import T5Backbone
+from genret.components.losses.generator import MemoriseLoss, ReverseLoss, TokenLoss
+from genret.kit import loop
+from genret.recipe.schema import SearchOptions, TrainOptions
+from genret.search.image_trie import index_trie
+from genret.search.spelling import tokens_with_end
 from genret.train.generator import Examples, fit_generator
 from genret.train.pictures import Pictures
 from genret.train.targets import Targets

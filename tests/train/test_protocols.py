@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from genret.api import Corpus
 from genret.errors import GenretError
-from genret.interfaces import Corpus
-from genret.recipe import PseudoQueries
+from genret.recipe.schema import PseudoQueries
 from genret.train.protocols import captions_of_neighbours, join, training_corpora
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from genret.interfaces import Corpus, Identifiers
-from genret.recipe import TrainOptions
+from genret.api import Corpus, Identifiers
+from genret.recipe.schema import TrainOptions
 from genret.train.targets import Targets, dense_neighbours, make_targets, mix
 
 

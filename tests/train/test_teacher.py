@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from genret.backbones.t5 import T5Backbone
+from genret.api import Vokens
+from genret.components.backbones.t5 import T5Backbone
+from genret.components.identifiers.rq import RQIdentifier, RQTraining
 from genret.errors import UsageError
-from genret.identifiers.rq import RQIdentifier, RQTraining
-from genret.interfaces import Vokens
 from genret.train.teacher import Teacher
 
 

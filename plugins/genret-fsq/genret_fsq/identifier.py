@@ -11,11 +11,12 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from genret import GenretError, Identifier, Loss, stored
-from genret.identifiers.collisions import CollisionOptions, Collisions, Distances
-from genret.identifiers.residual import CHUNK, kmeans_rows, with_random_rows
-from genret.identifiers.training import Quantized, train_tokenizer
-from genret.interfaces import Corpus, FitContext, Identifiers, LoopOptions, TokenizerBatch, Vokens
+from genret import GenretError, Identifier, Loss
+from genret.api import Corpus, FitContext, Identifiers, LoopOptions, TokenizerBatch, Vokens
+from genret.components.identifiers.residual import CHUNK, kmeans_rows, with_random_rows
+from genret.components.identifiers.training import Quantized, train_tokenizer
+from genret.kit import saving as stored
+from genret.kit.collisions import CollisionOptions, Collisions, Distances
 from genret_fsq.network import FSQNetwork
 
 MOST_CODES = 65536

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import genret
-from genret.hookspecs import Register
+from genret.plugin.hookspecs import Register
 
 
 @genret.hookimpl

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import genret_fsq.plugin
 from genret.cli import build
 from genret.cli.state import State
-from genret.plugins import load_plugins
+from genret.plugin.loading import load_plugins
 from genret.settings import Settings
 
 COLOURS = ("red", "green", "blue", "yellow", "black")
@@ -38,7 +38,7 @@ def write(root: Path) -> Path:
     torch.manual_seed(0)
     from transformers import CLIPConfig, CLIPModel
 
-    from genret.backbones.tokenizers import train_tokenizer
+    from genret.components.backbones.tokenizers import train_tokenizer
 
     tokenizer = train_tokenizer([" ".join((*COLOURS, *GROUNDS))], 200)
     size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from vector_quantize_pytorch import FSQ
 
 from genret import GenretError
-from genret.interfaces import Corpus, FitContext
-from genret.losses.tokenizer import AlignLoss, ReconLoss
+from genret.api import Corpus, FitContext
+from genret.components.losses.tokenizer import AlignLoss, ReconLoss
 from genret.testing import check_identifier
 from genret_fsq.identifier import FSQIdentifier, FSQTraining
 from genret_fsq.network import FSQNetwork

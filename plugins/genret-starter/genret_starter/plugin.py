@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import genret
-from genret.hookspecs import Register, RegisterWeights
+from genret.plugin.hookspecs import Register, RegisterWeights
 
 
 @genret.hookimpl

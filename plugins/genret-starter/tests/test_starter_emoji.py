@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 from pydantic import ValidationError
 
 from genret import BadImage, Record, UnknownName
-from genret.data.images import decode_image
+from genret.kit.images import decode_image
 from genret_starter import renderings
 from genret_starter.concepts import base_of, concepts, key_of
 from genret_starter.emoji import EmojiDataset

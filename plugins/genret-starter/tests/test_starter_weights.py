@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoTokenizer, T5ForConditionalGeneration
 
 import genret_starter.plugin
 from genret import GenretError
-from genret.plugins import load_plugins
+from genret.plugin.loading import load_plugins
 from genret.settings import Settings
 from genret_starter import weights
 from genret_starter.onnx_file import _read, _varint, read_onnx

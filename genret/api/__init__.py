@@ -1,0 +1,59 @@
+"""The contract: what each kind of component must do, one short file a kind. Read `retriever.py` first.
+
+A recipe names one component for each slot; `recipe/parts.py` makes them; `train/` runs them in stages; everything that
+searches is a `Retriever`. Each component nests a frozen pydantic `Config`: the options that a recipe may set.
+
+Shape letters, used in every docstring of the project:
+
+    B queries or examples in a batch    N images            D width of the shared feature space
+    M levels of an identifier           K codes per level   S symbols that an identifier scheme adds
+    L tokens of an identifier, end symbol included          V tokens of the vocabulary
+    b beams                             R identifiers (an image may have several)
+
+Nothing here imports torch: `genret --help` must stay quick.
+"""
+
+from genret.api.backbone import Backbone
+from genret.api.batches import GeneratorBatch, Soft, TokenizerBatch
+from genret.api.component import Component, Config, LoopOptions
+from genret.api.context import FitContext
+from genret.api.data import Dataset, Record
+from genret.api.encoder import Encoder, Pairs, Pictures
+from genret.api.identifier import Additive, Corpus, Identifier, Identifiers, NewImages, Vokens
+from genret.api.loss import Loss, LossConfig
+from genret.api.reranker import Candidates, Reranker, RerankerConfig
+from genret.api.retriever import Hit, IndexReport, Restriction, Retriever, SearchResult, SearchScore, Skipped
+
+__all__ = [
+    "Additive",
+    "Backbone",
+    "Candidates",
+    "Component",
+    "Config",
+    "Corpus",
+    "Dataset",
+    "Encoder",
+    "FitContext",
+    "GeneratorBatch",
+    "Hit",
+    "Identifier",
+    "Identifiers",
+    "IndexReport",
+    "LoopOptions",
+    "Loss",
+    "LossConfig",
+    "NewImages",
+    "Pairs",
+    "Pictures",
+    "Record",
+    "Reranker",
+    "RerankerConfig",
+    "Restriction",
+    "Retriever",
+    "SearchResult",
+    "SearchScore",
+    "Skipped",
+    "Soft",
+    "TokenizerBatch",
+    "Vokens",
+]

@@ -1,0 +1,57 @@
+"""What every component is, and what a recipe may say of it.
+
+Nothing here imports torch: `genret --help` must stay quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """Options of a component: frozen, typed, no unknown keys. A docstring under an option is its one-line meaning."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Component:
+    """Something that a recipe chooses by name. `Config` holds its options, `kind` is its registry.
+
+    Making one is cheap: weights are loaded and files opened when they are first needed.
+    """
+
+    kind: ClassVar[str]
+    Config: ClassVar[type[Config]] = Config
+
+    def __init__(self, config: Any = None, *, resolve_weights: Callable[[str], str] = str):
+        self.config: Any = config if config is not None else self.Config()
+        self.resolve_weights = resolve_weights
+        """Maps the name of weights that a plugin lends to a local folder; other names come back unchanged."""
+
+
+class LoopOptions(Config):
+    """How a part is trained by gradient descent: heads, tokenizer and generator share these words."""
+
+    epochs: int = Field(10, ge=0)
+    """Passes over the training examples; 0 leaves the part as it was initialised."""
+    batch_size: int = Field(128, ge=1)
+    """Examples per step."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate (AdamW)."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled decay of matrices; vectors and norms are exempt."""
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    """Share of all steps in which the rate rises linearly from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    clip_norm: float = Field(1.0, ge=0)
+    """Gradients are scaled down to this norm; 0 does not clip."""
+    evaluate_every: int = Field(1, ge=1)
+    """Epochs between looks at the development split."""
+    patience: int = Field(0, ge=0)
+    """Looks without improvement after which training ends; 0 never ends early. The best weights are kept either way."""
+    bf16: bool | Literal["auto"] = "auto"
+    """Mixed precision; auto: where the processor multiplies bfloat16 natively."""

@@ -1,0 +1,23 @@
+"""What surrounds a component while it is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+
+class FitContext(NamedTuple):
+    """What the outside world lends to a component while it is fitted."""
+
+    seed: int
+    device: torch.device
+    checkpoint_dir: Path
+    """Where an interrupted fit continues from; removed by the stage when the fit is done."""
+    progress: Callable[[str, int], Any]
+    """`progress(label, total)` is a context manager whose value has `.advance(n)`."""
+    log: Callable[[dict[str, Any]], None]
+    """Adds one line to the run's `metrics.jsonl`."""

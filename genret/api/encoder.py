@@ -1,0 +1,108 @@
+"""Two towers that share a space."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from genret.api.component import Component
+from genret.api.context import FitContext
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor
+
+
+class Encoder(Component, ABC):
+    """Two towers, frozen unless fine-tuned, and, if trainable, two heads that bring their vectors into one space.
+
+    The towers' vectors are cached on disk by picture and by `tower_key`; the heads run on cached vectors.
+    """
+
+    kind = "encoder"
+
+    num_views: int = 1
+    """Augmented views taken of each *training* image; view 0 is the plain picture."""
+
+    @abstractmethod
+    def tower_key(self, modality: Literal["image", "text"]) -> str:
+        """Names everything that the tower's vectors depend on: architecture, weights, resolution, pooling."""
+
+    def view_key(self, view: int) -> str:
+        """Names a view together with the options that it depends on; the cache tells a picture's views apart by it."""
+        return str(view)
+
+    @abstractmethod
+    def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
+        """RGB pictures → (B, D_image) float32 on the CPU."""
+
+    @abstractmethod
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Texts → (B, D_text) float32 on the CPU."""
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether `fit_towers` is to run before any vector is computed: an option of encoders that support it."""
+        return False
+
+    def fit_towers(self, train: Pictures, dev: Pictures, context: FitContext) -> None:
+        """Trains the towers themselves on pixels and words.
+
+        What it learns must follow from the option `finetune` (an encoder without one: from all its options), the
+        pretrained towers' keys, the data, the seed and the kind of device: the stage is reused by these.
+        """
+        raise NotImplementedError("an encoder that fine-tunes says how")
+
+    def save_towers(self, folder: Path) -> None:
+        """Writes what `fit_towers` changed (safetensors, JSON)."""
+
+    def load_towers(self, folder: Path, key: str) -> None:
+        """Reads what `save_towers` wrote; from here on `tower_key` includes `key`, which names these weights."""
+
+    def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
+        """Trains the heads. Pretrained joint spaces (CLIP) have none: the default does nothing."""
+
+    def project_images(self, features: Tensor) -> Tensor:
+        """(B, D_image) → (B, D), unit rows."""
+        return _unit(features)
+
+    def project_texts(self, features: Tensor) -> Tensor:
+        """(B, D_text) → (B, D), unit rows."""
+        return _unit(features)
+
+    def save(self, folder: Path) -> None:
+        """Writes what `fit` learned (safetensors, JSON)."""
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote."""
+
+    def to(self, device: torch.device) -> None:
+        """Moves towers and heads."""
+
+
+def _unit(rows: Tensor) -> Tensor:
+    scaled: Tensor = rows / rows.norm(dim=-1, keepdim=True).clamp_min(1e-8)
+    return scaled
+
+
+class Pictures(NamedTuple):
+    """Captioned images as pixels. Caption t describes image `owners[t]`."""
+
+    read: Sequence[Callable[[], Image.Image]]
+    """Opens each picture (RGB) when it is needed; `BadImage` if it cannot be read."""
+    captions: Sequence[str]
+    owners: Sequence[int]
+
+
+class Pairs(NamedTuple):
+    """Captioned images as vectors. Caption t describes image `owners[t]`."""
+
+    images: Tensor
+    """(N, W, D_image): W views of each image; view 0 is the plain picture."""
+    texts: Tensor
+    """(T, D_text)"""
+    owners: Tensor
+    """(T,) rows of `images`"""

@@ -1,0 +1,99 @@
+"""Whatever finds images by words."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from genret.api.data import Record
+
+SearchScore = Literal["level", "vocab", "trie"]
+"""Over what log-probabilities are normalised: the symbols of the level, the whole vocabulary, the trie's children."""
+
+
+class Hit(NamedTuple):
+    rank: int
+    image_id: str
+    uri: str
+    score: float
+    identifier: list[str] | None = None
+    metadata: Mapping[str, Any] = {}
+
+
+class Restriction(NamedTuple):
+    """Which images a query may find. What is given holds together; images go by their ids."""
+
+    where: str = ""
+    """A filter over the images' metadata; the language is in `catalog/filter.py`."""
+    only: Sequence[str] | None = None
+    """No others than these; None: all."""
+    without: Sequence[str] = ()
+    """Not these."""
+    unlike: Sequence[str] = ()
+    """Not these, and nothing like them: negative feedback on what a search has found. A generative retriever bans
+    every identifier that shares its first `unlike_symbols` symbols with one of theirs; a dense one moves the query away
+    from them by Rocchio's formula and bans nothing else."""
+    unlike_symbols: int = 2
+    """How long a beginning identifiers must have in common to be alike; 1 bans most."""
+
+
+class SearchResult(NamedTuple):
+    query: str
+    hits: list[Hit]
+    num_beams: int | None
+    elapsed_ms: float
+    confidence: float | None = None
+    """Calibrated probability that something like what was asked is there; None where a run has not been calibrated."""
+
+
+class Skipped(NamedTuple):
+    path: str
+    reason: str
+
+
+class IndexReport(NamedTuple):
+    added: int
+    removed: int
+    skipped: list[Skipped]
+
+
+class Retriever(ABC):
+    """Whatever finds images by words. Evaluation, serving and the command line know nothing else."""
+
+    @abstractmethod
+    def index(self, images: Iterable[tuple[Record, Callable[[], bytes]]]) -> IndexReport:
+        """Adds images without retraining; the next search sees them. Each comes with a function that reads its bytes;
+        one that cannot be read or decoded is skipped and reported."""
+
+    @abstractmethod
+    def remove(self, image_ids: Sequence[str]) -> IndexReport:
+        """Forgets images; unknown ids are reported as skipped."""
+
+    @abstractmethod
+    def search(
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        num_beams: int | None = None,
+        restrict: Restriction | Sequence[Restriction] = Restriction(),
+        min_confidence: float | None = None,
+    ) -> list[SearchResult]:
+        """The k best images of each query, best first; fewer where the catalog has fewer.
+
+        `num_beams`: instead of the recipe's; dense retrievers have none. `restrict`: which images may be found, by all
+        queries or by each its own. It is exact: the answer is that of a catalog of these images alone. `UsageError` for
+        an id that no searchable image has. `min_confidence`: a query that is less sure finds nothing; `UsageError`
+        where a run has not been calibrated.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes everything that `load` needs into a run directory."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, **options: Any) -> Retriever:
+        """Opens a finished run directory."""

@@ -1,0 +1,93 @@
+"""Where the networks of a T5 backbone come from: options, a pretrained folder, a saved run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    MT5ForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from genret.components.backbones.vocabulary import untie
+from genret.components.backbones.vocabulary import untied as is_untied
+from genret.errors import GenretError
+from genret.kit.weights import has_weights, loading
+
+ARCHITECTURES: dict[str, Any] = {"t5": T5ForConditionalGeneration, "mt5": MT5ForConditionalGeneration}
+"""Those that `t5_decoder` computes exactly, by their `model_type`; v1.1 and flan-T5 are t5, too."""
+
+
+def small(options: Any, vocab_size: int) -> Any:
+    """A random T5 v1.1 of the sizes that `T5Backbone.Config` gives, with embedding and head tied."""
+    config = T5Config(
+        vocab_size=vocab_size,
+        d_model=options.d_model,
+        d_kv=options.d_model // options.num_heads,
+        d_ff=options.d_ff,
+        num_layers=options.num_layers,
+        num_decoder_layers=options.num_decoder_layers or max(1, options.num_layers),
+        num_heads=options.num_heads,
+        dropout_rate=0.1 if options.dropout is None else options.dropout,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    config.decoder_start_token_id = 0
+    return T5ForConditionalGeneration(config)
+
+
+def pretrained(folder: Path, dropout: float | None) -> tuple[Any, Any]:
+    """Tokenizer and model of a folder; `dropout` None keeps the model's own."""
+    has_weights(folder)
+    with loading(f"the T5 in {folder}"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        model = opened(folder)
+    if dropout is not None:
+        _set_dropout(model, dropout)
+    return tokenizer, model
+
+
+def opened(folder: Path, untied: bool = False) -> Any:
+    """The model of a folder; `untied`: its head has weights of its own, whatever its settings say."""
+    local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    architecture = AutoConfig.from_pretrained(folder, **local).model_type
+    if architecture not in ARCHITECTURES:
+        raise GenretError(f"{folder} holds a model of type {architecture}; take a T5, T5 v1.1, flan-T5 or mT5")
+    kind = ARCHITECTURES[architecture]
+    model = kind.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **local)
+    if untied and not is_untied(model):  # transformers 5 ties T5 unless told otherwise
+        untie(model, load_file(folder / "model.safetensors")["lm_head.weight"])
+    return model
+
+
+class Projection(nn.Sequential):
+    """Vectors of another model → T5's width, of the size of its embedded words, in whose place they stand."""
+
+    def __init__(self, width: int, d_model: int, scale: float = 1.0):
+        norm = nn.LayerNorm(d_model)
+        nn.init.constant_(norm.weight, scale)
+        super().__init__(nn.Linear(width, d_model), norm)
+
+    @classmethod
+    def load(cls, path: Path) -> Projection:
+        state = load_file(path)
+        d_model, width = state["0.weight"].shape
+        projection = cls(width, d_model)
+        projection.load_state_dict(state)
+        return projection
+
+
+def _set_dropout(model: nn.Module, rate: float) -> None:
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = rate
+        elif isinstance(getattr(part, "dropout", None), float):  # attention keeps its rate as a number
+            vars(part)["dropout"] = rate

@@ -1,0 +1,144 @@
+"""A pretrained text encoder that reads queries for a backbone: MiniLM, BERT or any other model of transformers.
+
+It gives one state per word piece and knows nothing of what is written afterwards. Frozen, it is a function of the text
+alone; so the states of the training captions are computed once, and later epochs only look them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+
+from genret.errors import GenretError
+from genret.kit.device import autocast
+from genret.kit.weights import has_weights, loading
+
+MOST_BYTES = 1 << 30
+"""Memory for remembered states: 100,000 captions of 13 pieces at MiniLM's width."""
+BATCH = 64
+
+
+class States(NamedTuple):
+    """B texts of at most S word pieces."""
+
+    states: Tensor
+    """(B, S, W), 0 at pads"""
+    mask: Tensor
+    """(B, S) True at real pieces"""
+
+
+class _Memory(NamedTuple):
+    """The states of some texts, end to end."""
+
+    place: dict[str, int]
+    starts: Tensor
+    lengths: Tensor
+    flat: Tensor
+    """(P, W) bfloat16"""
+
+
+class TextEncoder:
+    """Reads texts; `model` is trained along only if `trainable`, and then it is the backbone's to train and to move."""
+
+    def __init__(self, folder: Path, max_tokens: int, trainable: bool = False):
+        has_weights(folder)
+        local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+        with loading(f"the text encoder in {folder}"):
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
+            settings = AutoConfig.from_pretrained(folder, **local)
+            kind = AutoModelForTextEncoding if settings.is_encoder_decoder else AutoModel
+            self.model: Any
+            self.model, report = kind.from_pretrained(
+                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
+            )
+        missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+        if missing:
+            raise GenretError(f"{folder} lacks the weights of {len(missing)} layers, {missing[0]} for one")
+        width = getattr(settings, "hidden_size", None)
+        if not isinstance(width, int):
+            raise GenretError(f"{folder} holds a {settings.model_type} model, which is no text encoder")
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.width = width
+        self.max_tokens = min(max_tokens, self.tokenizer.model_max_length)
+        self.trainable = trainable
+        self.model.eval().requires_grad_(trainable)
+        self._wanted: list[str] = []
+        self._memory: _Memory | None = None
+
+    def remember(self, texts: Iterable[str]) -> None:
+        """Keeps the states of these texts from the first look at one of them on; the shortest, if not all fit.
+
+        All are computed then, in an order of their own: a training that was interrupted gets the same bits again.
+        """
+        if not self.trainable:
+            self._wanted = sorted(set(texts), key=lambda text: (len(text), text))
+
+    def __call__(self, texts: Sequence[str], device: torch.device) -> States:
+        """B texts → their states on `device`; longer texts are cut."""
+        if self.trainable:
+            return self._run(self._pieces(texts), device)
+        if self.model.device != device:
+            self.model.to(device)
+            self._memory = None
+        if self._memory is None:
+            self._memory = self._filled(device)
+        memory = self._memory
+        known = [row for row, text in enumerate(texts) if text in memory.place]
+        fresh = [row for row, text in enumerate(texts) if text not in memory.place]
+        places = torch.tensor([memory.place[texts[row]] for row in known], dtype=torch.int64, device=device)
+        lengths = torch.zeros(len(texts), dtype=torch.int64, device=device)
+        lengths[known] = memory.lengths[places]
+        computed = self._frozen(self._pieces([texts[row] for row in fresh]), device) if fresh else None
+        if computed is not None:
+            lengths[fresh] = computed.mask.sum(1)
+        column = torch.arange(int(lengths.max()), device=device)
+        mask = column < lengths[:, None]
+        states = torch.zeros(*mask.shape, self.width, dtype=torch.bfloat16, device=device)
+        states[known] = memory.flat[(memory.starts[places, None] + column).clamp_max(len(memory.flat) - 1)]
+        if computed is not None:
+            states[fresh, : computed.states.shape[1]] = computed.states
+        return States(states.float() * mask[:, :, None], mask)
+
+    def save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        rows: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
+        return rows
+
+    def _run(self, pieces: Sequence[Sequence[int]], device: torch.device) -> States:
+        rows = [torch.tensor(row) for row in pieces]
+        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokenizer.pad_token_id)
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+        ids, mask = ids.to(device), mask.to(device)
+        return States(self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
+
+    def _frozen(self, pieces: Sequence[Sequence[int]], device: torch.device) -> States:
+        """bfloat16, remembered or not, so that search sees what training saw."""
+        with torch.no_grad(), autocast(device, "auto"):
+            states, mask = self._run(pieces, device)
+        return States(states.bfloat16(), mask)
+
+    def _filled(self, device: torch.device) -> _Memory:
+        pieces = self._pieces(self._wanted) if self._wanted else []
+        lengths = torch.tensor([len(row) for row in pieces], dtype=torch.int64)
+        ends = lengths.cumsum(0)
+        count = int((ends * self.width * 2 <= MOST_BYTES).sum())
+        flat = torch.zeros(int(ends[count - 1]) if count else 1, self.width, dtype=torch.bfloat16, device=device)
+        # of a like length together: no work on pads
+        order = sorted(range(count), key=lambda row: len(pieces[row]))
+        for start in range(0, count, BATCH):
+            rows = order[start : start + BATCH]
+            states, mask = self._frozen([pieces[row] for row in rows], device)
+            for row, state, real in zip(rows, states, mask, strict=True):
+                flat[ends[row] - lengths[row] : ends[row]] = state[real]
+        place = {text: row for row, text in enumerate(self._wanted[:count])}
+        return _Memory(place, (ends - lengths)[:count].to(device), lengths[:count].to(device), flat)

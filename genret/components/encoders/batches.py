@@ -1,0 +1,77 @@
+"""Pictures as pixels, a batch at a time: the next batch is read and decoded while this one is trained on.
+
+Memory holds two batches, whatever the size of the data set. A picture that cannot be read is missing from its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genret.errors import BadImage
+from genret.kit.encode import NUM_THREADS, opened
+
+
+class Batch(NamedTuple):
+    pixels: Tensor
+    """(B', 3, S, S) in 0..1 of the pictures that could be read"""
+    indices: Tensor
+    """(B',) which they are"""
+
+
+class Batches:
+    """`batch(indices, epoch)` gives pixels; `following(indices, epoch)` says which batch will be asked for next."""
+
+    def __init__(
+        self,
+        read: Sequence[Callable[[], Image.Image]],
+        pixels: Callable[[Sequence[Image.Image], int], Tensor],
+        following: Callable[[Tensor, int], tuple[Tensor, int] | None],
+        pools: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
+    ):
+        self._read, self._pixels, self._following = read, pixels, following
+        self._ahead, self._readers = pools
+        self._next: tuple[list[int], int, Future[Batch]] | None = None
+
+    def batch(self, indices: Tensor, epoch: int) -> Batch:
+        wanted = indices.tolist()
+        if self._next is not None and self._next[:2] == (wanted, epoch):
+            future = self._next[2]
+        else:  # the first of a run, or of one that was resumed
+            future = self._ahead.submit(self._made, wanted, epoch)
+        self._next = None
+        if (following := self._following(indices, epoch)) is not None:
+            then = following[0].tolist(), following[1]
+            self._next = (*then, self._ahead.submit(self._made, *then))
+        return future.result()
+
+    def _made(self, indices: list[int], epoch: int) -> Batch:
+        pictures = list(self._readers.map(self._picture, indices))
+        there = [(index, picture) for index, picture in zip(indices, pictures, strict=True) if picture is not None]
+        images = [picture for _, picture in there]
+        pixels = self._pixels(images, epoch) if images else torch.zeros(0, 3, 1, 1)
+        return Batch(pixels, torch.tensor([index for index, _ in there], dtype=torch.int64))
+
+    def _picture(self, index: int) -> Image.Image | None:
+        try:
+            return opened(self._read[index])
+        except BadImage:  # reported where the split is read for its vectors
+            return None
+
+
+@contextmanager
+def reading_ahead() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
+    """A thread that makes the next batch, and those that decode its pictures."""
+    ahead = ThreadPoolExecutor(1, thread_name_prefix="genret-batch")
+    readers = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="genret-decode")
+    try:
+        yield ahead, readers
+    finally:
+        ahead.shutdown(wait=True, cancel_futures=True)
+        readers.shutdown(wait=True, cancel_futures=True)

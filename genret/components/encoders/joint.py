@@ -1,0 +1,95 @@
+"""What every encoder of two towers shares: their vectors, their keys, and fine-tuning them.
+
+Where both towers were trained into one space nothing is left to fit (`JointEncoder`); others add heads (paired.py).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genret.api import Encoder, FitContext, LoopOptions, Pictures
+from genret.components.encoders.finetune import Finetune, fine_tune
+from genret.components.encoders.heads import DEFAULT_TEMPERATURE, JointSpace, Space
+from genret.components.encoders.towers import ImageTower, TextTower
+from genret.errors import GenretError
+from genret.kit import saving as stored
+
+
+class TwoTowerEncoder(Encoder):
+    """An image tower and a text tower, frozen unless the option `finetune` says otherwise."""
+
+    image: ImageTower
+    text: TextTower
+
+    def tower_key(self, modality: Literal["image", "text"]) -> str:
+        return self.image.key() if modality == "image" else self.text.key()
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        return self.text.features(texts)
+
+    def to(self, device: torch.device) -> None:
+        self.image.to(device)
+        self.text.to(device)
+
+    # ------------------------------------------------------------------------------------------------ fine-tuning
+    @abstractmethod
+    def space(self, train: Pictures, context: FitContext) -> Space:
+        """Where pictures and captions meet while the towers are trained."""
+
+    def warm_up(self) -> LoopOptions | None:
+        """How that space is trained first, where it starts at random."""
+        return None
+
+    @property
+    def finetunes(self) -> bool:
+        return self.config.finetune is not None
+
+    def fit_towers(self, train: Pictures, dev: Pictures, context: FitContext) -> None:
+        options = self.config.finetune
+        assert isinstance(options, Finetune), "fit_towers is asked for only where `finetunes` is true"
+        self.to(context.device)
+        if not train.captions:
+            raise GenretError("fine-tuning needs captioned training images, and there are none")
+        space = self.space(train, context)
+        trained = fine_tune(self.image, self.text, space, options, train, dev, context, self.warm_up())
+        self._tuned: dict[str, Tensor] = {
+            f"{side}.{name}": parameter
+            for side, parameters in trained.items()
+            for name, parameter in parameters.items()
+        }
+
+    def save_towers(self, folder: Path) -> None:
+        stored.save(folder, "towers", self._tuned, {"parameters": list(self._tuned)})
+
+    def load_towers(self, folder: Path, key: str) -> None:
+        with stored.reading(folder, "weights of fine-tuned towers"):
+            tensors, facts = stored.load(folder, "towers")
+            if tensors.keys() != set(facts["parameters"]):
+                raise ValueError("some of its parameters are missing")
+        for side, tower in (("image.", self.image), ("text.", self.text)):
+            weights = {name.removeprefix(side): value for name, value in tensors.items() if name.startswith(side)}
+            if weights:  # a tower that stayed as it was keeps its key, and so its cached vectors
+                tower.lend(weights, key)
+
+
+class JointEncoder(TwoTowerEncoder):
+    """Two towers that were trained into one space: no heads, and pictures have no training views."""
+
+    def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
+        assert view == 0, "a pretrained joint space has no training views"
+        return self.image.features(images)
+
+    def space(self, train: Pictures, context: FitContext) -> Space:
+        temperature = self.config.finetune.temperature
+        if temperature is None:  # what the pretrained towers are used to
+            log_scale = getattr(self.image.module, "logit_scale", None)
+            temperature = DEFAULT_TEMPERATURE if log_scale is None else math.exp(-log_scale.item())
+        return JointSpace(temperature).to(context.device)

@@ -1,0 +1,215 @@
+"""Any image tower and any text tower, brought into one space by two heads that are trained on the captions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from genret.api import Config, FitContext, LoopOptions, Pairs, Pictures
+from genret.components.encoders.augment import Augment, ViewOptions
+from genret.components.encoders.finetune import Finetune, sample_vectors
+from genret.components.encoders.heads import (
+    DEFAULT_TEMPERATURE,
+    Heads,
+    Space,
+    caption_groups,
+    info_nce,
+    text_to_image_recall,
+)
+from genret.components.encoders.hf_clip import CLIPText, CLIPTextTower
+from genret.components.encoders.hf_vision import HuggingFaceImage, HuggingFaceImageTower
+from genret.components.encoders.joint import TwoTowerEncoder
+from genret.components.encoders.open_clip import OpenCLIPImage, OpenCLIPImageTower, OpenCLIPText, OpenCLIPTextTower
+from genret.components.encoders.sentence import SentenceText, SentenceTextTower
+from genret.components.encoders.timm_tower import TimmImage, TimmImageTower
+from genret.components.encoders.towers import ImageTower, TextTower, Tower
+from genret.errors import GenretError
+from genret.kit import saving as stored
+from genret.kit.loop import run
+
+TOWERS: dict[type[Config], type[Tower]] = {
+    TimmImage: TimmImageTower,
+    HuggingFaceImage: HuggingFaceImageTower,
+    OpenCLIPImage: OpenCLIPImageTower,
+    SentenceText: SentenceTextTower,
+    CLIPText: CLIPTextTower,
+    OpenCLIPText: OpenCLIPTextTower,
+}
+STANDARDIZED_ROWS = 200_000
+"""Most vectors that mean and deviation are taken of."""
+MEETING_DIM = 256
+"""Width of the space in which towers are fine-tuned."""
+MEETING_ROWS = 2048
+"""Pictures and captions whose vectors that space is standardised by."""
+
+
+class HeadOptions(LoopOptions):
+    """How the heads are trained."""
+
+    epochs: int = Field(40, ge=0)
+    """Passes over the training captions; 0 leaves the heads as they were initialised."""
+    batch_size: int = Field(512, ge=2)
+    """Captions per step; each is told from the others' images."""
+    weight_decay: float = Field(0.05, ge=0)
+    """Decoupled decay of matrices; vectors and norms are exempt."""
+    patience: int = Field(6, ge=0)
+    """Looks without improvement after which training ends; 0 never ends early. The best weights are kept either way."""
+    bf16: bool | Literal["auto"] = False
+    """Mixed precision; the heads are so small that it gains nothing."""
+
+
+class PairedFinetune(Finetune):
+    """How the towers themselves are trained, before the heads are.
+
+    The towers meet through linear heads of this training alone: the encoder's own are trained afterwards on the cached
+    vectors of the finished towers, on many more captions at a time than pixels allow.
+    """
+
+    warm_up_epochs: int = Field(1, ge=0)
+    """Passes in which only the temporary heads learn, so that their first gradients do not undo the towers."""
+    warm_up_lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of these passes."""
+
+
+class PairedEncoder(TwoTowerEncoder):
+    """An image tower and a text tower with heads trained contrastively (InfoNCE)."""
+
+    class Config(Config):
+        image: Annotated[TimmImage | HuggingFaceImage | OpenCLIPImage, Field(discriminator="type")] = TimmImage()
+        """The image tower; `type` is timm, huggingface or open-clip."""
+        text: Annotated[SentenceText | CLIPText | OpenCLIPText, Field(discriminator="type")] = SentenceText()
+        """The text tower; `type` is sentence, clip or open-clip."""
+        dim: int = Field(256, ge=8, le=4096)
+        """Width of the shared space."""
+        hidden: int = Field(512, ge=0, le=8192)
+        """Width of the heads' hidden layer, which adds to a linear map; 0: the linear map alone."""
+        dropout: float = Field(0.2, ge=0, lt=1)
+        """Share of inputs and hidden units left out in training."""
+        temperature: float = Field(DEFAULT_TEMPERATURE, gt=0, le=1)
+        """Where the learned temperature starts."""
+        views: int = Field(1, ge=1, le=64)
+        """Views of each training picture, the plain one included; each step draws one."""
+        augment: ViewOptions = ViewOptions()
+        train: HeadOptions = HeadOptions()
+        """How the heads are trained."""
+        finetune: PairedFinetune | None = None
+        """How the towers are trained before the heads; null: they stay frozen."""
+
+    def __init__(self, config: Any = None, **lent: Any):
+        super().__init__(config, **lent)
+        c = self.config
+        image, text = (TOWERS[type(part)](part, self.resolve_weights) for part in (c.image, c.text))
+        assert isinstance(image, ImageTower) and isinstance(text, TextTower)
+        self.image, self.text = image, text
+        self.num_views = c.views
+        self.augment = Augment(c.augment.strength, c.augment.flip, c.augment.seed)
+        self.heads: Heads | None = None
+        self.device = torch.device("cpu")
+
+    def view_key(self, view: int) -> str:
+        if view == 0:
+            return super().view_key(view)
+        return json.dumps({"view": view, **self.config.augment.model_dump()}, sort_keys=True)
+
+    def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
+        if view == 0:
+            return self.image.features(images)
+        return self.image.encode(self.augment(images, view, self.image.preprocess))
+
+    # ------------------------------------------------------------------------------------------------ towers
+    def space(self, train: Pictures, context: FitContext) -> Space:
+        images, texts = sample_vectors(self.image, self.text, train, context.seed, MEETING_ROWS)
+        temperature = self.config.finetune.temperature or DEFAULT_TEMPERATURE
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            heads = Heads(images.shape[1], texts.shape[1], MEETING_DIM, hidden=0, dropout=0.0, temperature=temperature)
+        heads.image.standardize(images)
+        heads.text.standardize(texts)
+        return heads.to(context.device)
+
+    def warm_up(self) -> LoopOptions | None:
+        c = self.config.finetune
+        return c.model_copy(update={"epochs": c.warm_up_epochs, "lr": c.warm_up_lr})
+
+    # ------------------------------------------------------------------------------------------------ heads
+    def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
+        if not len(train.texts):
+            raise GenretError("the encoder's heads need captioned training images, and there are none")
+        images, texts, owners = train.images, train.texts, train.owners
+        heads = self._new_heads(images.shape[-1], texts.shape[-1], context.seed)
+        heads.image.standardize(images.flatten(0, 1)[_sample(images.shape[0] * images.shape[1], context.seed)])
+        heads.text.standardize(texts[_sample(len(texts), context.seed)])
+        self.heads = heads.to(context.device)
+        self.device = context.device
+        groups = caption_groups(texts)
+
+        def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
+            owner, group = owners[indices], groups[indices]
+            view = torch.randint(images.shape[1], (len(indices),))
+            v = heads.image(images[owner, view].to(context.device))
+            t = heads.text(texts[indices].to(context.device))
+            same = (owner[:, None] == owner) | (group[:, None] == group)
+            return {"loss": info_nce(v, t, same.to(context.device), heads.scale), "scale": heads.scale}
+
+        def look() -> float:
+            recalls = text_to_image_recall(
+                self.project_images(dev.images[:, 0]), self.project_texts(dev.texts), dev.owners
+            )
+            return 100 * sum(recalls) / len(recalls)
+
+        run(heads, step, len(texts), self.config.train, context, look if len(dev.texts) else None, name="heads")
+
+    def project_images(self, features: Tensor) -> Tensor:
+        return self._project("image", features)
+
+    def project_texts(self, features: Tensor) -> Tensor:
+        return self._project("text", features)
+
+    def _project(self, modality: Literal["image", "text"], features: Tensor) -> Tensor:
+        if self.heads is None:
+            raise GenretError("the encoder's heads are not trained yet")
+        head = self.heads.image if modality == "image" else self.heads.text
+        was_training = self.heads.training
+        self.heads.eval()
+        with torch.no_grad():
+            chunks = [head(chunk.to(self.device)).to(features.device) for chunk in features.split(16384)]
+        self.heads.train(was_training)
+        return torch.cat(chunks) if chunks else features.new_zeros(0, self.config.dim)
+
+    def _new_heads(self, image_width: int, text_width: int, seed: int) -> Heads:
+        c = self.config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Heads(image_width, text_width, c.dim, c.hidden, c.dropout, c.temperature)
+
+    def save(self, folder: Path) -> None:
+        assert self.heads is not None, "nothing is saved before fit"
+        widths = {"image_width": len(self.heads.image.mean), "text_width": len(self.heads.text.mean)}
+        stored.save(folder, "heads", self.heads.state_dict(), widths)
+
+    def load(self, folder: Path) -> None:
+        with stored.reading(folder, "heads of the encoder"):
+            weights, widths = stored.load(folder, "heads")
+            heads = self._new_heads(int(widths["image_width"]), int(widths["text_width"]), seed=0)
+            heads.load_state_dict(weights)
+        self.heads = heads.eval().to(self.device)
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self.device = device
+        if self.heads is not None:
+            self.heads.to(device)
+
+
+def _sample(count: int, seed: int) -> Tensor:
+    """Indices of at most `STANDARDIZED_ROWS` of `count` rows."""
+    if count <= STANDARDIZED_ROWS:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:STANDARDIZED_ROWS]

@@ -1,0 +1,157 @@
+"""What every tower does. The same input gives the same vector until a model file changes or other weights are lent.
+
+Towers know nothing of caching, heads or training. Their libraries are imported when the first vector is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+
+from genret.api import Config
+from genret.components.encoders.preprocess import Preprocess
+from genret.errors import GenretError
+from genret.kit.device import autocast, native_bf16
+
+
+class TowerConfig(Config):
+    revision: str | None = None
+    """Commit of a model of the hub, so that a recipe means the same weights tomorrow."""
+    bf16: bool | Literal["auto"] = "auto"
+    """Mixed precision; auto: where the processor multiplies bfloat16 natively."""
+
+
+class ImageTowerConfig(TowerConfig):
+    resize: Literal["crop", "squash", "pad"] | None = None
+    """`crop`: shortest side, then the centre; `squash`: the whole picture made square; `pad`: the whole picture on a
+    white square; null: as the model was trained."""
+
+
+class Tower(ABC):
+    """A model that is built when first needed, on the device it was moved to."""
+
+    def __init__(self, config: Any, resolve_weights: Callable[[str], str] = str):
+        self.config = config
+        self.resolve_weights = resolve_weights
+        self.device = torch.device("cpu")
+        self._module: nn.Module | None = None
+        self._lent: tuple[str, Mapping[str, Tensor]] | None = None
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Loads the model; called once."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """JSON values that tell this tower's vectors from any other's."""
+
+    @property
+    def module(self) -> Any:
+        """The model, frozen and in evaluation mode."""
+        if self._module is None:
+            with torch.inference_mode(False):  # parameters made in that mode could never be trained
+                self._module = self.build().eval().requires_grad_(False).to(self.device)
+                self._apply_lent()
+        return self._module
+
+    def lend(self, weights: Mapping[str, Tensor], key: str) -> None:
+        """Replaces some of the model's parameters, by name; `key` names these weights in `Tower.key`."""
+        self._lent = (key, weights)
+        if self._module is not None:
+            self._apply_lent()
+
+    def _apply_lent(self) -> None:
+        if self._lent is None or self._module is None:
+            return
+        parameters = dict(self._module.named_parameters())
+        for name, weights in self._lent[1].items():
+            if name not in parameters or parameters[name].shape != weights.shape:
+                raise GenretError(f"the fine-tuned weights '{name}' do not fit {self.config.model}: another model's?")
+        with torch.no_grad():
+            for name, weights in self._lent[1].items():
+                parameters[name].copy_(weights)
+        self._lent = (self._lent[0], {})  # the model holds them now
+
+    @property
+    def precision(self) -> str:
+        wanted = native_bf16(self.device) if self.config.bf16 == "auto" else self.config.bf16
+        return "bf16" if wanted else "fp32"
+
+    def key(self) -> str:
+        lent = {} if self._lent is None else {"tuned": self._lent[0]}
+        return json.dumps(self.identity() | {"precision": self.precision} | lent, sort_keys=True)
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        if self._module is not None:
+            self._module.to(device)
+
+    def mixed_precision(self) -> torch.autocast:
+        return autocast(self.device, self.config.bf16)
+
+
+class ImageTower(Tower):
+    _layout = torch.channels_last
+
+    @property
+    @abstractmethod
+    def preprocess(self) -> Preprocess:
+        """How a picture becomes the pixels that the tower was trained on."""
+
+    @abstractmethod
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(B, 3, S, S) normalised pixels → (B, D)"""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) in 0..1 → (B, D) float32 on the CPU."""
+        with torch.inference_mode(), self.mixed_precision():
+            return self.forward(self.inputs(pixels)).float().cpu().clone()
+
+    def inputs(self, pixels: Tensor) -> Tensor:
+        """(B, 3, S, S) in 0..1 → what `forward` takes, on the tower's device."""
+        normalized = self.preprocess.normalize(pixels.to(self.device))
+        return normalized.contiguous(memory_format=self._layout)
+
+    @contextmanager
+    def layout_for_training(self) -> Iterator[None]:
+        """On CPUs the usual layout of pixels and filters: torch 2.15 crashes on some gradients of the other."""
+        if self.device.type != "cpu":
+            yield
+            return
+        before, self._layout = self._layout, torch.contiguous_format
+        filters = [(parameter, parameter.stride()) for parameter in self.module.parameters() if parameter.ndim == 4]
+        for parameter, _ in filters:  # clones: 1 × 1 filters count as contiguous in either layout
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+        try:
+            yield
+        finally:
+            self._layout = before
+            for parameter, strides in filters:
+                parameter.data = torch.empty_strided(parameter.shape, strides).copy_(parameter.data)
+
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures → (B, D) float32 on the CPU."""
+        return self.encode(self.preprocess.pixels(images))
+
+
+class TextTower(Tower):
+    @abstractmethod
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        """B texts → (B, D)"""
+
+    def features(self, texts: Sequence[str]) -> Tensor:
+        """B texts → (B, D) float32 on the CPU."""
+        with torch.inference_mode(), self.mixed_precision():
+            return self.forward(list(texts)).float().cpu().clone()
+
+
+SIZE = Field(None, ge=16, le=2048)
+"""An image size, where a tower may be run at another than its own."""

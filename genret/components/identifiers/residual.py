@@ -1,0 +1,108 @@
+"""What schemes over a residual quantizer have in common: codes without collisions, hesitation, vectors of the symbols.
+
+It sees latent vectors; where these come from is the scheme's affair.
+
+B vectors   D_code latent width   M levels   K codes   S symbols
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from genret.api import Additive, Corpus, FitContext, Vokens
+from genret.components.quantize.kmeans import distances
+from genret.components.quantize.rq import ResidualQuantizer
+from genret.kit.collisions import CollisionOptions, Collisions, Distances
+
+CHUNK = 8192
+"""Rows quantized at once, so that memory does not grow with the corpus."""
+KMEANS_ROWS = 1 << 16
+"""Most vectors that k-means looks at."""
+
+
+class ResidualCoder:
+    """Codes latent vectors by a residual quantizer and settles who bears them."""
+
+    def __init__(self, num_levels: int, codebook_size: int, shared: bool, beam: int, options: CollisionOptions):
+        self.num_levels, self.beam = num_levels, beam
+        self.collisions = Collisions(options, (codebook_size,) * num_levels, shared)
+
+    @property
+    def vokens(self) -> Vokens:
+        return self.collisions.vokens
+
+    def settle_fit(self, quantizer: ResidualQuantizer, image_ids: Sequence[str], latent: Tensor) -> None:
+        """latent (N, D_code) of the images of the fit."""
+        if self.collisions.avoided:
+            self.collisions.fit(image_ids, self.encode(quantizer, latent), self._distances(quantizer, latent))
+
+    def identify(self, quantizer: ResidualQuantizer, corpus: Corpus, latent: Tensor) -> Tensor:
+        """(N, D_code) → final codes (N, M), or (N, M + 1) with the extra symbol."""
+        return self.collisions.settle(corpus, self.encode(quantizer, latent), self._distances(quantizer, latent))
+
+    def encode(self, quantizer: ResidualQuantizer, latent: Tensor) -> Tensor:
+        """(N, D_code) → the nearest codes (N, M), on the CPU."""
+        device = quantizer.codebooks.device
+        return torch.cat([quantizer.encode(part.to(device), self.beam).cpu() for part in latent.split(CHUNK)])
+
+    def decode(self, quantizer: ResidualQuantizer, codes: Tensor) -> Tensor:
+        """(R, M or M + 1) → ẑ (R, D_code), on the quantizer's device; an extra symbol says nothing."""
+        return quantizer.decode(codes[:, : self.num_levels].to(quantizer.codebooks.device))
+
+    def _distances(self, quantizer: ResidualQuantizer, latent: Tensor) -> Distances:
+        device = quantizer.codebooks.device
+
+        def nearest(rows: Tensor, count: int) -> Tensor:
+            return quantizer.candidates(latent[rows].to(device), count).cpu()
+
+        def last_level(rows: Tensor, codes: Tensor) -> Tensor:
+            last = quantizer.book(self.num_levels - 1)
+            codes = codes.to(device)
+            residual = latent[rows].to(device) - quantizer.decode(codes) + last[codes[:, -1]]
+            return distances(residual, last).cpu()
+
+        return Distances(nearest, last_level)
+
+    def code_probabilities(
+        self, quantizer: ResidualQuantizer, latent: Tensor, codes: Tensor, temperature: float
+    ) -> list[Tensor]:
+        """softmax_k −‖r_m − e_k‖² / 2τ, with the residual r_m that `codes` leave at level m. Of the extra symbol only
+        its frequency is known."""
+        residual, levels = latent, []
+        for level in range(self.num_levels):
+            book = quantizer.book(level)
+            nearness = -0.5 * distances(residual, book)  # −½‖r − e‖² but for ‖r‖², alike for all k
+            levels.append((nearness / temperature).softmax(-1))
+            residual = residual - book[codes[:, level].to(latent.device)]
+        if len(self.vokens.sizes) > self.num_levels:
+            levels.append(self.collisions.extra_probabilities().to(latent.device).expand(len(latent), -1))
+        return levels
+
+    def additive(self, quantizer: ResidualQuantizer, latent: Tensor) -> Additive:
+        """An extra symbol adds nothing."""
+        return Additive(latent, [quantizer.book(level) for level in range(self.num_levels)])
+
+    def code_vectors(self, quantizer: ResidualQuantizer) -> Tensor:
+        """(S, D_code) on the CPU. Extra symbols have no vector of their own: they start as random ones of like size."""
+        return with_random_rows(quantizer.code_vectors().cpu(), self.vokens.num_symbols)
+
+
+def with_random_rows(vectors: Tensor, count: int) -> Tensor:
+    """(S', D) → (count, D): further rows are drawn, always the same, with the given ones' mean square."""
+    fresh = torch.randn(count - len(vectors), vectors.shape[1], generator=torch.Generator().manual_seed(0))
+    return torch.cat([vectors, fresh * vectors.square().mean().sqrt()])
+
+
+def kmeans_rows(train: Corpus, fit_texts: bool, context: FitContext) -> Tensor:
+    """What codes are initialised from, (n, D) on the device: images, their views and, if wanted, captions; a sample
+    (of torch's global random state) where there is more than enough."""
+    parts = [train.features if train.views is None else train.views.flatten(0, 1)]
+    if fit_texts and train.text_features is not None:
+        parts.append(train.text_features)
+    rows = torch.cat(parts)
+    if len(rows) > KMEANS_ROWS:
+        rows = rows[torch.randperm(len(rows))[:KMEANS_ROWS]]
+    return rows.to(context.device)

@@ -1,0 +1,42 @@
+"""GRACE's string identifiers (arXiv 2402.10805): an image's number as text, cut by the language model's own tokenizer.
+
+They say nothing of the picture: a model can only memorise them, and a new image's can only be guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genret.api import Corpus, FitContext, Identifier, Identifiers, Loss
+from genret.components.identifiers import known
+from genret.components.identifiers.known import KnownImages, NumberingConfig
+
+
+class StringIdentifier(Identifier):
+    """A number without zeros in front: a tokenizer may make one token of "17" and two of "1234"."""
+
+    new_images = "numbered"
+
+    class Config(NumberingConfig):
+        pass
+
+    def __init__(self, config: Any = None, **lent: Any):
+        super().__init__(config, **lent)
+        self.images: KnownImages | None = None
+
+    def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:
+        self.images = KnownImages.numbered(train.image_ids, self.config.order, context.seed)
+
+    def identify(self, corpus: Corpus) -> Identifiers:
+        numbers = known.fitted(self.images, "string").numbers(corpus)
+        return Identifiers(torch.arange(len(numbers)), texts=[str(number) for number in numbers.tolist()])
+
+    def save(self, folder: Path) -> None:
+        known.fitted(self.images, "string").save(folder)
+
+    def load(self, folder: Path) -> None:
+        self.images = KnownImages.load(folder)

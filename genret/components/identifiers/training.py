@@ -1,0 +1,123 @@
+"""How a tokenizer network is trained (paper 3.1, Eqn. 6): pictures and captions in, losses out.
+
+It does not know how the network quantizes.
+
+B examples in a batch   b of them with a caption   D feature width
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from genret.api import Corpus, FitContext, LoopOptions, Loss, TokenizerBatch
+from genret.errors import GenretError
+from genret.kit import loop
+
+
+class Quantized(NamedTuple):
+    """What a network makes of a batch."""
+
+    batch: TokenizerBatch
+    """without texts"""
+    own_loss: Tensor
+    """() what the network wants for itself, such as the codebooks' side of Eqn. 4"""
+
+
+def train_tokenizer(
+    network: nn.Module,
+    quantize: Callable[[Tensor, bool], Quantized],
+    train: Corpus,
+    losses: Mapping[str, Loss],
+    options: LoopOptions,
+    context: FitContext,
+    fit_texts: bool = False,
+) -> None:
+    """Trains `network` in place on any view of each picture, with any of its captions.
+
+    `quantize(features (B, D), assignments wanted?)` runs it. `fit_texts`: caption vectors are quantized, too.
+    """
+    captions = CaptionVectors(train, context.device) if any(loss.needs_text for loss in losses.values()) else None
+    assignments = any(loss.needs_assignments for loss in losses.values())
+    images = train.features.to(context.device)
+    views = None if train.views is None else train.views.to(context.device)
+
+    def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
+        features = images[indices]
+        if views is not None:
+            view = torch.randint(views.shape[1], (len(indices),))
+            features = views[indices, view]
+        texts = captions.sample(indices) if captions is not None else None
+        if fit_texts and texts is not None:
+            features, texts = torch.cat([features, texts.vectors]), texts.doubled(len(features))
+        batch, own_loss = quantize(features, assignments)
+        terms = loss_terms(batch, texts, losses)
+        total = sum((losses[name].config.weight * term for name, term in terms.items()), own_loss)
+        return {"loss": total, **terms}
+
+    loop.run(network, step, len(train.features), options, context, name="tokenizer")
+
+
+class Texts(NamedTuple):
+    """A caption vector for each image of a batch that has captions."""
+
+    rows: Tensor
+    """(b,) rows of the batch, ascending"""
+    vectors: Tensor
+    """(b, D)"""
+
+    def doubled(self, batch_size: int) -> Texts:
+        """For a batch in which these vectors follow the images, as images of their own that they describe."""
+        own = batch_size + torch.arange(len(self.rows))
+        return Texts(torch.cat([self.rows, own]), torch.cat([self.vectors, self.vectors]))
+
+
+class CaptionVectors:
+    """Draws a caption vector for each image that has captions; searched images that are fitted, too, have none."""
+
+    def __init__(self, corpus: Corpus, device: torch.device):
+        if corpus.text_features is None or corpus.owners is None or not len(corpus.owners):
+            raise GenretError(
+                "no training image has a caption, but the tokenizer's losses align and align-contrastive need some; "
+                "set their weights to 0"
+            )
+        order = torch.argsort(corpus.owners, stable=True)
+        self.counts = torch.bincount(corpus.owners, minlength=len(corpus.features))
+        self.starts = self.counts.cumsum(0) - self.counts
+        self.vectors = corpus.text_features[order].to(device)
+
+    def sample(self, images: Tensor) -> Texts:
+        """(B,) images, by torch's global random state."""
+        draw = torch.rand(len(images))
+        rows = (self.counts[images] > 0).nonzero()[:, 0]
+        images, draw = images[rows], draw[rows]
+        return Texts(rows, self.vectors[self.starts[images] + (draw * self.counts[images]).long()])
+
+
+def loss_terms(batch: TokenizerBatch, texts: Texts | None, losses: Mapping[str, Loss]) -> dict[str, Tensor]:
+    """Each loss by name, not yet weighted; those that need texts see the captioned images alone, if there are any."""
+    captioned = _captioned(batch, texts) if texts is not None and len(texts.rows) else None
+    terms = {}
+    for name, loss in losses.items():
+        if not loss.needs_text:
+            terms[name] = loss(batch)
+        elif captioned is not None:
+            terms[name] = loss(captioned)
+    return terms
+
+
+def _captioned(batch: TokenizerBatch, texts: Texts) -> TokenizerBatch:
+    if len(texts.rows) == len(batch.image):
+        return batch._replace(text=texts.vectors)
+    rows = texts.rows.to(batch.image.device)
+    return TokenizerBatch(
+        batch.image[rows],
+        texts.vectors,
+        batch.latent[rows],
+        batch.partial[rows],
+        batch.reconstruction[rows],
+        [level[rows] for level in batch.assignments],
+    )

@@ -1,0 +1,104 @@
+"""The terms of the generator's objective (paper 3.2, Eqns. 7–10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from genret.api import GeneratorBatch, Loss, LossConfig
+
+
+class TokenLoss(Loss):
+    """L_gen (Eqn. 7): cross-entropy of the identifier's tokens given the query, summed over its M positions."""
+
+    class Config(LossConfig):
+        label_smoothing: float = Field(0.0, ge=0, lt=1)
+        """Share of the probability spread evenly over the symbols of the level."""
+
+    stage = "generator"
+
+    def __call__(self, batch: GeneratorBatch) -> Tensor:
+        return _cross_entropy(batch.logits, batch.targets, batch.columns, self.config.label_smoothing)
+
+
+class MemoriseLoss(TokenLoss):
+    """Cross-entropy of the identifier's tokens given the picture's vector: GRACE's learning to memorise (Li et al.,
+    arXiv 2402.10805), which its learning to retrieve by words builds upon."""
+
+    needs_image_logits = True
+
+    def __call__(self, batch: GeneratorBatch) -> Tensor:
+        assert batch.image_logits is not None, "needs_image_logits promises them"
+        targets = batch.targets if batch.image_targets is None else batch.image_targets
+        return _cross_entropy(batch.image_logits, targets, batch.columns, self.config.label_smoothing)
+
+
+class ReverseLoss(Loss):
+    """−log p(query | picture): the generator describes pictures, too, so that `rerank: reverse` can turn the question
+    round (TIGeR, Qu et al., arXiv 2406.05814)."""
+
+    stage = "generator"
+    needs_captions = True
+
+    def __call__(self, batch: GeneratorBatch) -> Tensor:
+        assert batch.caption_log_probs is not None, "needs_captions promises them"
+        return -batch.caption_log_probs.float().mean()
+
+
+class RankLoss(Loss):
+    """L_dis (Eqn. 9): softmax cross-entropy of the right identifier among the beam-searched ones.
+
+    Scores are log-probability sums and the softmax is taken once; the authors' code takes it twice, which bounds the
+    loss away from zero.
+    """
+
+    class Config(LossConfig):
+        temperature: float = Field(1.0, gt=0)
+        """Scores are divided by this before the softmax."""
+
+    stage = "generator"
+    needs_candidates = True
+
+    def __call__(self, batch: GeneratorBatch) -> Tensor:
+        assert batch.candidate_scores is not None and batch.positive is not None, "needs_candidates promises them"
+        return F.cross_entropy(batch.candidate_scores.float() / self.config.temperature, batch.positive)
+
+
+class DistillLoss(Loss):
+    """Cross-entropy against a dense teacher, summed over the levels: Σ_m −Σ_k p_m(k) log q_m(k).
+
+    The teacher is the caption's own vector, coded with hesitation (`Identifier.code_probabilities`): where words fit
+    several codes the generator learns all of them, each with its share, instead of the one that its picture happened to
+    get. Not in the paper; the idea is that of knowledge distillation (Hinton et al., arXiv 1503.02531).
+    """
+
+    stage = "generator"
+    needs_teacher = True
+
+    def __call__(self, batch: GeneratorBatch) -> Tensor:
+        assert batch.teacher, "needs_teacher promises it"
+        total = batch.logits.new_zeros((), dtype=torch.float32)
+        for position, soft in enumerate(batch.teacher):
+            columns = batch.columns[position]
+            logits = batch.logits[:, position].float()
+            log_probs = (logits if columns is None else logits[:, columns]).log_softmax(-1)
+            places = soft.tokens if columns is None else torch.searchsorted(columns, soft.tokens)
+            there = batch.targets[:, position] >= 0  # a shorter identifier may be over
+            total = total - (there * (soft.probabilities * log_probs[:, places]).sum(-1)).mean()
+        return total
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, columns: Sequence[Tensor | None], smoothing: float) -> Tensor:
+    """logits (B, L, V), targets (B, L), -1 pads → the mean over examples of the sum over positions."""
+    total = logits.new_zeros((), dtype=torch.float32)
+    for position, wanted in enumerate(columns):
+        target, here = targets[:, position], logits[:, position].float()
+        if wanted is not None:
+            here = here[:, wanted]
+            target = torch.where(target < 0, target, torch.searchsorted(wanted, target.clamp_min(0)))
+        total = total + F.cross_entropy(here, target, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
+    return total / len(targets)

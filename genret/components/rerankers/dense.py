@@ -1,0 +1,18 @@
+"""The candidates of the first stage, ordered by the two towers: what the identifiers' rounding took away comes back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from genret.api import Candidates, Reranker
+
+
+class DenseReranker(Reranker):
+    """Similarity of query and image vectors."""
+
+    def score(self, candidates: Candidates) -> Tensor:
+        scores = torch.einsum(
+            "bd,bcd->bc", candidates.query_features, candidates.features.to(candidates.query_features)
+        )
+        return scores.masked_fill(candidates.rows < 0, -torch.inf)

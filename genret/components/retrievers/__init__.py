@@ -1,0 +1,1 @@
+"""Whatever finds images by words."""

@@ -1,0 +1,128 @@
+"""Two towers and a search over all image vectors: the baseline beside every generative result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genret.catalog.store import View
+from genret.components.retrievers.hnsw import HNSW
+from genret.search.catalog import Asked, CatalogRetriever
+from genret.search.confidence import LOOKED_AT
+from genret.search.dense import DenseHits, dense_search
+from genret.search.ranking import Ints, Ranked
+from genret.search.restrict import Allowed
+
+ROCCHIO_GAMMA = 0.15
+"""How far rejected images push a query away: Rocchio's γ, as in Manning, Raghavan, Schütze, Introduction to Information
+Retrieval (2008), 9.1.1, whose α is 1."""
+
+
+class Vectors(NamedTuple):
+    """The searchable images of one version of the catalog."""
+
+    version: int
+    keys: Ints
+    """(N,) ascending"""
+    features: Tensor
+    """(N, D) unit rows"""
+    graph: HNSW | None
+
+
+class TwoTowerRetriever(CatalogRetriever):
+    """CLIP's paradigm: cosine similarity of text and image vectors."""
+
+    _vectors: Vectors | None = None
+
+    def searched(self, view: View) -> Vectors:
+        """Read, and made into a graph where the recipe asks for one, when first needed; later, what changed is read."""
+        version, known = view.version, self._vectors
+        if known is None or known.version != version:
+            # an empty catalog does not know yet how wide its vectors will be
+            changes = view.changes_since(known.version) if known is not None and len(known.keys) else None
+            if known is None or changes is None:
+                keys = view.searchable_keys()
+                features = view.features_of(keys)
+            else:
+                kept = ~Allowed(only=changes.removed).among(known.keys)
+                keys = np.concatenate([known.keys[kept], changes.images])
+                order = np.argsort(keys)
+                features = torch.cat([known.features[torch.from_numpy(kept)], view.features_of(changes.images)])
+                keys, features = keys[order], features[torch.from_numpy(order)]
+            self._vectors = Vectors(version, keys, features, graph_of(features, self.options.index))
+        assert self._vectors is not None
+        return self._vectors
+
+    @property
+    def wants_vectors(self) -> bool:
+        return True
+
+    def candidates(
+        self,
+        view: View,
+        searched: Vectors,
+        asked: Asked,
+        k: int,
+        num_beams: int | None,
+        allowed: Sequence[Allowed],
+    ) -> Ranked:
+        depth, vectors = max(self.depth(k), LOOKED_AT), asked.vectors
+        shape = len(vectors), depth
+        ranked = Ranked(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
+        for one in {id(one): one for one in allowed}.values():  # equal restrictions together
+            rows = np.flatnonzero([other is one for other in allowed])
+            found = restricted(vectors[torch.from_numpy(rows)], searched, depth, one)
+            ranked.images[rows], ranked.scores[rows] = found.images, found.scores
+        return ranked
+
+    def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
+        return [[] for _ in image_ids]
+
+    def names(self, view: View, searched: Vectors, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+        return [None] * len(keys)
+
+
+def restricted(queries: Tensor, searched: Vectors, k: int, allowed: Allowed) -> Ranked:
+    """queries (Q, D) unit rows → the k most similar of the images that all of them may find.
+
+    Scores are cosines, less γ times the mean cosine to the rejected images: q · x − γ mean(r · x).
+    """
+    _, keys, features, graph = searched
+    if len(rejected := features[torch.from_numpy(_rows_of(keys, allowed.unlike))]):
+        queries = queries - ROCCHIO_GAMMA * rejected.mean(0)
+    if allowed.only is not None:  # a graph of all images cannot be searched for a few of them: exactly, then
+        rows = torch.from_numpy(np.flatnonzero(allowed.among(keys)))
+        found = dense_search(queries, features, k, rows)
+        return Ranked(_keys_of(keys, found.rows), found.scores.numpy(), np.full(found.rows.shape, -1))
+    found = nearest(queries, features, graph, k + len(allowed.without))  # enough where all that may not are found
+    images = _keys_of(keys, found.rows)
+    keep = allowed.among(images)
+    order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
+    images = np.take_along_axis(np.where(keep, images, -1), order, axis=1)
+    scores = np.take_along_axis(np.where(keep, found.scores.numpy(), -np.inf), order, axis=1)
+    return Ranked(images, scores.astype(np.float32), np.full_like(images, -1))
+
+
+def _keys_of(keys: Ints, rows: Tensor) -> Ints:
+    """Rows, -1 where there is none → the images' keys."""
+    found: Ints = np.append(keys, -1)[rows.numpy()]
+    return found
+
+
+def _rows_of(keys: Ints, chosen: Ints) -> Ints:
+    """The rows of those keys that are there."""
+    return np.flatnonzero(Allowed(only=chosen).among(keys)) if len(chosen) else chosen
+
+
+def graph_of(features: Tensor, index: Literal["exact", "hnsw"]) -> HNSW | None:
+    """The graph that `search.index` asks for."""
+    return HNSW(features) if index == "hnsw" else None
+
+
+def nearest(queries: Tensor, features: Tensor, graph: HNSW | None, k: int) -> DenseHits:
+    """The k images of each query: by the graph where there is one, else exactly."""
+    return dense_search(queries, features, k) if graph is None else graph.search(queries, k)

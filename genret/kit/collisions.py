@@ -1,0 +1,220 @@
+"""What happens to images whose codes are the same: nothing, one more symbol, or other codes for all but one.
+
+Works on codes and distances; it does not know how either came to be. Images come in an order, and earlier ones go
+first; so the same images in the same order always get the same codes.
+
+    N images   M levels   K codes of the last level   R codes that are taken already
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from genret import api
+from genret.api import Corpus, Vokens
+from genret.errors import GenretError
+from genret.kit.matching import match
+
+FIRST_WIDTH = 16
+"""Alternatives looked at for an image whose code is taken, before there are more."""
+
+STATE = "collisions.codes"
+
+Code = tuple[int, ...]
+
+
+class CollisionOptions(api.Config):
+    collisions: Literal["keep", "extra-symbol", "nearest-free", "balanced"] = "keep"
+    """Images with the same codes: keep, they share an identifier; extra-symbol, one more level counts them (TIGER);
+    nearest-free, all but the first get the nearest codes that are free; balanced, those that differ in nothing get the
+    last level's free codes so that all together lose least (LC-Rec)."""
+    extra_symbol_size: int | None = Field(None, ge=2, le=65536)
+    """Symbols of `extra-symbol`; null: twice as many as the fit's images need, 64 at least."""
+
+
+class Distances(NamedTuple):
+    """How far images are from codes, in the scheme's own measure. Images are named by their rows in the corpus."""
+
+    nearest: Callable[[Tensor, int], Tensor]
+    """rows (n,), count → (n, w, M) different codes, the nearest first; w < count only if these are all there are"""
+    last_level: Callable[[Tensor, Tensor], Tensor]
+    """rows (n,), codes (n, M) → (n, K) distances to the last level's codes after the first M - 1"""
+
+
+# ---------------------------------------------------------------------------------------------------------- strategies
+def extra_symbols(codes: Tensor, taken: Tensor, size: int) -> Tensor:
+    """codes (N, M), taken (R, M + 1) → (N,) how many images before have the same codes (TIGER, arXiv 2305.05065,
+    "handling collisions"): the lowest number below `size` that is free, so that those of removed images return."""
+    used: dict[Code, set[int]] = {}
+    for *code, number in taken.tolist():
+        used.setdefault(tuple(code), set()).add(number)
+    lowest: dict[Code, int] = {}
+    numbers = []
+    for code in map(tuple, codes.tolist()):
+        number, there = lowest.get(code, 0), used.get(code, ())
+        while number in there:
+            number += 1
+        if number >= size:
+            raise GenretError(
+                f"more than {size} images share the codes {_shown(code)}, and the extra symbol cannot tell them apart; "
+                "train with a larger identifier.extra_symbol_size, or with more levels or codes"
+            )
+        lowest[code] = number + 1
+        numbers.append(number)
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def nearest_free(rows: Tensor, codes: Tensor, taken: Tensor, distances: Distances, sizes: Sequence[int]) -> Tensor:
+    """rows (N,) of the corpus with codes (N, M), taken (R, M) → (N, M), all different and none of them taken.
+
+    Whoever comes first keeps its code. Only then the others choose, one after the other, the nearest code that is free.
+    """
+    used = {tuple(code) for code in taken.tolist()}
+    displaced = []
+    for place, code in enumerate(map(tuple, codes.tolist())):
+        if code in used:
+            displaced.append(place)
+        used.add(code)
+    if len(used) + len(displaced) > (everything := math.prod(sizes)):
+        raise GenretError(
+            f"all {everything:,} codes of this identifier scheme are taken; train with more levels or codes, or with "
+            "identifier.collisions keep or extra-symbol"
+        )
+    codes, width = codes.clone(), FIRST_WIDTH
+    while displaced:
+        waiting = []
+        for place, choices in zip(displaced, distances.nearest(rows[displaced], width).tolist(), strict=True):
+            free = next((code for code in map(tuple, choices) if code not in used), None)
+            if free is None:
+                waiting.append(place)
+            else:
+                codes[place] = torch.tensor(free)
+                used.add(free)
+        assert not waiting or width < everything, "a free code is among all codes"
+        displaced, width = waiting, 4 * width
+    return codes
+
+
+def balanced(rows: Tensor, codes: Tensor, taken: Tensor, distances: Distances, sizes: Sequence[int]) -> Tensor:
+    """As `nearest_free`, but images that compete for a code share out the last level's free codes among them, so that
+    the sum of their distances is least; whoever is left without one goes to the nearest that is free.
+
+    This is the "uniform semantic mapping" of LC-Rec (Zheng et al., arXiv 2311.09049) with one image per code: there the
+    transport problem is solved by Sinkhorn iterations and rounded, here the assignment itself is solved, exactly.
+    """
+    everyone = [tuple(code) for code in codes.tolist()]
+    blocked = {tuple(code) for code in taken.tolist()}
+    counts: dict[Code, int] = {}
+    for code in everyone:
+        counts[code] = counts.get(code, 0) + 1
+    groups: dict[Code, list[int]] = {}
+    occupied: dict[Code, list[int]] = {}
+    for code in blocked:
+        occupied.setdefault(code[:-1], []).append(code[-1])
+    for place, code in enumerate(everyone):
+        if counts[code] > 1 or code in blocked:
+            groups.setdefault(code[:-1], []).append(place)
+        else:  # nobody else wants it
+            occupied.setdefault(code[:-1], []).append(code[-1])
+    result, left = codes.clone(), []
+    for prefix, members in groups.items():
+        costs = distances.last_level(rows[members], codes[members]).double()
+        costs[:, occupied.get(prefix, [])] = torch.inf
+        chosen = match(costs)
+        for place, code in zip(members, chosen.tolist(), strict=True):
+            if code < 0:
+                left.append(place)
+            else:
+                result[place, -1] = code
+    if left:
+        left.sort()
+        stays = torch.ones(len(codes), dtype=torch.bool)
+        stays[left] = False
+        result[left] = nearest_free(rows[left], codes[left], torch.cat([taken, result[stays]]), distances, sizes)
+    return result
+
+
+def _shown(code: Code) -> str:
+    vokens = Vokens()
+    return " ".join(vokens.name(level, value) for level, value in enumerate(code))
+
+
+# ---------------------------------------------------------------------------------------------------------- with memory
+class Collisions:
+    """The chosen strategy, and what it gave to the images of the fit: these keep it, whoever comes later.
+
+    (Unless another image of the catalog has it by then: an identifier of one's own comes first.)
+    """
+
+    def __init__(self, options: CollisionOptions, sizes: Sequence[int], shared: bool = False):
+        self.how, self.sizes, self.shared = options.collisions, tuple(sizes), shared
+        self.extra_size = options.extra_symbol_size
+        self._remember([], torch.zeros(0, len(sizes), dtype=torch.int64))
+
+    @property
+    def avoided(self) -> bool:
+        return self.how != "keep"
+
+    @property
+    def vokens(self) -> Vokens:
+        """The scheme's symbols; those of the extra level are known once there was a fit."""
+        extra = (self.extra_size or 2,) if self.how == "extra-symbol" else ()
+        return Vokens(self.sizes + extra, self.shared, learned=len(self.sizes))
+
+    def fit(self, image_ids: Sequence[str], codes: Tensor, distances: Distances) -> None:
+        """Settles the images of the fit, whose nearest codes are (N, M)."""
+        if not self.avoided:
+            return
+        if self.how == "extra-symbol" and self.extra_size is None:
+            most = int(codes.unique(dim=0, return_counts=True)[1].max())
+            self.extra_size = max(64, 2 * most)
+        nothing = torch.zeros(0, len(self.vokens.sizes), dtype=torch.int64)
+        self._remember(image_ids, self._settle(torch.arange(len(codes)), codes, nothing, distances))
+
+    def _remember(self, image_ids: Sequence[str], codes: Tensor) -> None:
+        self.codes = codes
+        self._row_of = {image_id: row for row, image_id in enumerate(image_ids)}
+
+    def settle(self, corpus: Corpus, codes: Tensor, distances: Distances) -> Tensor:
+        """codes (N, M), the nearest of each image → (N, M), or (N, M + 1) with an extra symbol: final ones."""
+        if not self.avoided:
+            return codes
+        taken = self.codes[:0] if corpus.taken is None else corpus.taken
+        blocked, fitted = {tuple(code) for code in taken.tolist()}, self.codes.tolist()
+        remembered = [self._row_of.get(image_id, -1) for image_id in corpus.image_ids]
+        known = torch.tensor([row >= 0 and tuple(fitted[row]) not in blocked for row in remembered], dtype=torch.bool)
+        result = torch.zeros(len(codes), self.codes.shape[1], dtype=torch.int64)
+        result[known] = self.codes[torch.tensor(remembered, dtype=torch.int64)[known]]
+        new = (~known).nonzero()[:, 0]
+        result[new] = self._settle(new, codes[new], torch.cat([taken, result[known]]), distances)
+        return result
+
+    def _settle(self, rows: Tensor, codes: Tensor, taken: Tensor, distances: Distances) -> Tensor:
+        if self.how == "extra-symbol":
+            return torch.cat([codes, extra_symbols(codes, taken, self.vokens.sizes[-1])[:, None]], 1)
+        strategy = nearest_free if self.how == "nearest-free" else balanced
+        return strategy(rows, codes, taken, distances, self.sizes)
+
+    def extra_probabilities(self) -> Tensor:
+        """(K_extra,) how often each extra symbol stood in the fit: all that can be said of it without counting."""
+        counts = torch.bincount(self.codes[:, -1], minlength=self.vokens.sizes[-1]).float()
+        return counts / counts.sum().clamp_min(1)
+
+    # ------------------------------------------------------------------------------------------------ disk
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and facts that `restore` wants; none where images share their codes."""
+        if not self.avoided:
+            return {}, {}
+        return {STATE: self.codes}, {"image_ids": list(self._row_of), "extra_symbol_size": self.extra_size}
+
+    def restore(self, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Takes what is its own out of `tensors`."""
+        if self.avoided:
+            self.extra_size = facts["extra_symbol_size"]
+            self._remember(facts["image_ids"], tensors.pop(STATE))

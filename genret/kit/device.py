@@ -1,0 +1,42 @@
+"""The device, and mixed precision where it has that natively: one rule for whatever is trained or only runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from genret.errors import GenretError
+from genret.settings import Settings
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 products are native on `device`, and so faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
+    return False
+
+
+def autocast(device: torch.device, bf16: bool | str) -> torch.autocast:
+    """The mixed-precision context that an option `bf16: auto | true | false` asks for."""
+    enabled = native_bf16(device) if bf16 == "auto" else bool(bf16)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def _cpu_flags() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def device_of(settings: Settings) -> torch.device:
+    """The device that the settings ask for; `auto` is the GPU where there is one."""
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(settings.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise GenretError(f"GENRET_DEVICE is {settings.device}, but torch sees no GPU; set it to cpu or auto")
+    return device

@@ -1,0 +1,184 @@
+"""Runs towers over any number of pictures and texts: streaming, in batches, only what the cache does not have.
+
+A small pool of threads reads and decodes the next batches while the tower works on this one, so memory holds a few
+batches of pictures, whatever the size of the data set.
+
+N pictures   W views   D width of the tower's vectors
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genret.api import Encoder, Skipped
+from genret.errors import BadImage, GenretError
+from genret.kit.feature_cache import FeatureCache
+
+LARGEST_SIDE = 1024
+"""Pictures are scaled down to this before they wait for the tower: no tower sees more."""
+NUM_THREADS = 4
+BATCHES_AHEAD = 2
+LOOKUP = 4096
+"""Vectors read from the cache at a time."""
+
+
+class ImageItem(NamedTuple):
+    key: str
+    """Names the picture's content: a hash of its bytes."""
+    load: Callable[[], Image.Image]
+    """Opens it as RGB; `BadImage` if it is none."""
+    uri: str = ""
+    """What people call it."""
+
+
+class EncodedImages(NamedTuple):
+    features: Tensor
+    """(N', W, D) of the pictures that could be read"""
+    rows: Tensor
+    """(N',) which of the given pictures they are, ascending"""
+    skipped: list[Skipped]
+
+
+def encode_images(
+    encoder: Encoder,
+    items: Iterable[ImageItem],
+    cache: FeatureCache,
+    *,
+    views: int = 1,
+    batch_size: int = 64,
+    progress: Callable[[str, int], Any] | None = None,
+    label: str = "encode images",
+) -> EncodedImages:
+    """Vectors of `views` views of each picture, in order. Pictures that cannot be read are skipped and reported."""
+    items = [ImageItem(*item) for item in items]
+    suffixes = ["" if view == 0 else f"|{encoder.view_key(view)}" for view in range(views)]
+    missing = _missing(items, suffixes, cache)
+    bad: dict[str, str] = {}
+    with _bar(progress, label, len(missing)) as bar:
+        for loaded in decoded(items, list(missing), batch_size, bad):
+            vectors: dict[str, np.ndarray] = {}
+            for view, suffix in enumerate(suffixes):
+                batch = [(items[i].key + suffix, image) for i, image in loaded if view in missing[i]]
+                if batch:
+                    rows = _checked(encoder.image_features([image for _, image in batch], view), "image")
+                    vectors |= {key: row for (key, _), row in zip(batch, rows, strict=True)}
+            cache.put_many(vectors)
+            bar.advance(len(loaded))
+        bar.advance(len(bad))
+    good = [i for i, item in enumerate(items) if item.key not in bad]
+    keys = [items[i].key + suffix for i in good for suffix in suffixes]
+    features = _gather(keys, cache).view(len(good), views, cache.width or 0)
+    skipped = [Skipped(item.uri or item.key, bad[item.key]) for item in items if item.key in bad]
+    return EncodedImages(features, torch.tensor(good, dtype=torch.long), skipped)
+
+
+def encode_texts(
+    encoder: Encoder,
+    texts: Sequence[str],
+    cache: FeatureCache,
+    *,
+    batch_size: int = 64,
+    progress: Callable[[str, int], Any] | None = None,
+    label: str = "encode texts",
+) -> Tensor:
+    """(T, D) vectors of texts; each wording is encoded once, together with others of its length."""
+    keys = {text: sha256(text.encode()).hexdigest() for text in dict.fromkeys(texts)}
+    known = cache.present(keys.values())
+    missing = sorted((text for text, key in keys.items() if key not in known), key=lambda text: (-len(text), text))
+    with _bar(progress, label, len(missing)) as bar:
+        for start in range(0, len(missing), batch_size):
+            batch = missing[start : start + batch_size]
+            vectors = _checked(encoder.text_features(batch), "text")
+            cache.put_many({keys[text]: vector for text, vector in zip(batch, vectors, strict=True)})
+            bar.advance(len(batch))
+    return _gather([keys[text] for text in texts], cache)
+
+
+def _missing(items: Sequence[ImageItem], suffixes: Sequence[str], cache: FeatureCache) -> dict[int, list[int]]:
+    """The first picture of each content that lacks views in the cache, with those views."""
+    first: dict[str, int] = {}
+    for i, item in enumerate(items):
+        first.setdefault(item.key, i)
+    missing: dict[int, list[int]] = {}
+    for view, suffix in enumerate(suffixes):
+        known = cache.present(key + suffix for key in first)
+        for key, i in first.items():
+            if key + suffix not in known:
+                missing.setdefault(i, []).append(view)
+    return dict(sorted(missing.items()))
+
+
+def decoded(
+    items: Sequence[ImageItem], wanted: Sequence[int], batch_size: int, bad: dict[str, str]
+) -> Iterator[list[tuple[int, Image.Image]]]:
+    """Batches of decoded pictures with their positions; what cannot be read goes into `bad`, by key."""
+    pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="genret-decode")
+    waiting: deque[tuple[int, Future[Image.Image]]] = deque()
+    following = iter(wanted)
+    batch: list[tuple[int, Image.Image]] = []
+    try:
+        while True:
+            while len(waiting) < BATCHES_AHEAD * batch_size and (i := next(following, None)) is not None:
+                waiting.append((i, pool.submit(opened, items[i].load)))
+            if not waiting:
+                break
+            i, future = waiting.popleft()
+            try:
+                batch.append((i, future.result()))
+            except BadImage as error:
+                bad[items[i].key] = str(error)
+            if len(batch) == batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def opened(load: Callable[[], Image.Image]) -> Image.Image:
+    """The picture, no larger than any tower looks at it."""
+    image = load()
+    if max(image.size) > LARGEST_SIDE:
+        image = image.copy()
+        image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return image
+
+
+def _checked(vectors: Tensor, modality: str) -> np.ndarray:
+    if not bool(vectors.isfinite().all()):
+        raise GenretError(
+            f"the {modality} tower returned NaN or infinite values; set its bf16: false, or check its weights"
+        )
+    return vectors.float().numpy()
+
+
+def _gather(keys: Sequence[str], cache: FeatureCache) -> Tensor:
+    """(len(keys), D) from the cache: what is returned is what any later run will read."""
+    features = torch.zeros(len(keys), cache.width or 0)
+    for start in range(0, len(keys), LOOKUP):
+        chunk = keys[start : start + LOOKUP]
+        found = cache.get_many(chunk)
+        if lost := [key for key in chunk if key not in found]:
+            raise GenretError(f"the feature cache {cache.path} lost {len(lost)} vectors while it was used; start again")
+        features[start : start + len(chunk)] = torch.from_numpy(np.stack([found[key] for key in chunk]))
+    return features
+
+
+class _Silent:
+    def advance(self, n: int) -> None:
+        """Nobody is watching."""
+
+
+def _bar(progress: Callable[[str, int], Any] | None, label: str, total: int) -> Any:
+    return progress(label, total) if progress is not None and total else nullcontext(_Silent())

@@ -1,0 +1,205 @@
+"""Pictures from bytes, files and folders that nobody has vetted. It knows nothing of data sets or models.
+
+Whatever is wrong with one picture is a `BadImage` with one sentence; long runs skip and report it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from genret.api import Record
+from genret.errors import BadImage, GenretError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+"""What Pillow may try. Never all that it knows: some of its readers start other programs (EPS)."""
+
+IMAGE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm")
+)
+UNREADABLE_SUFFIXES = frozenset((".heic", ".heif"))
+"""Pictures too, which are found, so that they are reported instead of overlooked."""
+
+MAX_PIXELS = 89_478_485
+"""Pillow's own bound, a quarter of a gigabyte as RGB."""
+MAX_BYTES = 256 * 2**20
+
+# Our own limit speaks instead, and damaged metadata is no reason to disturb the terminal. Set once: the filters of
+# `warnings.catch_warnings` would leak between threads that decode.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_ORIENTATION = 0x0112  # EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture as RGB, upright (EXIF), on white where it is transparent, the first frame where it moves.
+
+    16-bit and float pictures are scaled to 8 bits. `name` stands in the `BadImage` for whatever is wrong.
+    """
+    if not data:
+        raise BadImage(f"{name} is empty (0 bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise BadImage(
+                    f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} allowed; "
+                    "make it smaller or leave it out"
+                )
+            image.load()
+            return _upright(_to_rgb(image), image)
+    except BadImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImage(f"{name} is no picture that can be read: {_guess(data)}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise BadImage(f"{name} has far more pixels than the {max_pixels:,} allowed; leave it out") from error
+    except Exception as error:  # on damaged data Pillow's readers raise nearly anything
+        reason = str(error).strip().rstrip(".") or type(error).__name__
+        raise BadImage(f"{name} is damaged and cannot be decoded: {reason}") from error
+
+
+def content_hash(data: bytes) -> str:
+    """SHA-256 in hexadecimal: equal for equal files, whatever they are called."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def thumbnail(image: Image.Image, size: int = 256) -> bytes:
+    """The RGB picture as WebP, at most `size` pixels wide and high."""
+    small = image.copy()
+    small.thumbnail((size, size), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=80, method=4)
+    return out.getvalue()
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of an image file; `BadImage` for a folder, a pipe, a giant or a file that cannot be read."""
+    try:
+        info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            next(os.scandir(path), None)
+            raise BadImage(f"{path} is a folder, not a picture")
+        if not stat.S_ISREG(info.st_mode):  # reading a pipe or a device might never end
+            raise BadImage(f"{path} is no ordinary file")
+        if info.st_size > max_bytes:
+            raise BadImage(f"{path} has {info.st_size:,} bytes, more than the {max_bytes:,} allowed")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def walk_images(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """Image files, each once: files as named, folders with all below them in sorted order.
+
+    A file that is named itself comes whatever its suffix; inside folders, hidden files and folders are left out. A
+    folder that may not be listed comes itself, so that reading it reports why.
+    """
+    seen: set[Path] = set()
+    for given in paths:
+        start = Path(given).expanduser().absolute()
+        if not start.exists():
+            raise GenretError(f"there is no file or folder {start}")
+        for path in _walk(start) if start.is_dir() else [start]:
+            if path not in seen:
+                seen.add(path)
+                yield path
+
+
+def record_of(path: Path) -> Record:
+    """An image file as `genret index` stores it: its absolute path is its id.
+
+    Metadata: `file`, `folder` (the innermost one's name), `type` (the suffix) and `modified` (UTC date).
+    """
+    path = path.absolute()
+    shown = printable(path)
+    metadata = {"file": Path(shown).name, "folder": Path(shown).parent.name, "type": path.suffix.lstrip(".").lower()}
+    try:
+        metadata["modified"] = datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+    except OSError as error:
+        raise BadImage(f"{shown} cannot be read: {error.strerror or error}") from error
+    return Record(image_id=shown, uri=shown, metadata=metadata)
+
+
+def printable(path: Path) -> str:
+    r"""The path as text that every encoding takes: bytes that are no UTF-8 become `\xff`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (names, not paths)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    unlisted: list[Path] = []
+    wanted = IMAGE_SUFFIXES | UNREADABLE_SUFFIXES
+    for here, folders, files in os.walk(folder, onerror=lambda error: unlisted.append(Path(error.filename))):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:  # noqa: PTH122
+                yield Path(here, name)
+    yield from unlisted
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode that Pillow decodes → RGB."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        white = Image.new("RGBA", layers.size, "white")
+        return Image.alpha_composite(white, layers).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """(H, W) 16-bit, 32-bit or float → (H, W) uint8, black kept black.
+
+    The full range is 1, 255, 65535 or, beyond these, the largest value: files do not say which they mean.
+    """
+    scaled = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(min=0)
+    peak = scaled.max(initial=0)
+    if values.dtype.itemsize == 2:
+        full = 65535.0
+    else:
+        full = next((full for full in (1.0, 255.0, 65535.0) if peak <= full), float(peak))
+    return (scaled * (255 / full) + 0.5).astype(np.uint8)
+
+
+def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
+    try:
+        orientation = source.getexif().get(_ORIENTATION)
+    except Exception:  # a picture with a damaged EXIF block is still a picture, as it lies
+        return rgb
+    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+
+
+def _guess(data: bytes) -> str:
+    """What the bytes look like instead."""
+    if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
+        return "it is a HEIC photograph; convert it to JPEG"
+    if data[:1024].lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<svg>"):
+        return "it is an SVG or XML file; convert it to PNG"
+    try:
+        data[:1024].decode()
+    except UnicodeDecodeError:
+        return f"it is none of {', '.join(FORMATS)}"
+    return "it is a text file"

@@ -1,0 +1,30 @@
+"""How evenly the codes of each level are used: the first sign of a collapsed codebook."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class LevelUsage(NamedTuple):
+    usage: float
+    """Share of the level's codes that occur at all"""
+    entropy: float
+    """Of the codes' frequencies, in bits"""
+    perplexity: float
+    """2 ** entropy: as many equally frequent codes would carry as much"""
+
+
+def usage_statistics(codes: Tensor, sizes: tuple[int, ...]) -> list[LevelUsage]:
+    """codes (R, M), -1 after the end of a shorter identifier, with `sizes[m]` codes at level m."""
+    levels = []
+    for level, size in enumerate(sizes):
+        used = codes[:, level]
+        counts = torch.bincount(used[used >= 0], minlength=size).double()
+        share = counts / counts.sum().clamp_min(1)
+        entropy = float(-torch.special.xlogy(share, share).sum()) / math.log(2)
+        levels.append(LevelUsage(float((counts > 0).double().mean()), entropy, 2**entropy))
+    return levels

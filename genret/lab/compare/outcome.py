@@ -1,0 +1,165 @@
+"""A finished run's figures on one split, read from what evaluation kept in its directory; no model is loaded.
+
+Q queries
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genret.errors import GenretError
+from genret.evaluate.metrics import CUTOFFS, Recalls, discounted, median_rank, recalls, reciprocal
+from genret.evaluate.ranks import DENSE_SEARCH, TWO_TOWER, Ints, QueryRanks, beams, read_ranks
+from genret.plugin.registry import Registries
+from genret.recipe.load import load_recipe
+from genret.recipe.schema import Recipe, Slot
+
+MEASURES = (*(f"recall@{k}" for k in CUTOFFS), "mrr", "ndcg@10")
+"""What runs are compared by: means over queries. Recalls are percentages, the others lie between 0 and 1."""
+
+
+class Outcome(NamedTuple):
+    run: Path
+    recipe: Recipe
+    split: str
+    num_beams: int | None
+    """None for retrievers without beams"""
+    found: QueryRanks | None
+    """None where figures cannot exist; `remark` says why"""
+    dense: QueryRanks | None
+    """Of the two-tower search with the same features"""
+    remark: str | None
+
+    @property
+    def recall(self) -> Recalls:
+        if self.found is None:
+            return dict.fromkeys(map(str, CUTOFFS))
+        return recalls(self.found.ranks, num_beams=self.num_beams)
+
+    @property
+    def two_tower(self) -> Recalls | None:
+        return None if self.dense is None else recalls(self.dense.ranks)
+
+
+def way_of(recipe: Recipe, num_beams: int | None) -> str:
+    """How such a run searches; its recipe's own beams unless `num_beams` says otherwise."""
+    return DENSE_SEARCH if recipe.retriever == "two-tower" else beams(num_beams or recipe.search.num_beams)
+
+
+def read_outcome(run: Path, registries: Registries, split: str = "test", num_beams: int | None = None) -> Outcome:
+    """The figures with the recipe's own beams, or with `num_beams`; `NotMeasured` if evaluation has not been there."""
+    recipe = load_recipe([run / "recipe.yaml"], [], registries)
+    way = way_of(recipe, num_beams)
+    found, dense = read_ranks(run, split, way), read_ranks(run, split, TWO_TOWER)
+    remark, impossible = _remark(run, split)
+    if found is None and not impossible:
+        raise NotMeasured(
+            f"{run} has no figures for split '{split}' ({way}); run: genret evaluate --run {run} --split {split}"
+            + ("" if way == DENSE_SEARCH else f" --num-beams {num_beams or recipe.search.num_beams}")
+        )
+    width = None if way == DENSE_SEARCH else num_beams or recipe.search.num_beams
+    return Outcome(run, recipe, split, width, found, dense, remark)
+
+
+def _remark(run: Path, split: str) -> tuple[str | None, bool]:
+    """What evaluation said of the run's figures, and whether there can be none."""
+    found = summary(run)
+    evaluation = found.get("evaluation")
+    if evaluation is None:
+        uncaptioned = split == "test" and "evaluation" in found
+        return ("the searched pictures have no captions to search by" if uncaptioned else None), uncaptioned
+    return evaluation.get("remark"), split == "test" and all(value is None for value in evaluation["recall"].values())
+
+
+class NotMeasured(GenretError):
+    """Nothing is wrong: this split or beam width has not been looked at yet."""
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """What training left in `summary.json`: seconds by stage, the evaluation at its end."""
+    try:
+        found: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    except (OSError, ValueError):
+        raise GenretError(f"{run} is no finished run: its summary.json is missing or damaged") from None
+    return found
+
+
+def measured(ranks: Ints, num_beams: int | None) -> NDArray[np.float64]:
+    """(Q,) ranks → (Q, measures) each query's share in every measure; NaN where there are too few beams for it."""
+    hits = [np.where(num_beams is None or k <= num_beams, 100.0 * (ranks <= k), np.nan) for k in CUTOFFS]
+    gain = np.where(num_beams is None or num_beams >= 10, discounted(ranks, 10), np.nan)
+    return np.stack([*hits, reciprocal(ranks), gain], axis=1)
+
+
+class Figure(NamedTuple):
+    mean: float
+    spread: float | None = None
+    """Standard deviation between seeds (n - 1); None for one"""
+    interval: tuple[float, float] | None = None
+    """95 % bootstrap confidence interval over queries"""
+
+    def as_json(self) -> dict[str, Any]:
+        return self._asdict()
+
+    def text(self, digits: int = 1) -> str:
+        return f"{self.mean:.{digits}f}" + (f" ± {self.spread:.{digits}f}" if self.spread is not None else "")
+
+
+def over_seeds(values: Sequence[float]) -> Figure:
+    """Mean and spread of one measure over runs that differ by their seed alone."""
+    return Figure(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
+
+
+def figures(outcomes: Sequence[Outcome]) -> dict[str, Figure | None]:
+    """By measure, over seeds; None where any of the runs has none."""
+    means = [
+        np.full(len(MEASURES), np.nan) if one.found is None else measured(one.found.ranks, one.num_beams).mean(axis=0)
+        for one in outcomes
+    ]
+    columns = zip(MEASURES, np.array(means).T, strict=True)
+    return {name: None if np.isnan(column).any() else over_seeds(column) for name, column in columns}
+
+
+def two_tower(outcomes: Sequence[Outcome]) -> Recalls | None:
+    """Of the same encoder's dense search, mean over seeds; None where it was not kept."""
+    found = [one.two_tower for one in outcomes]
+    if not found or None in found:
+        return None
+    return {k: float(np.mean([one[k] for one in found if one])) for k in map(str, CUTOFFS)}
+
+
+def median_of(outcomes: Sequence[Outcome]) -> float | None:
+    """The median rank of the right image, mean over seeds; None where half of a run's queries did not find theirs."""
+    medians = [None if one.found is None else median_rank(one.found.ranks) for one in outcomes]
+    known = [median for median in medians if median is not None]
+    return float(np.mean(known)) if known and len(known) == len(medians) else None
+
+
+def text_of(figure: Figure | None, measure: str) -> str:
+    return "–" if figure is None else figure.text(digits_of(measure))
+
+
+def digits_of(measure: str) -> int:
+    """Of percentages one, of what lies between 0 and 1 three."""
+    return 1 if measure.startswith("recall") else 3
+
+
+def name_of(slot: Slot | None) -> str:
+    """A component as a table shows it: `paired tf_efficientnet_lite0 starter:minilm`, `karpathy flickr8k`."""
+    if slot is None:
+        return "–"
+    return " ".join([slot.type, *_telling(slot.options.model_dump(mode="json"))])
+
+
+def _telling(options: dict[str, Any]) -> Iterator[str]:
+    for key, value in options.items():
+        if key in ("model", "pretrained", "root", "path") and isinstance(value, str):
+            yield Path(value).name if key == "root" or value.startswith("/") else value
+        elif isinstance(value, dict):
+            yield from _telling(value)

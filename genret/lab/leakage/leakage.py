@@ -1,0 +1,149 @@
+"""What training and development know of the searched pictures and must be said beside every figure.
+
+Training goes without pictures that are also searched or developed on; all else that splits have in common is reported
+by name and stays: a caption of the same words, a picture that looks alike, a development picture that is searched. The
+full list is `leakage.json` in the run; outputs carry counts and a few examples.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genret.errors import GenretError, one_line
+from genret.kit.files import write_json
+from genret.lab.leakage.duplicates import NEAR, Leak, Side, near_duplicates, same_captions, same_pictures
+
+FILE = "leakage.json"
+FORMAT = 1
+EXAMPLES = 5
+"""Leaks of a kind that outputs name; the file has all."""
+
+
+class Leakage(NamedTuple):
+    """Everything that a run's splits have in common."""
+
+    images: dict[str, int]
+    """How many of each split were compared"""
+    concepts: str | None
+    """`seen-concepts` where the data set shares wordings between splits by design"""
+    leaks: list[Leak]
+    remark: str | None = None
+    """What made-up captions have in common with true ones"""
+
+    def between(self, split: str, other: str) -> list[Leak]:
+        return [leak for leak in self.leaks if (leak.split, leak.other_split) == (split, other)]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, "near": NEAR} | self._asdict() | {"leaks": [leak._asdict() for leak in self.leaks]}
+
+    def write(self, run: Path) -> None:
+        write_json(run / FILE, self.as_json())
+
+
+def find_leakage(train: Side, dev: Side, test: Side, concepts: str | None) -> tuple[Leakage, set[int]]:
+    """Compares every split with those searched after it; also the rows of `train` that training goes without."""
+    gone: set[int] = set()
+    leaks: list[Leak] = []
+    for searched in (dev, test):
+        pictures = same_pictures(train, searched, left_out=True)
+        gone |= {row for row, _ in pictures}
+        leaks += [leak for _, leak in pictures]
+    twins = same_pictures(dev, test, left_out=False)
+    leaks += [leak for _, leak in twins]
+    for known, searched in combinations((train, dev, test), 2):
+        apart = gone if known is train else {row for row, _ in twins}
+        leaks += near_duplicates(known, searched, apart)
+        leaks += same_captions(known, searched, gone if known is train else ())
+    sizes = {side.split: len(side.image_ids) for side in (train, dev, test)}
+    return Leakage(sizes, concepts, leaks), gone
+
+
+def read_leakage(run: Path, split: str) -> dict[str, Any] | None:
+    """What outputs say of a split: counts by kind and other split, and examples; None if nothing was looked for."""
+    path = run / FILE
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["format"] != FORMAT:
+            raise ValueError("another version of genret wrote it")
+        leaks = [Leak(**leak) for leak in found["leaks"]]
+        whole = Leakage(found["images"], found["concepts"], leaks, found["remark"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GenretError(
+            f"{path} cannot be used ({one_line(error, 80)}); make it anew with: genret train --run {run} --resume"
+        ) from None
+    return summary(whole, split)
+
+
+def summary(found: Leakage, split: str) -> dict[str, Any]:
+    """`groups`: one for each kind and other split that has any, with `images` (searched ones concerned), `leaks`,
+    `left_out` and `examples`."""
+    groups: dict[tuple[str, str], list[Leak]] = {}
+    for leak in found.leaks:
+        if leak.split == split:
+            groups.setdefault((leak.kind, leak.other_split), []).append(leak)
+    return {
+        "file": FILE,
+        "near": NEAR,
+        "concepts": found.concepts,
+        "remark": found.remark,
+        "groups": [
+            {
+                "kind": kind,
+                "other_split": other,
+                "images": len({leak.image_id for leak in leaks}),
+                "leaks": len(leaks),
+                "left_out": sum(leak.left_out for leak in leaks),
+                "examples": [leak._asdict() for leak in _telling(leaks)],
+            }
+            for (kind, other), leaks in groups.items()
+        ],
+    }
+
+
+def _telling(leaks: Sequence[Leak]) -> list[Leak]:
+    """The plainest of each searched image."""
+    plainest: dict[tuple[str, str | None], Leak] = {}
+    for leak in sorted(leaks, key=lambda leak: -(leak.similarity or 0)):
+        plainest.setdefault((leak.image_id, leak.caption), leak)
+    return list(plainest.values())[:EXAMPLES]
+
+
+def sentences(found: dict[str, Any] | None, split: str) -> list[str]:
+    """The same for people, a line each."""
+    if found is None:
+        return ["leakage: not looked for; genret train --run DIR --resume does"]
+    lines = [_sentence(group, split, found) for group in found["groups"]]
+    if found["remark"]:
+        lines.append(found["remark"])
+    return lines or [f"leakage: none found between the split '{split}' and those that were learnt from"]
+
+
+def _sentence(group: dict[str, Any], split: str, found: dict[str, Any]) -> str:
+    other, count, examples = group["other_split"], group["images"], group["examples"]
+    source = "training" if other == "train" else f"'{other}'"
+    if group["kind"] == "same-caption":
+        said = f"{group['leaks']:,} captions of split '{split}' have the words of a {source} caption and stay"
+        if found["concepts"] == "seen-concepts":
+            return f"{said}: the data set shares concepts between splits by design (seen-concepts)"
+        named = [
+            f'"{one_line(one["caption"], 60)}" of {one["image_id"]}, as of {one["other_image_id"]}' for one in examples
+        ]
+    elif group["kind"] == "near-duplicate":
+        said = (
+            f"{count:,} pictures of split '{split}' look like {source} pictures (cosine from {found['near']}) and stay"
+        )
+        named = [f"{one['image_id']} like {one['other_image_id']} ({one['similarity']:.2f})" for one in examples]
+    else:
+        how = "byte for byte" if group["kind"] == "same-file" else "pixel for pixel"
+        what = "they are left out of training" if group["left_out"] else "they stay"
+        said = f"{group['leaks']:,} {source} pictures are also in the split '{split}', {how}; {what}"
+        named = [f"{one['other_image_id']} is {one['image_id']}" for one in examples]
+    total = group["leaks"] if group["kind"] != "near-duplicate" else count
+    more = f" … all in {found['file']}" if total > len(named) else ""
+    return f"{said}: {'; '.join(named)}{more}"

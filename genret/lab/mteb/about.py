@@ -1,0 +1,72 @@
+"""What MTEB is told of a run: only what is known. Unknown facts are None, as MTEB asks for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genret.recipe.schema import Recipe
+from genret.search.catalog import run_id_of
+
+if TYPE_CHECKING:
+    from mteb.models.model_meta import ModelMeta
+
+TASK_FILE = "mteb.json"
+"""Beside a data set that was written from a task: which one."""
+SAME_PICTURES = {
+    "flickr30k": {"Flickr30kI2TRetrieval", "Flickr30kT2IRetrieval"},
+    "coco": {"MSCOCOI2TRetrieval", "MSCOCOT2IRetrieval"},
+}
+"""Tasks of MTEB that are made of a `karpathy` data set, by a word of its folder's or file's name: runs trained on
+it are not zero-shot there."""
+
+
+def meta_of(run: Path, recipe: Recipe, num_beams: int | None) -> ModelMeta:
+    """Revisions tell runs apart by their weights, so MTEB's cache never mixes two up."""
+    from mteb.models.model_meta import ModelMeta, ScoringFunction
+
+    dense = recipe.retriever == "two-tower"
+    judged = recipe.rerank is not None
+    told: dict[str, Any] = {
+        "loader": None,  # a run is opened by its directory, which a name cannot tell
+        "name": f"genret/{run.resolve().name}",
+        "revision": run_id_of(run),
+        "release_date": None,
+        "languages": None,
+        "modalities": ["text", "image"],
+        # parts that are only loaded when needed do not say how large they are
+        "n_parameters": None,
+        "memory_usage_mb": None,
+        "max_tokens": None,
+        "embed_dim": None,
+        "license": None,
+        "open_weights": None,
+        "public_training_code": None,
+        "public_training_data": None,
+        "framework": ["PyTorch", "Transformers", "safetensors"],
+        "similarity_fn_name": ScoringFunction.COSINE if dense and not judged else ScoringFunction.CUSTOM,
+        "use_instructions": False,
+        "training_datasets": trained_on(recipe),
+        "model_type": ["dense"] if dense else [],  # MTEB has no word for models that write identifiers
+        "experiment_kwargs": _experiment(recipe, num_beams),
+    }
+    return ModelMeta(**told)
+
+
+def trained_on(recipe: Recipe) -> set[str] | None:
+    """Names of tasks whose pictures the run has been trained on; None: not known to be any, nor to be none, because
+    what the encoder's pretraining saw is not recorded."""
+    options = recipe.dataset.options.model_dump()
+    root = options.get("root")
+    if recipe.dataset.type == "karpathy":
+        place = f"{Path(str(root)).name}/{options.get('file')}".lower()
+        return next((tasks for name, tasks in SAME_PICTURES.items() if name in place), None)
+    if root is not None and (told := Path(root).expanduser() / TASK_FILE).is_file():
+        return {str(json.loads(told.read_text(encoding="utf-8"))["task"])}
+    return None
+
+
+def _experiment(recipe: Recipe, num_beams: int | None) -> dict[str, Any] | None:
+    """What else the figures depend on: the width of the search, where it is not the run's own."""
+    return None if num_beams in (None, recipe.search.num_beams) else {"num_beams": num_beams}

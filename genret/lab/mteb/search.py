@@ -1,0 +1,218 @@
+"""A run as an MTEB model: the benchmark's pictures get identifiers by the run's own scheme, its queries are searched.
+
+The run directory is only read. Each corpus gets an empty copy of it in a temporary folder, filled by the retriever's
+`index`: what MTEB measures is the inductive protocol, whatever the run was trained on. Queries are searched as `genret
+search` does it, with the run's own beams and reranker, and never wider: a generative run finds as many pictures as its
+beams lead to, however many MTEB asks for (`top_k` is 1,000 there).
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genret.api import Record, Restriction
+from genret.catalog.store import Catalog
+from genret.cli.runs import finished_run
+from genret.errors import BadImage, GenretError, UsageError
+from genret.kit.files import lend
+from genret.lab.mteb.about import meta_of
+from genret.lab.trec import falling
+from genret.plugin.loading import load_plugins
+from genret.run import open_retriever, run_recipe
+from genret.search.catalog import CatalogRetriever, run_id_of
+from genret.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.models.model_meta import ModelMeta
+
+logger = logging.getLogger(__name__)
+
+
+class GenretSearch:
+    """A finished run as MTEB's `SearchProtocol`, for tasks that look for pictures by words (`t2i`).
+
+    `mteb.evaluate(GenretSearch("runs/avg-1"), tasks)`. Bound to one run; used for one corpus after another.
+    """
+
+    def __init__(self, run: Path | str, *, num_beams: int | None = None, settings: Settings | None = None):
+        """`run`: a run directory, or the name of one in `<home>/runs`. `num_beams`: instead of the recipe's."""
+        self.settings = settings or load_settings()
+        self.run = finished_run(Path(run).expanduser(), self.settings)
+        self.registries = load_plugins((), self.settings).registries
+        self.recipe = run_recipe(self.run, self.registries)
+        if num_beams is not None and (num_beams < 1 or self.recipe.retriever != "generative"):
+            raise UsageError(f"num_beams={num_beams}: generative runs take 1 or more, two-tower runs none")
+        self.num_beams = num_beams
+        self._folder = Path(tempfile.mkdtemp(prefix="genret-mteb-"))
+        self._retriever: CatalogRetriever | None = None
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    @classmethod
+    def trained(
+        cls,
+        task: Any,
+        recipes: Sequence[Path | str],
+        overrides: Sequence[str] = (),
+        *,
+        train_split: str = "train",
+        num_beams: int | None = None,
+        settings: Settings | None = None,
+    ) -> GenretSearch:
+        """Trains a recipe on the task's own training split, or finds the run that did, and opens it.
+
+        The protocol is the recipe's, inductive unless it says otherwise: the searched pictures are given identifiers by
+        the tokenizer that the training pictures trained. Files and overrides are those of `genret train`.
+        """
+        from genret.lab.mteb.training import train_on
+
+        settings = settings or load_settings()
+        run = train_on(task, [Path(file) for file in recipes], overrides, train_split, settings)
+        return cls(run, num_beams=num_beams, settings=settings)
+
+    @property
+    def mteb_model_meta(self) -> ModelMeta:
+        return meta_of(self.run, self.recipe, self.num_beams)
+
+    # ------------------------------------------------------------------------------------------------ MTEB's protocol
+    def index(self, corpus: Dataset, *, task_metadata: TaskMetadata, **words: Any) -> None:
+        """Gives every picture of the corpus an identifier (or a vector, in a two-tower run) in an empty catalog.
+
+        Pictures that cannot be read are left out and named in the log; they count as not found.
+        """
+        _check(task_metadata)
+        self.close()
+        empty_copy(self.run, self._folder)
+        retriever = open_retriever(self._folder, self.registries, self.settings)
+        report = retriever.index(pictures(corpus, task_metadata.name))
+        for one in report.skipped:
+            logger.warning("%s: %s is left out: %s", task_metadata.name, one.path, one.reason)
+        if not report.added:
+            raise GenretError(f"no picture of MTEB's task {task_metadata.name} could be indexed; the log says why")
+        self._retriever = retriever
+
+    def search(
+        self,
+        queries: Dataset,
+        *,
+        task_metadata: TaskMetadata,
+        top_k: int,
+        top_ranked: dict[str, list[str]] | None = None,
+        **words: Any,
+    ) -> dict[str, dict[str, float]]:
+        """Query id → image id → score, higher is better and never equal: MTEB orders equal scores by name.
+
+        `top_ranked`: the only pictures that each query may find, all of which are then ranked.
+        """
+        if self._retriever is None:
+            raise UsageError("search comes after index: MTEB hands over the corpus first")
+        _check(task_metadata)
+        texts = dict(zip(queries["id"], texts_of(queries), strict=True))
+        found: dict[str, dict[str, float]] = {query_id: {} for query_id in texts}
+        among = {query_id: self._known((top_ranked or {}).get(query_id, [])) for query_id in texts}
+        # an empty query finds nothing, nor does one that nothing is to be ranked for
+        asked = {one: text for one, text in texts.items() if text.strip() and (top_ranked is None or among[one])}
+        if top_ranked is None:
+            results = self._retriever.search(list(asked.values()), k=self._width(top_k), num_beams=self.num_beams)
+        else:
+            width = max((len(among[query_id]) for query_id in asked), default=1)
+            only = [Restriction(only=among[query_id]) for query_id in asked]
+            results = self._retriever.search(list(asked.values()), k=width, num_beams=self.num_beams, restrict=only)
+        for query_id, result in zip(asked, results, strict=True):
+            scores = falling([hit.score for hit in result.hits[:top_k]])
+            found[query_id] = {hit.image_id: score for hit, score in zip(result.hits, scores, strict=False)}
+        return found
+
+    def _known(self, image_ids: Sequence[str]) -> list[str]:
+        """Those that could be indexed."""
+        assert self._retriever is not None
+        keys = self._retriever.catalog.keys_of(image_ids)
+        return [image_id for image_id, key in zip(image_ids, keys.tolist(), strict=True) if key >= 0]
+
+    def close(self) -> None:
+        """Forgets the corpus and what was made of it."""
+        if self._retriever is not None:
+            self._retriever.catalog.close()
+            self._retriever = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _width(self, top_k: int) -> int:
+        """As many pictures as a search finds without being widened, and not more than `top_k`."""
+        assert self._retriever is not None
+        widths = [top_k]
+        if (beams := self.num_beams or self._retriever.num_beams) is not None:
+            widths.append(beams)
+        if self._retriever.reranker is not None:
+            widths.append(self._retriever.reranker.config.candidates)
+        return min(widths)
+
+
+def empty_copy(run: Path, folder: Path) -> None:
+    """A run directory with the same models, by links where the system has them, and nothing to search."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in run.resolve().glob("*/stage.json"):
+        try:
+            (folder / stage.parent.name).symlink_to(stage.parent, target_is_directory=True)
+        except OSError:  # no links here
+            lend(stage.parent, folder / stage.parent.name)
+    for file in (run / "recipe.yaml", run / "environment.json"):
+        if file.exists():
+            shutil.copyfile(file, folder / file.name)
+    Catalog.create(folder / "catalog.sqlite", run_id_of(folder)).close()
+
+
+def pictures(corpus: Dataset, task: str) -> Iterator[tuple[Record, Callable[[], bytes]]]:
+    """The rows of a corpus (columns `id` and `image`) as a retriever's `index` takes them: encoded, never decoded."""
+    import datasets
+
+    if "image" not in corpus.column_names:
+        raise GenretError(f"the corpus of MTEB's task {task} has no column 'image'; genret searches pictures only")
+    rows = corpus.select_columns(["id", "image"])
+    if isinstance(rows.features["image"], datasets.Image):
+        rows = rows.cast_column("image", datasets.Image(decode=False))
+    for row in rows:
+        image_id = str(row["id"])
+        yield Record(image_id, f"{task}/{image_id}"), partial(_bytes, row["image"], f"{task}/{image_id}")
+
+
+def texts_of(queries: Dataset) -> list[str]:
+    """What is asked; an instruction stands behind the query, as with MTEB's own models."""
+    texts = list(queries["text"])
+    if other := next((text for text in texts if not isinstance(text, str)), None):
+        raise GenretError(f"MTEB's queries are conversations ({str(other)[:40]}...); genret reads plain text only")
+    if "instruction" in queries.column_names:
+        instructions = queries["instruction"]
+        texts = [f"{text} {more}" if more else text for text, more in zip(texts, instructions, strict=True)]
+    return texts
+
+
+def _bytes(image: Any, name: str) -> bytes:
+    """The encoded picture, as the file had it; one that only exists as pixels becomes a PNG."""
+    from io import BytesIO
+
+    from genret.kit.images import read_bytes
+
+    if isinstance(image, dict) and image.get("bytes"):
+        return bytes(image["bytes"])
+    if isinstance(image, dict) and image.get("path"):
+        return read_bytes(Path(image["path"]))
+    if hasattr(image, "save"):
+        stream = BytesIO()
+        image.save(stream, format="PNG")
+        return stream.getvalue()
+    raise BadImage(f"{name} holds no picture")
+
+
+def _check(metadata: TaskMetadata) -> None:
+    if metadata.category != "t2i":
+        raise GenretError(
+            f"MTEB's task {metadata.name} is of category '{metadata.category}'; genret finds pictures by words: 't2i'"
+        )

@@ -1,0 +1,108 @@
+"""A retrieval task of MTEB as a data set of genret: pictures and a table in a folder, for recipes with `type: folder`.
+
+Knows nothing of models. What is searched in MTEB is the split `test` here; its queries are that split's captions, which
+training never sees.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from genret.errors import GenretError
+from genret.kit.splits import hashed
+from genret.lab.mteb.about import TASK_FILE
+from genret.lab.mteb.search import pictures, texts_of
+
+if TYPE_CHECKING:
+    from mteb.abstasks.retrieval import AbsTaskRetrieval, RetrievalSplitData
+
+TABLE = "captions.jsonl"
+DEV_FRACTION = 0.1
+"""Of the training pictures, chosen by a hash of their ids: the development split, which tasks of MTEB have not."""
+
+
+def write_task(
+    task: AbsTaskRetrieval,
+    folder: Path,
+    *,
+    train_split: str = "train",
+    test_split: str = "test",
+    subset: str | None = None,
+) -> Path:
+    """Writes a task's training and searched pictures with the queries that ask for them; returns `folder`.
+
+    A folder that holds this task already is left as it is. A picture that is in both corpora is only searched.
+    """
+    asked = {"task": task.metadata.name, "train": train_split, "test": test_split, "subset": subset}
+    asked["revision"] = task.metadata.dataset.get("revision")
+    if (folder / TASK_FILE).is_file():
+        if json.loads((folder / TASK_FILE).read_text(encoding="utf-8")) == asked:
+            return folder
+        raise GenretError(f"{folder} holds another task of MTEB, or other splits of it; name another folder")
+    if folder.exists() and any(folder.iterdir()):
+        raise GenretError(f"{folder} is not empty; name another folder for the task {task.metadata.name}")
+    train, test = (_split(task, name, subset) for name in (train_split, test_split))
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "images").mkdir(parents=True)
+    searched = set(map(str, test["corpus"]["id"]))
+    with (partial / TABLE).open("w", encoding="utf-8") as table:
+        for line in _lines(test, task.metadata.name, partial, "test", set()):
+            table.write(line)
+        for line in _lines(train, task.metadata.name, partial, "train", searched):
+            table.write(line)
+    (partial / TASK_FILE).write_text(json.dumps(asked), encoding="utf-8")
+    if folder.exists():
+        folder.rmdir()
+    partial.rename(folder)
+    return folder
+
+
+def _split(task: AbsTaskRetrieval, name: str, subset: str | None) -> RetrievalSplitData:
+    if not task.data_loaded:
+        task.load_data()
+    task.convert_v1_dataset_format_to_v2(num_proc=None)
+    subset = subset or next(iter(task.dataset))
+    splits: dict[str, Any] = task.dataset.get(subset, {})
+    if name not in splits:
+        raise GenretError(
+            f"MTEB's task {task.metadata.name} has loaded no split '{name}', only {', '.join(splits) or 'none'}; where "
+            f'the data set has it, ask for it: mteb.get_task("{task.metadata.name}", eval_splits=["{name}", ...]); '
+            "else train on another data set and open that run"
+        )
+    found: RetrievalSplitData = splits[name]
+    return found
+
+
+def _lines(split: RetrievalSplitData, task: str, folder: Path, name: str, left_out: set[str]) -> Iterator[str]:
+    captions: dict[str, list[str]] = {}
+    texts = dict(zip(split["queries"]["id"], texts_of(split["queries"]), strict=True))
+    for query_id, relevant in split["relevant_docs"].items():
+        for image_id, grade in relevant.items():
+            if grade > 0 and query_id in texts:
+                captions.setdefault(str(image_id), []).append(texts[query_id])
+    for number, (record, read) in enumerate(pictures(split["corpus"], task)):
+        if record.image_id in left_out:
+            continue
+        data = read()
+        file = f"images/{name}-{number:07}{_suffix(data)}"
+        (folder / file).write_bytes(data)
+        into = "dev" if name == "train" and hashed(record.image_id, 0) < DEV_FRACTION else name
+        row = {"image": file, "caption": captions.get(record.image_id, []), "split": into, "mteb_id": record.image_id}
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _suffix(data: bytes) -> str:
+    """For people who look into the folder; genret goes by the content."""
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return f".{(image.format or 'image').lower()}"
+    except Exception:  # what is wrong with it is said when it is read
+        return ".image"

@@ -1,0 +1,85 @@
+"""What the paper says of two rows, and whether it is seen here: differences, each with its significance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from genret.evaluate.metrics import CUTOFFS
+from genret.lab.compare.compare import PairedTest, difference
+from genret.lab.paper.paper import DataSet, PaperTable, reported_on
+from genret.lab.paper.reproduce import Line
+from genret.lab.sweep.sweep import RowResult
+
+ALIKE = 0.5
+"""Points of recall below which the paper's own figures say nothing: a tenth of its test queries' sampling error."""
+LEVEL = 0.05
+"""p-values below it are more than luck."""
+
+
+class Sign(NamedTuple):
+    """What the paper says of two rows, and whether it is seen here."""
+
+    protocol: str
+    row: str
+    against: str
+    measure: str
+    paper: float
+    """Points by which the row is better in the paper, and here"""
+    ours: float
+    p: float
+    verdict: str
+
+    def text(self) -> str:
+        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        return f"{self.measure} {self.ours:+.1f} ({p}; paper {self.paper:+.1f}): {self.verdict}"
+
+
+def signs(table: PaperTable, data: DataSet, lines: Sequence[Line], results: Sequence[RowResult]) -> list[Sign]:
+    """The paper's differences between rows, each with ours and whether it is more than luck."""
+    source = reported_on(data, table)
+    found = []
+    for protocol in dict.fromkeys(line.protocol for line in lines):
+        there = [
+            (line, result, figures)
+            for line, result in zip(lines, results, strict=True)
+            if line.protocol == protocol and result.outcomes and (figures := line.of.paper.get(source))
+        ]
+        if table.compare == "order":
+            there.sort(key=lambda one: -(one[2][-1] or 0))
+        firsts = there[:1] * (len(there) - 1) if table.compare == "first" else there[:-1]
+        for (a, ours_a, paper_a), (b, ours_b, paper_b) in zip(firsts, there[1:], strict=True):
+            tests = difference(a.of.name, ours_a.outcomes, b.of.name, ours_b.outcomes)
+            by_measure = {test.measure: test for test in tests}  # empty where figures cannot exist
+            for k, left, right in zip(CUTOFFS, paper_a, paper_b, strict=True):
+                test = by_measure.get(f"recall@{k}")
+                if test is not None and left is not None and right is not None:
+                    delta = round(left - right, 2)
+                    verdict = _verdict(delta, test)
+                    sign = (a.of.name, b.of.name, f"R@{k}", delta, test.difference, test.p, verdict)
+                    found.append(Sign(protocol, *sign))
+    return found
+
+
+def _verdict(paper: float, test: PairedTest) -> str:
+    lucky = test.p >= LEVEL
+    if abs(paper) < ALIKE:
+        return "alike, as in the paper" if lucky else "not alike here"
+    if test.difference * paper > 0:
+        return "seen" if not lucky else "seen, but within luck"
+    return "not seen" if lucky else "reversed"
+
+
+def signs_text(found: Sequence[Sign]) -> str:
+    """A line for each pair of rows; empty if there is none."""
+    pairs: dict[tuple[str, str, str], list[Sign]] = {}
+    for sign in found:
+        pairs.setdefault((sign.protocol, sign.row, sign.against), []).append(sign)
+    return "\n".join(_pair_lines(pairs))
+
+
+def _pair_lines(pairs: dict[tuple[str, str, str], list[Sign]]) -> Iterator[str]:
+    if pairs:
+        yield "The paper's differences, here (Fisher's randomization test over queries, two-sided):"
+    for (protocol, row, against), parts in pairs.items():
+        yield f"- {row} against {against}, {protocol}: {'; '.join(sign.text() for sign in parts)}"

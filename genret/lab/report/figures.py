@@ -1,0 +1,146 @@
+"""A stored run's figures as a page shows them: with intervals, beside its baselines, and by beams.
+
+Q queries   C columns
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from genret.evaluate.metrics import CUTOFFS, MISSED, Ints, Recalls, recalls, scores_of
+from genret.evaluate.ranks import QueryRanks, paired
+from genret.lab.compare.outcome import MEASURES, measured
+from genret.lab.compare.significance import bootstrap_intervals, randomization_test
+from genret.lab.report.stored import StoredRun
+
+K = max(CUTOFFS)
+"""The cutoff that the ledger and the words go by."""
+Interval = tuple[float, float]
+
+
+class Row(NamedTuple):
+    """One way of searching. Recalls are percentages; what was not kept or cannot be measured is None."""
+
+    name: str
+    recall: Recalls
+    intervals: dict[str, Interval]
+    """95 % bootstrap confidence intervals of the recalls, by cutoff"""
+    mrr: float | None = None
+    ndcg: float | None = None
+    """nDCG@10"""
+    median_rank: float | None = None
+    is_main: bool = False
+
+
+class Difference(NamedTuple):
+    """How much more the run finds than the two-tower search of its encoder: R@K in points."""
+
+    points: float
+    interval: Interval
+    p: float
+    """Fisher's randomization test, two-sided"""
+
+
+class Figures(NamedTuple):
+    rows: list[Row]
+    difference: Difference | None
+    """None where a run's search is the two-tower search itself, or has no figures"""
+
+
+def figures_of(stored: StoredRun) -> Figures:
+    """Everything that was measured on the searched split; empty where nothing was."""
+    evaluation = stored.evaluation
+    if evaluation is None:
+        return Figures([], None)
+    kept = {f"generated, {width} beams": ranks for width, ranks in stored.by_num_beams.items()}
+    widths: dict[str, int | None] = dict(zip(kept, stored.by_num_beams, strict=True))
+    if stored.dense is not None:
+        kept["searched"] = stored.dense
+    if stored.two_tower is not None:
+        kept["two-tower"] = stored.two_tower
+    intervals = _intervals(kept, widths)
+    main = "searched" if stored.num_beams is None else f"generated, {stored.num_beams} beams"
+    rows = [] if main in kept else [Row(main, evaluation["recall"], {}, is_main=True)]
+    for name, found in kept.items():
+        if name == "two-tower":
+            continue
+        scores = scores_of(found.ranks, np.arange(len(found.ranks)), num_beams=widths.get(name))
+        # the document's own figures where it has them: they are what every other command shows
+        recall = evaluation["recall"] if name == main else scores.recall
+        spread = (scores.mrr, scores.ndcg_at_10, scores.median_rank)
+        rows.append(Row(name, recall, intervals[name], *spread, name == main))
+    if evaluation.get("first_stage") is not None:
+        rows.append(Row("  before reranking", evaluation["first_stage"], {}))
+    if evaluation.get("reranked") is not None:
+        rows.append(Row(f"  the images of {stored.num_beams} beams in dense order", evaluation["reranked"], {}))
+    if evaluation.get("identifier_recall") is not None:
+        rows.append(
+            Row(f"  identifiers instead of images, {stored.num_beams} beams", evaluation["identifier_recall"], {})
+        )
+    if evaluation.get("ceiling") is not None:
+        rows.append(Row("ceiling of the identifiers", evaluation["ceiling"], {}))
+    if stored.num_beams is None and evaluation["recall"] == evaluation["two_tower"]:
+        return Figures(rows, None)  # one and the same search
+    last = Row("two-tower, same encoder", evaluation["two_tower"], intervals.get("two-tower", {}))
+    if (dense := stored.two_tower) is not None:
+        scores = scores_of(dense.ranks, np.arange(len(dense.ranks)))
+        last = last._replace(mrr=scores.mrr, ndcg=scores.ndcg_at_10, median_rank=scores.median_rank)
+    rows.append(last)
+    return Figures(rows, _difference(stored))
+
+
+def _intervals(kept: Mapping[str, QueryRanks], widths: Mapping[str, int | None]) -> dict[str, dict[str, Interval]]:
+    """All ways by one resampling of the queries."""
+    rows = paired(list(kept.values())) if kept else None
+    if rows is None:
+        return {name: {} for name in kept}
+    columns = [measured(row, widths.get(name))[:, : len(CUTOFFS)] for name, row in zip(kept, rows, strict=True)]
+    bounds = iter(bootstrap_intervals(np.concatenate(columns, axis=1)).tolist())
+    found = {name: {str(k): next(bounds) for k in CUTOFFS} for name in kept}
+    return {
+        name: {k: (low, high) for k, (low, high) in one.items() if not np.isnan(low)} for name, one in found.items()
+    }
+
+
+def _difference(stored: StoredRun) -> Difference | None:
+    if stored.found is None or stored.two_tower is None:
+        return None
+    rows = paired([stored.found, stored.two_tower])
+    if rows is None or np.array_equal(rows[0], rows[1]) or (stored.num_beams is not None and stored.num_beams < K):
+        return None
+    column = MEASURES.index(f"recall@{K}")
+    ours, theirs = (measured(row, None)[:, [column]] for row in rows)
+    values = ours - theirs
+    low, high = bootstrap_intervals(values)[0].tolist()
+    return Difference(float(values.mean()), (low, high), float(randomization_test(values)[0]))
+
+
+def curve(stored: StoredRun, k: int) -> list[tuple[int, float]]:
+    """recall@k by beams (the paper's Table 7), for the widths that were evaluated and are at least k."""
+    points: dict[int, float] = {}
+    for width, figures in ((stored.evaluation or {}).get("by_num_beams") or {}).items():
+        if (value := figures.get(str(k))) is not None:
+            points[int(width)] = value
+    for width, found in stored.by_num_beams.items():
+        value = recalls(found.ranks, (k,), width)[str(k)]
+        if width not in points and value is not None:
+            points[width] = value
+    return sorted(points.items())
+
+
+def place(rank: int) -> int | None:
+    """A rank as JSON wants it."""
+    return None if rank >= MISSED else int(rank)
+
+
+def ranks_in_order(found: QueryRanks, queries: Ints) -> Ints | None:
+    """(Q,) hashes of queries → their ranks; None if others were asked."""
+    order, asked = np.argsort(found.queries, kind="stable"), np.argsort(queries, kind="stable")
+    if not np.array_equal(found.queries[order], queries[asked]):
+        return None
+    ranks = np.empty(len(queries), np.int64)
+    ranks[asked] = found.ranks[order]
+    return ranks

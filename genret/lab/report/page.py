@@ -1,0 +1,153 @@
+"""Runs → one HTML page. It is whole in itself: pictures are data URIs, charts inline SVG, and there is no script; its
+content security policy forbids whatever else a caption might try. Templates escape all that is put into them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+import genret
+from genret.catalog.place import place_of
+from genret.catalog.store import Catalog
+from genret.errors import GenretError
+from genret.lab.report import sections, words
+from genret.lab.report.queries import Sample, sample
+from genret.lab.report.sections import RunSections
+from genret.lab.report.stored import SPLIT, StoredRun, read_runs
+from genret.lab.report.text import clean, percent, plain_number, plural, points, signed, value_of
+from genret.lab.report.thumbs import Pictures
+from genret.lab.report.vokens import NamedImages, named_images
+from genret.plugin.registry import Registries
+from genret.run import open_retriever
+from genret.settings import Settings
+
+POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
+PICTURES_OF_A_RUN = 70
+"""Besides those of the queries: pairs and vokens."""
+
+
+class Report(NamedTuple):
+    path: Path
+    bytes: int
+    pictures: int
+    runs: list[dict[str, Any]]
+    """What the page says of each run, for programs"""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"report": str(self.path), "bytes": self.bytes, "pictures": self.pictures, "runs": self.runs}
+
+
+class OpenRun(NamedTuple):
+    """What can still be asked of a run; what cannot is None, and `remarks` say why."""
+
+    images: NamedImages | None
+    sample: Sample | None
+    remarks: list[str]
+
+
+def write_report(
+    runs: Sequence[Path], out: Path, registries: Registries, settings: Settings, ui: Any, num_queries: int = 12
+) -> Report:
+    """Writes the page of one or several finished runs, as a whole or not at all."""
+    stored = read_runs(runs, registries)
+    expected = len(stored) * (6 * num_queries + PICTURES_OF_A_RUN)
+    made = []
+    for one in stored:
+        opened = _open(one, registries, settings, ui, num_queries)
+        made.append(sections.of_run(one, opened.images, opened.sample, Pictures(one.run, expected), opened.remarks))
+    page = render(made)
+    data = page.encode("utf-8", "replace")
+    _write(out, data)
+    return Report(out, len(data), page.count("data:image/webp"), [one.as_json() for one in made])
+
+
+def render(runs: Sequence[RunSections]) -> str:
+    """The page as text."""
+    style = files("genret.lab.report").joinpath("style.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            runs=runs,
+            together=sections.together(runs),
+            style=Markup(style),  # our own file; the policy names its hash
+            policy=POLICY.format(digest),
+            version=genret.__version__,
+            made=datetime.now(UTC).strftime("%Y-%m-%d"),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("genret.lab.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "signed": signed,
+        "number": plain_number,
+        "value": value_of,
+        "plural": plural,
+    }
+    environment.globals |= {"words": words}
+    return environment
+
+
+def _open(stored: StoredRun, registries: Registries, settings: Settings, ui: Any, num_queries: int) -> OpenRun:
+    """Reads the catalog, and searches where the models are there."""
+    remarks: list[str] = []
+    if not stored.has_catalog:
+        remarks.append(
+            "Only this run's figures were kept, not its models, catalog and pictures: there are no pictures below."
+        )
+        return OpenRun(None, None, remarks)
+    images = None
+    try:
+        with Catalog.open(place_of(stored.run)) as catalog:
+            images = named_images(catalog, stored.searched_split)
+        if not stored.has_models:
+            remarks.append("This run's models were not kept, so no query could be followed through a search.")
+            return OpenRun(images, None, remarks)
+        retriever = open_retriever(stored.run, registries, settings)
+        try:
+            found = sample(stored, retriever, num_queries, settings, ui)
+        finally:
+            retriever.catalog.close()
+    except GenretError as error:
+        ui.warn(f"{stored.run}: the report goes without searches: {error}")
+        remarks.append(f"The run could not be searched for this report: {error}.")
+        return OpenRun(images, None, remarks)
+    if found is not None and not found.queries and num_queries and stored.evaluation is not None:
+        remarks.append(
+            f"The ranks of single queries were not kept, so none are shown; genret evaluate --run {stored.name} keeps "
+            "them."
+        )
+    return OpenRun(images, found, remarks)
+
+
+def _write(out: Path, data: bytes) -> None:
+    partial = out.with_name(out.name + ".partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(out)
+    except OSError as error:
+        raise GenretError(f"cannot write {out}: {error.strerror or error}; name another file with --out") from None
+
+
+__all__ = ["SPLIT", "Report", "render", "write_report"]

@@ -1,0 +1,138 @@
+"""What a finished run kept of itself: figures, ranks, logs, provenance. No model is loaded and no picture opened.
+
+Q queries
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genret.api import Dataset
+from genret.catalog.place import has_catalog
+from genret.errors import GenretError
+from genret.evaluate.ranks import DENSE_SEARCH, FOLDER, TWO_TOWER, QueryRanks, beams, paired, read_ranks
+from genret.lab.compare.outcome import summary
+from genret.plugin.registry import Registries
+from genret.recipe.load import load_recipe
+from genret.recipe.schema import Recipe
+
+SPLIT = "test"
+"""The split that a run searches, by the name that evaluation gives it."""
+
+
+class StoredRun(NamedTuple):
+    run: Path
+    name: str
+    """As short as tells the runs of a page apart"""
+    recipe: Recipe
+    searched_split: str
+    """What the data set calls the split that the run searches"""
+    evaluation: dict[str, Any] | None
+    """`genret evaluate`'s document at the end of training; None where the searched pictures have no captions"""
+    seconds: dict[str, float]
+    quality: dict[str, Any] | None
+    """The quality gate; None for retrievers without identifiers"""
+    environment: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    by_num_beams: dict[int, QueryRanks]
+    """The ranks of every width that was evaluated"""
+    two_tower: QueryRanks | None
+    dense: QueryRanks | None
+    """Of a two-tower run's own search: by its index, reranked where its recipe says so"""
+
+    @property
+    def num_beams(self) -> int | None:
+        """Of the evaluation that is reported at length; None for retrievers without beams."""
+        return None if self.evaluation is None else self.evaluation.get("num_beams")
+
+    @property
+    def found(self) -> QueryRanks | None:
+        """The ranks behind `recall`."""
+        return self.dense if self.recipe.retriever == "two-tower" else self.by_num_beams.get(self.num_beams or 0)
+
+    @property
+    def followed_beams(self) -> int | None:
+        """The width at which single queries are followed: that of `num_beams`, or the widest whose ranks were kept."""
+        if self.num_beams is None or self.num_beams in self.by_num_beams or not self.by_num_beams:
+            return self.num_beams
+        return max(self.by_num_beams)
+
+    @property
+    def has_catalog(self) -> bool:
+        return has_catalog(self.run)
+
+    @property
+    def has_models(self) -> bool:
+        wanted = ["encoder"] + (["identifier", "generator"] if self.recipe.retriever == "generative" else [])
+        return self.has_catalog and all((self.run / part).is_dir() for part in wanted)
+
+
+def read_runs(runs: Sequence[Path], registries: Registries) -> list[StoredRun]:
+    """Reads finished run directories; `GenretError` names what is missing or damaged."""
+    short = [run.resolve().name for run in runs]
+    names = short if len(set(short)) == len(runs) else [str(run) for run in runs]
+    return [_read(run, name, registries) for run, name in zip(runs, names, strict=True)]
+
+
+def _read(run: Path, name: str, registries: Registries) -> StoredRun:
+    recipe = load_recipe([run / "recipe.yaml"], [], registries)
+    dataset: type[Dataset] = registries.dataset.get(recipe.dataset.type)
+    found = summary(run)
+    two_tower = read_ranks(run, SPLIT, TWO_TOWER)
+    return StoredRun(
+        run,
+        name,
+        recipe,
+        dataset(recipe.dataset.options, resolve_weights=registries.resolve_weights).test_split,
+        found.get("evaluation"),
+        found.get("seconds") or {},
+        _json(run / "quality.json"),
+        _json(run / "environment.json") or {},
+        _lines(run / "metrics.jsonl"),
+        {width: ranks for width in _widths(run) if (ranks := _of_same(run, beams(width), two_tower)) is not None},
+        two_tower,
+        _of_same(run, DENSE_SEARCH, two_tower),
+    )
+
+
+def _widths(run: Path) -> list[int]:
+    """The beam widths that evaluations kept ranks of."""
+    names = (re.fullmatch(rf"{SPLIT}\.(\d{{1,6}})-beams\.safetensors", path.name) for path in (run / FOLDER).glob("*"))
+    return sorted(int(name[1]) for name in names if name)
+
+
+def _of_same(run: Path, way: str, two_tower: QueryRanks | None) -> QueryRanks | None:
+    """Ranks of the very queries and images that the two-tower search was asked, and None if they are of others."""
+    found = read_ranks(run, SPLIT, way)
+    if found is None or two_tower is None:
+        return found
+    return found if paired([found, two_tower]) is not None else None
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise GenretError(f"{path} is damaged; restore a copy of it, or delete it to have a report without it")
+    return found
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Of a log, the lines that are whole: one that was cut short by a full disk is no reason to have no report."""
+    rows = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("stage"), str):
+            rows.append(row)
+    return rows

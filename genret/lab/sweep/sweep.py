@@ -1,0 +1,219 @@
+"""Many runs that end in one table: each is a run directory named by its recipe, made if it is not there.
+
+What runs have in common they share through the store of stages. A run that fails is reported and does not end the
+sweep; one that was interrupted is continued; a finished one is only read.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from genret.catalog.place import has_catalog
+from genret.errors import GenretError
+from genret.evaluate.run import evaluate
+from genret.lab.compare.outcome import (
+    MEASURES,
+    Figure,
+    NotMeasured,
+    Outcome,
+    figures,
+    over_seeds,
+    read_outcome,
+    summary,
+    two_tower,
+)
+from genret.plugin.registry import Registries
+from genret.recipe.load import load_recipe
+from genret.recipe.schema import Recipe
+from genret.settings import Settings
+from genret.train.artifacts import content_key
+from genret.train.run import train
+
+Keep = Literal["all", "figures"]
+
+FIGURES = {
+    *("recipe.yaml", "environment.json", "metrics.jsonl", "summary.json", "evaluations"),
+    *("quality.json", "leakage.json", "confidence.json"),
+}
+"""What `keep="figures"` leaves of a run."""
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    label: str
+    """For people and for folders"""
+    recipes: list[Recipe]
+    """One for each seed"""
+    num_beams: int | None = None
+    """Evaluated with so many beams instead of the recipe's: widths of one run share its training"""
+    left_out: str | None = None
+    """Why there is nothing to run; the row is shown without figures"""
+
+    @property
+    def wanted(self) -> list[Recipe]:
+        """What has to be run."""
+        return [] if self.left_out is not None else self.recipes
+
+
+class Cell(NamedTuple):
+    """One run of the sweep."""
+
+    label: str
+    folder: Path
+    recipe: Recipe
+    widths: list[int | None]
+
+
+class Failure(NamedTuple):
+    run: Path
+    reason: str
+
+
+class RowResult(NamedTuple):
+    row: Row
+    outcomes: list[Outcome]
+    """Of the runs that are finished"""
+    seconds: float | None
+    """Mean over runs of what their stages took when they were made, shared ones included"""
+    failures: list[Failure]
+
+    @property
+    def figures(self) -> dict[str, Figure | None]:
+        return figures(self.outcomes) if self.outcomes else dict.fromkeys(MEASURES)
+
+    @property
+    def protocol(self) -> str:
+        """What training knew of the searched images."""
+        return self.row.recipes[0].protocol
+
+    @property
+    def remark(self) -> str | None:
+        """Why figures are missing or what they cannot say; a failed run's reason."""
+        if self.row.left_out is not None:
+            return self.row.left_out
+        if self.failures:
+            return "; ".join(dict.fromkeys(f"failed: {failure.reason}" for failure in self.failures))
+        return next((one.remark for one in self.outcomes if one.remark), None)
+
+    def as_json(self) -> dict[str, Any]:
+        first = self.outcomes[0] if self.outcomes else None
+        return {
+            "label": self.row.label,
+            "n": len(self.outcomes),
+            "seeds": [one.recipe.train.seed for one in self.outcomes],
+            "runs": [str(one.run) for one in self.outcomes],
+            "protocol": self.protocol,
+            "num_beams": first and first.num_beams,
+            "figures": {name: figure and figure.as_json() for name, figure in self.figures.items()},
+            "two_tower": two_tower(self.outcomes),
+            "seconds": self.seconds,
+            "remark": self.remark,
+            "failures": [{"run": str(failure.run), "reason": failure.reason} for failure in self.failures],
+        }
+
+
+def key_of(recipe: Recipe) -> str:
+    """What a run directory of a sweep is found by, whatever it is called."""
+    return content_key(recipe.canonical())[:12]
+
+
+class Sweep:
+    """Rows to be filled, below one folder."""
+
+    def __init__(
+        self, out: Path, registries: Registries, settings: Settings, ui: Any, keep: Keep = "all", whole: bool = False
+    ):
+        """`whole`: runs of which only figures were kept get back what a search needs."""
+        self.out, self.registries, self.settings, self.ui, self.keep = out, registries, settings, ui, keep
+        self.whole = whole
+
+    def run(self, rows: Sequence[Row], explain: Callable[[BaseException], str]) -> list[RowResult]:
+        """Makes what is missing. `explain` turns whatever ends a run into a sentence."""
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GenretError(f"cannot write below {self.out}: {error.strerror or error}; name another --out") from None
+        cells = self._cells(rows)
+        failed: dict[str, Failure] = {}
+        for number, (key, cell) in enumerate(cells.items(), 1):
+            where = f"[{number}/{len(cells)}] {cell.folder.name}"
+            try:
+                if self._is_done(cell):
+                    self.ui.note(f"{where}: there already")
+                    continue
+                self.ui.note(where)
+                self._make(cell)
+            except Exception as error:
+                failed[key] = Failure(cell.folder, explain(error))
+                self.ui.warn(f"{where} failed: {failed[key].reason}")
+        return [self._result(row, cells, failed) for row in rows]
+
+    def _cells(self, rows: Iterable[Row]) -> dict[str, Cell]:
+        """Each run once, in the order in which it is first needed, with all widths that are asked of it."""
+        cells: dict[str, Cell] = {}
+        for row in rows:
+            for recipe in row.wanted:
+                key = key_of(recipe)
+                if key not in cells:
+                    there = sorted(path for path in self.out.glob(f"*-{key}") if path.is_dir())
+                    new = self.out / f"{row.label}_s{recipe.train.seed}-{key}"
+                    cells[key] = Cell(row.label, there[0] if there else new, recipe, [])
+                cells[key].widths.append(row.num_beams)
+        return cells
+
+    def _is_done(self, cell: Cell) -> bool:
+        kept = _is_whole(cell.folder) or not self.whole
+        return kept and self._is_trained(cell) and not list(self._unmeasured(cell))
+
+    def _is_trained(self, cell: Cell) -> bool:
+        if not (cell.folder / "summary.json").exists():
+            return False
+        there = load_recipe([cell.folder / "recipe.yaml"], [], self.registries).canonical()
+        return content_key(there) == content_key(cell.recipe.canonical())
+
+    def _unmeasured(self, cell: Cell) -> Iterator[int | None]:
+        for width in dict.fromkeys(cell.widths):
+            try:
+                read_outcome(cell.folder, self.registries, num_beams=width)
+            except NotMeasured:
+                yield width
+
+    def _make(self, cell: Cell) -> None:
+        if not (self._is_trained(cell) and _is_whole(cell.folder)):
+            cell.folder.mkdir(exist_ok=True)
+            (cell.folder / "recipe.yaml.partial").unlink(missing_ok=True)
+            train(cell.recipe, cell.folder, self.registries, self.settings, self.ui, resume=True)
+        if missing := list(self._unmeasured(cell)):
+            own = cell.recipe.search.num_beams
+            widths = sorted({width or own for width in missing} - {own}) + ([own] if own in missing else [])
+            evaluate(cell.folder, "test", widths, self.registries, self.settings, self.ui)
+        if self.keep == "figures":
+            _drop_all_but_figures(cell.folder)
+
+    def _result(self, row: Row, cells: dict[str, Cell], failed: dict[str, Failure]) -> RowResult:
+        keys = [key_of(recipe) for recipe in row.wanted]
+        done = [cells[key].folder for key in keys if key not in failed]
+        outcomes = [read_outcome(folder, self.registries, num_beams=row.num_beams) for folder in done]
+        seconds = [sum(summary(folder)["seconds"].values()) for folder in done]
+        failures = [failed[key] for key in keys if key in failed]
+        return RowResult(row, outcomes, round(over_seeds(seconds).mean, 1) if done else None, failures)
+
+
+def _is_whole(run: Path) -> bool:
+    """Whether it can be searched."""
+    return has_catalog(run) and (run / "encoder").exists()
+
+
+def _drop_all_but_figures(run: Path) -> None:
+    """The stages themselves belong to the store, and stay there."""
+    for path in run.iterdir():
+        if path.name in FIGURES or path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -1,0 +1,1 @@
+"""How genret is extended: hooks, registries, loading."""

@@ -1,0 +1,84 @@
+"""Which plugin a component came from: what a run notes of it, and what is said where that plugin is missing.
+
+Knows nothing of how plugins are found.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genret.plugin.registry import KINDS, Registries
+
+if TYPE_CHECKING:
+    from genret.recipe.schema import Recipe
+
+COMPANIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "genret-fsq": {"identifier": ("fsq",)},
+    "genret-margin": {"loss": ("margin",)},
+    "genret-random": {"identifier": ("random",)},
+    "genret-starter": {
+        "dataset": ("emoji",),
+        "weights": (
+            "starter:efficientnet-lite0",
+            "starter:efficientnet-lite1",
+            "starter:efficientnet-lite2",
+            "starter:flan-t5-small",
+            "starter:minilm",
+            "starter:mpnet",
+        ),
+    },
+}
+"""What the plugins of genret's own repository register, so that a recipe that names it can say what is missing."""
+
+
+def provenance(recipe: Recipe, registries: Registries) -> dict[str, dict[str, str]]:
+    """What a run notes: `components`, the plugin behind each, and `plugins`, where each of these came from.
+
+    `{"components": {"identifier random": "random", "backbone t5": "genret", ...},
+    "plugins": {"random": "genret-random 0.1.0"}}`
+    """
+    from genret.recipe.schema import SLOTS
+
+    used = [(kind, slot.type) for key, kind in SLOTS.items() if (slot := getattr(recipe, key)) is not None]
+    used += [("loss", name) for name in recipe.loss]
+    components = {f"{kind} {name}": registries.of(kind).origin(name) for kind, name in used}
+    plugins = {name: registries.sources[name] for name in sorted(set(components.values())) if name != "genret"}
+    return {"components": components, "plugins": plugins}
+
+
+def remember_run(run: Path, registries: Registries) -> None:
+    """From here on, a component that this run needs and that nobody registers is reported with its old plugin."""
+    try:
+        noted: Any = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        components: dict[str, Any] = dict(noted["components"])
+        plugins: dict[str, Any] = dict(noted.get("plugins") or {})
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for component, plugin in components.items():
+        kind, _, name = str(component).partition(" ")
+        if plugin != "genret" and name and kind in KINDS:
+            registries.of(kind).providers[name] = _came_from(str(plugin), str(plugins.get(plugin) or ""))
+
+
+def remember_companions(registries: Registries) -> None:
+    """Names that genret's own companion plugins would register."""
+    for package, kinds in COMPANIONS.items():
+        for kind, names in kinds.items():
+            for name in names:
+                registries.of(kind).providers[name] = f"it comes with a plugin: genret install {_place(package)}"
+
+
+def _came_from(plugin: str, source: str) -> str:
+    when = f"when the run was made it came from the plugin '{plugin}'"
+    if source.endswith(".py"):
+        return f"{when}, the file {source}: name it by --plugin FILE or put it into <home>/plugins"
+    package = source.partition(" ")[0]
+    return f"{when} ({source}): genret install {_place(package)}" if package else when
+
+
+def _place(package: str) -> str:
+    """A companion of this checkout, if genret runs from one, else the package by name."""
+    folder = Path(__file__).parents[2] / "plugins" / package
+    return str(folder) if package in COMPANIONS and (folder / "pyproject.toml").is_file() else package

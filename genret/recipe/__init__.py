@@ -1,0 +1,1 @@
+"""YAML and overrides → a validated, frozen recipe, and the components that it names."""

@@ -1,0 +1,117 @@
+"""YAML files and `--set` overrides → one validated, frozen recipe. No component is built here and no weights are read.
+
+A slot takes a scalar (`identifier: rq`) or a mapping with `type`, which replaces what was there, or a mapping without
+`type`, which merges into it. Files come first, then overrides, each from left to right. All faults are reported
+at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from genret.api import Config, Loss, LossConfig
+from genret.errors import GenretError, RecipeError, did_you_mean
+from genret.plugin.registry import Registries
+from genret.recipe.compatibility import impossible
+from genret.recipe.draft import Draft
+from genret.recipe.faults import faults_of
+from genret.recipe.plain_yaml import Keys
+from genret.recipe.schema import GENERATIVE, SLOTS, PlainOptions, Recipe, Slot
+
+
+def load_recipe(files: Sequence[Path | str], overrides: Iterable[str], registries: Registries) -> Recipe:
+    """Reads `files` in order, applies `overrides` ("a.b=value"), validates; `RecipeError` lists all faults."""
+    draft = Draft(SLOTS)
+    for file in files:
+        draft.read_file(Path(file))
+    for override in overrides:
+        draft.read_override(override)
+    recipe = _Checker(draft, registries).check()
+    if recipe is None or draft.faults:
+        raise RecipeError(draft.faults)
+    for path, message in impossible(recipe, registries):
+        draft.fault(path, message)
+    if draft.faults:
+        raise RecipeError(draft.faults)
+    return recipe
+
+
+class _Checker:
+    """Turns a draft into a recipe and collects faults instead of stopping at the first."""
+
+    def __init__(self, draft: Draft, registries: Registries):
+        self.draft = draft
+        self.registries = registries
+
+    def check(self) -> Recipe | None:
+        if self.draft.faults:  # files that cannot be read make every other complaint misleading
+            return None
+        values = self.draft.values
+        for key in values:
+            if key not in Recipe.model_fields:
+                known = list(Recipe.model_fields)
+                self.draft.fault((key,), f"unknown key{did_you_mean(key, known)}; keys: {', '.join(known)}")
+        plain = {key: values[key] for key in PlainOptions.model_fields if key in values}
+        options = self._options((), PlainOptions, plain)
+        needed = ["dataset", "encoder"]
+        if values.get("retriever", "generative") == "generative":
+            needed += GENERATIVE
+        for key in needed:
+            if values.get(key) is None:
+                self.draft.faults.append(f"recipe: {key}: required, but no file and no --set gives it")
+        slots = {key: self._slot(key, values[key]) for key in SLOTS if values.get(key) is not None}
+        losses = self._losses(values.get("loss"))
+        if self.draft.faults:
+            return None
+        assert options is not None
+        fields: dict[str, Any] = {key: getattr(options, key) for key in PlainOptions.model_fields}
+        return Recipe(**fields | slots, loss=losses)
+
+    def _slot(self, key: str, value: Any) -> Slot | None:
+        if not isinstance(value, dict):
+            self.draft.fault((key,), f"should be a name or a mapping with `type`, not {value!r}")
+            return None
+        registry = self.registries.of(SLOTS[key])
+        name = value.get("type")
+        if not isinstance(name, str):
+            said = "has no `type`" if name is None else f"type should be a name, not {name!r}"
+            self.draft.fault((key,), f"{said}; one of: {', '.join(registry.names())}")
+            return None
+        try:
+            component = registry.get(name)
+        except GenretError as error:
+            self.draft.fault((key, "type"), str(error))
+            return None
+        rest = {option: given for option, given in value.items() if option != "type"}
+        options = self._options((key,), component.Config, rest)
+        return None if options is None else Slot(type=name, options=options)
+
+    def _losses(self, value: Any) -> dict[str, LossConfig]:
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.draft.fault(("loss",), f"should be a mapping such as {{token: {{weight: 1}}}}, not {value!r}")
+            return {}
+        found: dict[str, LossConfig] = {}
+        for name, given in value.items():
+            if given is None:  # `--set loss.rank=null` takes a loss out
+                continue
+            try:
+                loss: type[Loss] = self.registries.loss.get(name)
+            except GenretError as error:
+                self.draft.fault(("loss", name), str(error))
+                continue
+            if not isinstance(given, dict):
+                self.draft.fault(("loss", name), f"should be a mapping such as {{weight: 1}}, not {given!r}")
+            elif (options := self._options(("loss", name), loss.Config, given)) is not None:
+                assert isinstance(options, LossConfig)
+                found[name] = options
+        return found
+
+    def _options(self, path: Keys, model: type[Config], values: dict[str, Any]) -> Config | None:
+        validated = faults_of(model, values)
+        for fault in validated.faults:
+            self.draft.fault((*path, *fault.path), fault.message)
+        return validated.options

@@ -1,0 +1,32 @@
+"""Constrained beam search as a recipe asks for it: its score, its guide, its written levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from genret.api import Backbone
+from genret.decode.beam import Beams, beam_search
+from genret.decode.guide import Guide
+from genret.decode.leaf_sets import LeafSets
+from genret.decode.trie import Trie
+from genret.recipe.schema import SearchOptions
+from genret.search.spelling import columns_of
+
+
+def search_trie(
+    backbone: Backbone,
+    queries: Sequence[str],
+    trie: Trie,
+    num_beams: int,
+    options: SearchOptions,
+    allowed: LeafSets | None = None,
+    guide: Guide | None = None,
+) -> Beams:
+    """Constrained beam search with the recipe's score."""
+    with torch.no_grad():
+        levels = columns_of(backbone, options.score, trie.depth)
+        return beam_search(
+            backbone, queries, trie, num_beams, options.score, levels, allowed, guide, options.written_levels
+        )

@@ -1,0 +1,112 @@
+"""Some images' identifiers as a trie, and the way from its leaves to the images.
+
+Does not know catalogs, backbones or queries: it is built from tokens and integer keys, changed by them, and answers in
+leaves. One is never changed in place, so that a search ends with what it began with.
+
+    R identifiers   L tokens   U leaves   n new identifiers
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genret.api import Backbone, Identifiers
+from genret.decode.trie import Trie
+from genret.search.ranking import Ints, LeafImages
+from genret.search.restrict import Allowed
+from genret.search.spelling import tokens_with_end
+
+
+class ImageTrie(NamedTuple):
+    """Leaves are distinct identifiers; each leads to at least one image, and an image may have several.
+
+    T5's or LLaMA's tokens of four codes out of 1,024 take about 17 bytes an identifier.
+    """
+
+    trie: Trie
+    """Of a changing one, it has forgotten the rows that it was built from: `leaf_images` knows where they led."""
+    leaf_images: LeafImages
+
+    @classmethod
+    def build(cls, tokens: Tensor, images: NDArray[np.integer]) -> ImageTrie:
+        """tokens (R, L) of any integer type, -1 after the end, and the image that each row names (R,)."""
+        trie = Trie.build(tokens)
+        leaf_images = LeafImages.build(trie.leaf_of_row.cpu().numpy(), images, trie.num_leaves)
+        return cls(trie, leaf_images)
+
+    def rowless(self) -> ImageTrie:
+        """The same in less memory."""
+        return self._replace(trie=_rowless(self.trie))
+
+    @property
+    def nbytes(self) -> int:
+        return self.trie.nbytes + sum(table.nbytes for table in self.leaf_images)
+
+    def to(self, device: torch.device) -> ImageTrie:
+        """The trie there; images are looked up on the CPU."""
+        return self if self.trie.device == device else self._replace(trie=self.trie.to(device))
+
+    # -------------------------------------------------------------------------------------------------- changing
+    def without(self, removed: Ints) -> ImageTrie:
+        """Less the images of these keys (ascending), in one pass; identifiers that lead to no other go with them."""
+        keep = ~Allowed(only=removed).among(self.leaf_images.images)
+        if keep.all():
+            return self
+        left = self.leaf_images.any_of_leaf(keep)
+        trie = self.trie if left.all() else _rowless(_by_leaf(self.trie).without(torch.from_numpy(~left)))
+        return ImageTrie(trie, self.leaf_images.kept(keep))
+
+    def extended(self, tokens: Tensor, images: Ints) -> ImageTrie:
+        """With n more identifiers (n, L') and their images (n,), in time for sorting these and copying the rest."""
+        if not len(tokens):
+            return self
+        trie = _by_leaf(self.trie).extended(tokens)
+        leaves = trie.leaf_of_row.cpu().numpy().astype(np.int64)
+        moved, new = leaves[: self.trie.num_leaves], leaves[self.trie.num_leaves :]
+        return ImageTrie(_rowless(trie), self.leaf_images.joined(moved, new, images, trie.num_leaves))
+
+    # ----------------------------------------------------------------------------------------------- restricting
+    def leaves_for(self, allowed: Allowed) -> NDArray[np.bool_]:
+        """(U,) the leaves by which an allowed image is reached, less those that begin like a rejected one's."""
+        leaves = self.leaf_images.any_of_leaf(allowed.among(self.leaf_images.images))
+        if len(allowed.unlike):
+            rejected = np.flatnonzero(Allowed(only=allowed.unlike).among(self.leaf_images.images))
+            for low, high in self.alike(self.leaf_images.leaves_at(rejected), allowed.unlike_symbols):
+                leaves[low:high] = False
+        return leaves
+
+    def alike(self, leaves: Ints, num_symbols: int) -> list[tuple[int, int]]:
+        """The ranges of leaves that share their first `num_symbols` tokens, or all there are, with one of these."""
+        depth = min(num_symbols, self.trie.depth)
+        nodes = self.trie.prefixes_of(torch.from_numpy(leaves).to(self.trie.device), depth).unique()
+        low, high = self.trie.leaf_range(nodes, depth)
+        return list(zip(low.tolist(), high.tolist(), strict=True))
+
+    def num_images(self, allowed: Allowed, leaves: NDArray[np.bool_] | None) -> int:
+        """How many allowed images the given leaves (U,), or all, lead to."""
+        starts, images = self.leaf_images
+        reached = allowed.among(images)
+        if leaves is not None:
+            reached &= np.repeat(leaves, np.diff(starts))
+        return len(np.unique(images[reached]))
+
+
+def index_trie(backbone: Backbone, identifiers: Identifiers, images: Ints, end_symbol: bool) -> ImageTrie:
+    """identifiers: R rows whose owners count through `images` (N,) → their trie, leading to the values of `images`."""
+    tokens = tokens_with_end(backbone, identifiers, end_symbol)
+    indexed = ImageTrie.build(tokens, images[identifiers.owners.numpy()])
+    return indexed.to(next(backbone.module.parameters()).device)
+
+
+def _rowless(trie: Trie) -> Trie:
+    return Trie(trie.levels, trie.leaf_of_row[:0].clone(), trie.max_children)
+
+
+def _by_leaf(trie: Trie) -> Trie:
+    """Its leaves as the rows that it was built from."""
+    return Trie(trie.levels, torch.arange(trie.num_leaves, dtype=torch.int32, device=trie.device), trie.max_children)

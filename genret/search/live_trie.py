@@ -1,0 +1,122 @@
+"""The trie of all searchable images, kept in step with a catalog that others change.
+
+It is loaded once, from a cache beside the catalog where there is one, and brought forward by what changed since: n
+images added to N cost a running search work for n, and copies of what it had. Does not know queries.
+
+    R identifiers   L tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genret.catalog.store import Changes, IdentifierRows, View
+from genret.search.image_trie import ImageTrie
+from genret.search.spelling import bare
+from genret.search.trie_cache import TrieCache, Versioned
+
+Spell = Callable[[IdentifierRows], Tensor]
+"""R > 0 rows of a catalog → (R, L) tokens, -1 after the end."""
+LEAST_CACHED = 10_000
+"""Identifiers below which the trie is made as quickly as it would be read."""
+MOST_BEHIND = 0.05
+"""Share of the identifiers by which a cache may be behind its catalog before it is written anew."""
+SAMPLE = 64
+"""Identifiers of a cache that are compared with the catalog."""
+
+
+class LiveTrie:
+    """Has to be asked by one thread at a time, and of rising versions; what it returned is never changed."""
+
+    def __init__(self, spell: Spell, device: torch.device, cache: TrieCache | None = None):
+        self._spell = spell
+        self._device = device
+        self._cache = cache
+        self._known: Versioned | None = None
+        self._searched: ImageTrie | None = None
+        self._behind = 0
+        """Identifiers that changed since the cache was written."""
+
+    def at(self, view: View) -> ImageTrie | None:
+        """The trie of what is searchable in this version of the catalog, on the device; None without images."""
+        if self._known is None:
+            self._known = self._cached(view)
+        if self._known is None or self._known.version != view.version:
+            self._known = self._advanced(view, self._known)
+            self._searched = None
+        if self._searched is None and self._known.held is not None:
+            self._searched = self._known.held.to(self._device)
+        return self._searched
+
+    def _advanced(self, view: View, known: Versioned | None) -> Versioned:
+        changes = None if known is None else view.changes_since(known.version)
+        if known is None or changes is None:
+            found = Versioned(view.version, self._built(view))
+            self._keep(found)
+            return found
+        found = Versioned(changes.version, self._followed(known.held, changes))
+        self._behind += len(changes.removed) + len(changes.added.image_keys)
+        if found.held is not None and self._behind > MOST_BEHIND * len(found.held.leaf_images.images):
+            self._keep(found)
+        return found
+
+    def _built(self, view: View) -> ImageTrie | None:
+        """From all rows of the catalog, as they stream."""
+        keys, tokens = [], []
+        for rows in view.identifier_rows(searchable=True):
+            keys.append(rows.image_keys)
+            tokens.append(self._spell(rows).int().cpu())
+        return ImageTrie.build(_joined(tokens), np.concatenate(keys)).rowless() if keys else None
+
+    def _followed(self, index: ImageTrie | None, changes: Changes) -> ImageTrie | None:
+        if index is not None:
+            index = index.without(changes.removed)
+        rows = changes.added
+        if not len(rows.image_keys):
+            return index if index is None or len(index.leaf_images.images) else None
+        tokens = self._spell(rows).int().cpu()
+        if index is None or not len(index.leaf_images.images):
+            return ImageTrie.build(tokens, rows.image_keys).rowless()
+        return index.extended(tokens, rows.image_keys)
+
+    # ------------------------------------------------------------------------------------------------------ cache
+    def _cached(self, view: View) -> Versioned | None:
+        """What the cache holds, brought forward to this version; None if that is not what the catalog says."""
+        found = None if self._cache is None else self._cache.load()
+        if found is None or (changes := view.changes_since(found.version)) is None:
+            return None
+        self._behind = len(changes.removed) + len(changes.added.image_keys)
+        found = Versioned(changes.version, self._followed(found.held, changes))
+        return found if found.held is None or self._agrees(view, found.held) else None
+
+    def _agrees(self, view: View, index: ImageTrie) -> bool:
+        """Whether some identifiers are spelt as the catalog and the backbone spell them."""
+        starts, images = index.leaf_images
+        leaves = np.unique(np.linspace(0, len(starts) - 2, SAMPLE).astype(np.int64))
+        rows = view.identifiers_of(images[starts[leaves]].astype(np.int64))
+        if not len(rows.image_keys):
+            return False
+        spelt = {(key, bare(row)) for key, row in zip(rows.image_keys.tolist(), self._spell(rows), strict=True)}
+        cached = index.trie.tokens_of(torch.from_numpy(leaves))
+        return all((int(key), bare(row)) in spelt for key, row in zip(images[starts[leaves]], cached, strict=True))
+
+    def _keep(self, found: Versioned) -> None:
+        self._behind = 0
+        large = found.held is not None and len(found.held.leaf_images.images) >= LEAST_CACHED
+        if self._cache is not None and large:
+            self._cache.save(found)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Tables of different widths, one below the other; empties the list on the way, so that nothing is there twice."""
+    table = parts[0].new_full((sum(map(len, parts)), max(part.shape[1] for part in parts)), -1)
+    end = len(table)
+    while parts:
+        part = parts.pop()
+        table[end - len(part) : end, : part.shape[1]] = part
+        end -= len(part)
+    return table

@@ -1,0 +1,88 @@
+"""How identifiers are spelt as tokens of a backbone, and how a catalog's rows become identifiers and back.
+
+Does not know tries or searches.
+
+    R identifiers   N images   L tokens
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genret.api import Backbone, Identifiers, SearchScore, Vokens
+from genret.catalog.codec import pack_codes, pack_texts
+from genret.catalog.store import IdentifierRows
+from genret.errors import GenretError
+from genret.kit.images import content_hash
+from genret.search.ranking import Ints
+
+
+def tokens_with_end(backbone: Backbone, identifiers: Identifiers, end_symbol: bool) -> Tensor:
+    """(R, L) token ids, -1 pads; the end symbol is added where asked for, or where identifiers may vary in length."""
+    tokens = backbone.tokens(identifiers)
+    if not end_symbol and not may_end_early(backbone):
+        if bool((tokens < 0).any()):
+            raise GenretError("identifiers of this scheme vary in length, so its `vokens` have to say `variable=True`")
+        return tokens
+    tokens = torch.nn.functional.pad(tokens, (0, 1), value=-1)
+    lengths = (tokens >= 0).sum(1, keepdim=True)
+    return tokens.scatter(1, lengths, backbone.end_token)
+
+
+def bare(tokens: Tensor) -> tuple[int, ...]:
+    """A row of tokens without what pads it."""
+    return tuple(tokens[tokens >= 0].tolist())
+
+
+def may_end_early(backbone: Backbone) -> bool:
+    """Whether the scheme's identifiers vary in length: those of ordinary tokens, and where it says so.
+
+    A matter of the scheme, not of the identifiers at hand: a few may be equally long by chance, and have to be spelt as
+    the model has learnt it.
+    """
+    first, second = backbone.level_tokens(0), backbone.level_tokens(1)
+    return first is None or (second is not None and bool((second == backbone.end_token).any()))
+
+
+def spelling_key(backbone: Backbone, vokens: Vokens, end_symbol: bool) -> str:
+    """Names the tokens by which a scheme's symbols are spelt; of text, only how it ends."""
+    spelt = torch.zeros(0, 0, dtype=torch.int64)
+    if vokens.sizes:  # row c is every level's code c, or its last
+        levels = [torch.arange(max(vokens.sizes)).clamp_max(size - 1) for size in vokens.sizes]
+        spelt = backbone.tokens(Identifiers(torch.arange(max(vokens.sizes)), torch.stack(levels, 1)))
+    facts = end_symbol or may_end_early(backbone), backbone.end_token, backbone.vocab_size, *spelt.shape
+    return content_hash(repr(facts).encode() + spelt.cpu().numpy().astype("<i8").tobytes())
+
+
+def columns_of(backbone: Backbone, score: SearchScore, length: int) -> list[Tensor | None]:
+    """The tokens over which position l is normalised, None for the whole vocabulary.
+
+    `trie` is normalised by the search itself; training, which knows no trie, treats it like `level`.
+    """
+    return [None if score == "vocab" else backbone.level_tokens(level) for level in range(length)]
+
+
+def as_identifiers(rows: IdentifierRows) -> Identifiers:
+    """A catalog's rows; the owners are the images' keys."""
+    codes = None if rows.codes is None else torch.from_numpy(rows.codes).long()
+    return Identifiers(torch.from_numpy(rows.image_keys), codes, rows.texts)
+
+
+def by_image(rows: IdentifierRows) -> tuple[Ints, Identifiers]:
+    """A catalog's rows → the images' keys (N,), ascending, and identifiers whose owners count through them."""
+    images, owners = np.unique(rows.image_keys, return_inverse=True)
+    return images, as_identifiers(rows)._replace(owners=torch.from_numpy(owners))
+
+
+def packed_by_image(identifiers: Identifiers, num_images: int) -> list[list[bytes]]:
+    """The identifiers of each image as the catalog keeps them."""
+    if identifiers.codes is not None:
+        blobs = pack_codes(identifiers.codes)
+    else:
+        blobs = pack_texts(identifiers.texts or ())
+    packed: list[list[bytes]] = [[] for _ in range(num_images)]
+    for owner, blob in zip(identifiers.owners.tolist(), blobs, strict=True):
+        packed[owner].append(blob)
+    return packed

@@ -1,0 +1,40 @@
+"""Small copies of the searched pictures, kept in the run directory so that it can be looked at anywhere."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+from PIL import Image
+
+from genret.kit.images import decode_image, read_bytes, thumbnail
+
+
+class Thumbnails:
+    """WebP files named by the content of the original: `<folder>/ab/abcd….webp`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def path(self, sha256: str) -> Path:
+        return self.folder / sha256[:2] / f"{sha256}.webp"
+
+    def has(self, sha256: str) -> bool:
+        return self.path(sha256).exists()
+
+    def save(self, sha256: str, picture: Image.Image) -> None:
+        path = self.path(sha256)
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")  # two may add the same picture at once
+        try:
+            partial.write_bytes(thumbnail(picture))
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def open(self, sha256: str) -> Image.Image:
+        """The small picture; `BadImage` if it is not there."""
+        path = self.path(sha256)
+        return decode_image(read_bytes(path), str(path))

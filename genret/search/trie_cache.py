@@ -1,0 +1,99 @@
+"""The trie of a catalog's images on disk, so that opening a large run need not read every identifier.
+
+    <folder>/<key>-<version>/trie.safetensors, images.safetensors
+
+A cache: it may be deleted at any time. Damaged, foreign or outdated entries count as missing, and a folder that cannot
+be written does without. Does not know whether an entry is still true: the catalog's version and `LiveTrie` say so.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from genret.decode.trie import Trie
+from genret.errors import GenretError
+from genret.search.image_trie import ImageTrie
+from genret.search.ranking import LeafImages
+
+FORMAT = "genret-image-trie-1"
+FORGOTTEN = 24 * 3600
+"""Seconds after which nobody is writing an unfinished entry any more."""
+
+
+class Versioned(NamedTuple):
+    version: int
+    """Of the catalog."""
+    held: ImageTrie | None
+    """On the CPU; None without images."""
+
+
+class TrieCache:
+    """`key` names what the trie's tokens depend on besides the catalog's version."""
+
+    def __init__(self, folder: Path, key: str):
+        self.folder = folder
+        self.key = key
+
+    def load(self) -> Versioned | None:
+        """The newest entry that can be read, mapped into memory; None without one."""
+        for version, path in sorted(self._entries(), reverse=True):
+            try:
+                with safe_open(path / "images.safetensors", framework="pt") as file:
+                    if (file.metadata() or {}).get("format") != FORMAT:
+                        continue
+                    leaf_images = LeafImages(*(file.get_tensor(name).numpy() for name in LeafImages._fields))
+                trie = Trie.load(path / "trie.safetensors")
+            except (GenretError, SafetensorError, OSError, ValueError, IndexError):
+                continue
+            starts, images = leaf_images
+            if len(starts) == trie.num_leaves + 1 and starts[0] == 0 and starts[-1] == len(images):
+                return Versioned(version, ImageTrie(trie, leaf_images))
+        return None
+
+    def save(self, found: Versioned) -> None:
+        """Whole or not at all, in the place of all older entries."""
+        assert found.held is not None
+        path = self.folder / f"{self.key}-{found.version}"
+        partial = self.folder / f"{uuid.uuid4().hex}.partial"
+        try:
+            partial.mkdir(parents=True)
+            found.held.trie.save(partial / "trie.safetensors")
+            tables = {name: torch.from_numpy(table) for name, table in found.held.leaf_images._asdict().items()}
+            save_file(tables, partial / "images.safetensors", metadata={"format": FORMAT})
+            for file in partial.iterdir():
+                _flush(file)
+            if not path.exists():
+                partial.rename(path)
+            for other in self.folder.iterdir():  # whoever has mapped one keeps it
+                being_written = other.name.endswith(".partial") and time.time() - other.stat().st_mtime < FORGOTTEN
+                if other != path and not being_written:
+                    shutil.rmtree(other, ignore_errors=True)
+        except (OSError, SafetensorError):
+            pass  # read-only, or full: the next process reads the catalog as this one did
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _entries(self) -> list[tuple[int, Path]]:
+        try:
+            named = [(path.name.rpartition("-"), path) for path in self.folder.iterdir()]
+        except OSError:
+            return []
+        return [(int(version), path) for (key, _, version), path in named if key == self.key and version.isdigit()]
+
+
+def _flush(file: Path) -> None:
+    """Its bytes reach the disk before its new name does."""
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
