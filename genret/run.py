@@ -1,42 +1,270 @@
-"""A finished run."""
+"""A finished run: what people, programs and pages hold.
+
+import genret
+
+run = genret.load("avg-1")
+for hit in run.search("red heart", k=5).hits:
+    print(hit.rank, hit.image_id, hit.score)
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from genret.components.retrievers.generative import GenerativeRetriever
-from genret.components.retrievers.two_tower import TwoTowerRetriever
-from genret.errors import GenretError
+from rich.text import Text
+
+from genret.api import Dataset, Evaluator, IndexReport, Record, Restriction, SearchResult, Silent, Skipped, Ui
+from genret.catalog.place import place_of
+from genret.catalog.store import Catalog
+from genret.errors import BadImage, GenretError
+from genret.evaluate.evaluation import Evaluation
+from genret.evaluate.ranks import QueryRanks, read_ranks, write_ranks
+from genret.evaluate.run import evaluate
+from genret.evaluate.tables import evaluation_tables
+from genret.folders import FINISHED, finished_run
 from genret.kit.device import device_of
+from genret.kit.images import read_bytes, record_of, walk_images
+from genret.kit.text_table import TextTable
+from genret.plugin.loading import load_plugins
 from genret.plugin.provenance import remember_run
 from genret.plugin.registry import Registries
+from genret.recipe.compatibility import chance_level
 from genret.recipe.load import load_recipe
-from genret.recipe.parts import components
+from genret.recipe.parts import Parts, components
 from genret.recipe.schema import Recipe
-from genret.search.catalog import CatalogRetriever
-from genret.settings import Settings
+from genret.search.batch import Resources
+from genret.search.catalog import CatalogRetriever, load_towers, run_id_of
+from genret.search.confidence import read_confidence
+from genret.search.thumbnails import Thumbnails
+from genret.settings import Settings, load_settings
 
 
-def open_retriever(run: Path, registries: Registries, settings: Settings) -> CatalogRetriever:
-    """Loads a finished run directory for searching and indexing."""
-    recipe = run_recipe(run, registries)
-    parts = components(recipe, registries)
-    shared: dict[str, Any] = {
-        "encoder": parts.encoder,
-        "reranker": parts.reranker,
-        "options": recipe.search,
-        "device": device_of(settings),
-    }
-    if recipe.retriever == "two-tower":
-        return TwoTowerRetriever.load(run, **shared)
-    return GenerativeRetriever.load(run, identifier=parts.identifier, backbone=parts.backbone, **shared)
+def load(run: str | Path) -> Run:
+    """Opens a finished run: a directory, or the name of one in `<home>/runs`. Models are read when first needed."""
+    settings = load_settings()
+    return Run(finished_run(Path(run).expanduser(), settings), load_plugins((), settings).registries, settings)
 
 
-def run_recipe(run: Path, registries: Registries) -> Recipe:
-    """The resolved recipe that a run directory was made by."""
-    path = run / "recipe.yaml"
-    if not path.exists():
-        raise GenretError(f"{run} is no run directory: it has no recipe.yaml; name one with --run, or train one first")
-    remember_run(run, registries)
-    return load_recipe([path], [], registries)
+class Run:
+    """A recipe, its data, a retriever that answers, its figures. Each part is made when first asked for, once."""
+
+    def __init__(self, folder: Path, registries: Registries, settings: Settings, parts: Parts | None = None):
+        """`parts`: the recipe's components if they are in memory, as training leaves them; else they are read."""
+        self.folder, self.registries, self.settings = folder, registries, settings
+        self._trained = parts
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe that the run was made by."""
+        path = self.folder / "recipe.yaml"
+        if not path.exists():
+            raise GenretError(
+                f"{self.folder} is no run directory: it has no recipe.yaml; name one with --run, or train one first"
+            )
+        remember_run(self.folder, self.registries)
+        return load_recipe([path], [], self.registries)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The recipe's components, with what training has left in the run."""
+        if self._trained is not None:
+            return self._trained
+        made, folder, device = components(self.recipe, self.registries), self.folder, device_of(self.settings)
+        if made.encoder.finetunes:
+            load_towers(made.encoder, folder / "towers")
+        made.encoder.load(folder / "encoder")
+        made.encoder.to(device)
+        if made.identifier is not None:
+            made.identifier.load(folder / "identifier")
+        if made.backbone is not None and made.identifier is not None:
+            made.backbone.load(folder / "generator", made.identifier.vokens)
+            made.backbone.module.to(device)
+        if made.retriever.learns:
+            made.retriever.load(folder / "retriever")
+        return made
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set that the run was trained on; no weights are read for it."""
+        if self._trained is not None:
+            return self._trained.dataset
+        slot = self.recipe.dataset
+        made: Dataset = self.registries.dataset.get(slot.type)(
+            slot.options, resolve_weights=self.registries.resolve_weights
+        )
+        return made
+
+    @cached_property
+    def retriever(self) -> CatalogRetriever:
+        """What finds its images."""
+        parts, retriever = self.parts, self.parts.retriever
+        if not isinstance(retriever, CatalogRetriever):
+            raise GenretError(
+                f"the retriever '{self.recipe.retriever.type}' cannot be opened: derive it from genret.CatalogRetriever"
+            )
+        resources = Resources(
+            catalog=Catalog.open(place_of(self.folder), run_id=run_id_of(self.folder)),
+            thumbnails=Thumbnails(self.folder / "thumbnails"),
+            encoder=parts.encoder,
+            identifier=parts.identifier,
+            backbone=parts.backbone,
+            reranker=parts.reranker,
+            search=self.recipe.search,
+            train=self.recipe.train,
+            device=device_of(self.settings),
+            folder=self.folder,
+        )
+        retriever.connect(resources)
+        retriever.confidence = read_confidence(self.folder, retriever.signal_names)
+        return retriever
+
+    # ----------------------------------------------------------------------------------------------------- searching
+    @overload
+    def search(self, query: str, k: int = ..., **options: Any) -> SearchResult: ...
+
+    @overload
+    def search(self, query: Sequence[str], k: int = ..., **options: Any) -> list[SearchResult]: ...
+
+    def search(
+        self,
+        query: str | Sequence[str],
+        k: int = 10,
+        *,
+        where: str = "",
+        **options: Any,
+    ) -> SearchResult | list[SearchResult]:
+        """The k best images of a query, or of each of several, best first.
+
+        `where`: a filter over metadata such as `year > 2020`. The other options are those of `Retriever.search`:
+        `num_beams` instead of the recipe's, `restrict` for all ways to say which images may be found, `min_confidence`
+        below which a query finds nothing.
+        """
+        queries = [query] if isinstance(query, str) else list(query)
+        if where:
+            options["restrict"] = Restriction(where=where)
+        found = self.retriever.search(queries, k, **options)
+        return found[0] if isinstance(query, str) else found
+
+    def index(self, paths: Sequence[Path | str] | Path | str, ui: Ui | None = None) -> IndexReport:
+        """Adds images, and all below folders, without training; the next search sees them. Files that are no usable
+        images are skipped and reported."""
+        ui = ui or Silent()
+        given = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
+        skipped = [Skipped(str(path), "it does not exist") for path in given if not path.expanduser().exists()]
+        there = [path for path in given if path.expanduser().exists()]
+        files = list(walk_images(there))
+        with ui.progress("indexing pictures", len(files)) as bar:
+
+            def images() -> Iterator[tuple[Record, Callable[[], bytes]]]:
+                for file in files:
+                    try:
+                        yield record_of(file), partial(read_bytes, file)
+                    except BadImage as error:
+                        skipped.append(Skipped(str(file), str(error)))
+                    bar.advance(1)
+
+            report = self.retriever.index(images()) if files else IndexReport(0, 0, [])
+        if not files:
+            skipped += [Skipped(str(path), "it holds no pictures") for path in there]
+        return report._replace(skipped=[*report.skipped, *skipped])
+
+    def remove(self, image_ids: Sequence[str]) -> IndexReport:
+        """Forgets images; unknown ids are reported as skipped."""
+        return self.retriever.remove(image_ids)
+
+    # ------------------------------------------------------------------------------------------------------- figures
+    def evaluators(self, also: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Evaluator]:
+        """Those that take part in every evaluation, and others by name with their options."""
+        also = also or {}
+        found: dict[str, Evaluator] = {}
+        for name in self.registries.evaluator:
+            kind: type[Evaluator] = self.registries.evaluator.get(name)
+            if kind.automatic or name in also:
+                found[name] = kind(kind.Config(**also.get(name, {})))
+        if unknown := set(also) - set(found):
+            self.registries.evaluator.get(min(unknown))  # says what is known
+        return found
+
+    def evaluate(
+        self,
+        split: str = "test",
+        num_beams: Sequence[int] = (),
+        *,
+        also: Mapping[str, Mapping[str, Any]] | None = None,
+        ui: Ui | None = None,
+    ) -> Evaluation:
+        """Measures what is found among the images of a split by their captions, and what is lost where.
+
+        `num_beams`: widths; the last is reported at length. `also`: evaluators that are not asked otherwise, with their
+        options, such as `{"trec": {"folder": "out"}}`. The ranks of single queries are kept in the run.
+        """
+        ui = ui or Silent()
+        evaluators = self.evaluators(also)
+        about = {
+            "protocol": self.recipe.protocol,
+            "concepts": self.dataset.concepts,
+            "split": split,
+            "remark": chance_level(self.recipe, self.registries),
+            "guidance": self.recipe.guidance,
+            "written_levels": self.recipe.written_levels,
+        }
+        name = self.dataset.test_split if split == "test" else split
+        depth = max((one.depth for one in evaluators.values()), default=10)
+        found = evaluate(self.retriever, name, num_beams, about, self.settings.features_dir, ui, depth)
+        try:
+            write_ranks(
+                self.folder, split, found.asked.queries, found.asked.relevant, found.asked.image_ids, found.ranks
+            )
+        except OSError as error:  # a run on a disk that is only read is evaluated all the same
+            ui.warn(f"the ranks of single queries are not kept in {self.folder}: {error.strerror or error}")
+        more = {name: one.evaluate(self, found, ui) for name, one in evaluators.items()}
+        return replace(found.evaluation, more=more)
+
+    def tables(self, found: Evaluation) -> list[Any]:
+        """An evaluation for people, as rich shows it."""
+        told = evaluation_tables(found)
+        for name, figures in found.more.items():
+            evaluator = self.registries.evaluator.get(name)()
+            told += [
+                one.rich() if isinstance(one, TextTable) else Text(str(one))
+                for one in evaluator.tables(figures, found.split)
+            ]
+        return told
+
+    @property
+    def figures(self) -> dict[str, Any] | None:
+        """The evaluation at the end of training, as `genret evaluate --json` prints it; None without captions."""
+        return self.summary.get("evaluation")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What training left: `seconds` by stage, the `evaluation` at its end."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / FINISHED).read_text())
+        except (OSError, ValueError):
+            raise GenretError(f"{self.folder} is no finished run: its {FINISHED} is missing or damaged") from None
+        return found
+
+    def ranks(self, split: str, way: str) -> QueryRanks | None:
+        """Where the right image stood for every query, by one way of searching; None where that was not measured."""
+        return read_ranks(self.folder, split, way)
+
+    # ------------------------------------------------------------------------------------------------------- closing
+    def close(self) -> None:
+        """Closes the catalog; a run that was never searched has none open."""
+        if "retriever" in vars(self):
+            self.retriever.catalog.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"

@@ -19,20 +19,24 @@ from genret.api.component import Component, Config, LoopOptions
 from genret.api.context import FitContext
 from genret.api.data import Dataset, Record
 from genret.api.encoder import Encoder, Pairs, Pictures
+from genret.api.evaluator import Evaluator
 from genret.api.identifier import Additive, Corpus, Identifier, Identifiers, NewImages, Vokens
 from genret.api.loss import Loss, LossConfig
+from genret.api.progress import Bar, Progress, Silent, Ui
 from genret.api.reranker import Candidates, Reranker, RerankerConfig
 from genret.api.retriever import Hit, IndexReport, Restriction, Retriever, SearchResult, SearchScore, Skipped
 
 __all__ = [
     "Additive",
     "Backbone",
+    "Bar",
     "Candidates",
     "Component",
     "Config",
     "Corpus",
     "Dataset",
     "Encoder",
+    "Evaluator",
     "FitContext",
     "GeneratorBatch",
     "Hit",
@@ -45,6 +49,7 @@ __all__ = [
     "NewImages",
     "Pairs",
     "Pictures",
+    "Progress",
     "Record",
     "Reranker",
     "RerankerConfig",
@@ -52,8 +57,10 @@ __all__ = [
     "Retriever",
     "SearchResult",
     "SearchScore",
+    "Silent",
     "Skipped",
     "Soft",
     "TokenizerBatch",
+    "Ui",
     "Vokens",
 ]

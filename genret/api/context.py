@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from genret.api.progress import Progress
+
 if TYPE_CHECKING:
     import torch
 
@@ -17,7 +19,6 @@ class FitContext(NamedTuple):
     device: torch.device
     checkpoint_dir: Path
     """Where an interrupted fit continues from; removed by the stage when the fit is done."""
-    progress: Callable[[str, int], Any]
-    """`progress(label, total)` is a context manager whose value has `.advance(n)`."""
+    progress: Progress
     log: Callable[[dict[str, Any]], None]
     """Adds one line to the run's `metrics.jsonl`."""

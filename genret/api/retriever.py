@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
+from genret.api.component import Component
+from genret.api.context import FitContext
 from genret.api.data import Record
+from genret.api.identifier import Corpus
 
 SearchScore = Literal["level", "vocab", "trie"]
 """Over what log-probabilities are normalised: the symbols of the level, the whole vocabulary, the trie's children."""
@@ -59,8 +62,32 @@ class IndexReport(NamedTuple):
     skipped: list[Skipped]
 
 
-class Retriever(ABC):
-    """Whatever finds images by words. Evaluation, serving and the command line know nothing else."""
+class Retriever(Component, ABC):
+    """Whatever finds images by words. Evaluation, serving and the command line know nothing else.
+
+    What it can tell besides is declared by the class; whoever asks looks there and never at its type. Most plugins
+    derive from `genret.CatalogRetriever`, which keeps the images, and say how these are ranked.
+    """
+
+    kind = "retriever"
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Keys of a recipe that it uses besides `dataset` and `encoder`: of `identifier`, `backbone`, `loss`."""
+    has_beams: ClassVar[bool] = False
+    """Whether a search has a width, `search.num_beams`, beyond which nothing is found."""
+    has_trace: ClassVar[bool] = False
+    """Whether it can say where the right image of a query was lost, for the ledger."""
+    learns: ClassVar[bool] = False
+    """Whether `fit` learns something that `save` and `load` keep: then training has a stage for it."""
+
+    def fit(self, train: Corpus, context: FitContext) -> None:
+        """Learns from the training images and their captions, as far as the protocol allows, in the shared space."""
+
+    def save(self, folder: Path) -> None:
+        """Writes what `fit` learned (safetensors, JSON)."""
+
+    def load(self, folder: Path) -> None:
+        """Reads what `save` wrote."""
 
     @abstractmethod
     def index(self, images: Iterable[tuple[Record, Callable[[], bytes]]]) -> IndexReport:
@@ -88,12 +115,3 @@ class Retriever(ABC):
         an id that no searchable image has. `min_confidence`: a query that is less sure finds nothing; `UsageError`
         where a run has not been calibrated.
         """
-
-    @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Writes everything that `load` needs into a run directory."""
-
-    @classmethod
-    @abstractmethod
-    def load(cls, folder: Path, **options: Any) -> Retriever:
-        """Opens a finished run directory."""

@@ -16,7 +16,6 @@ from typer.core import TyperGroup
 from genret.cli import catalog, evaluate, index, inspect, plugins, search, train
 from genret.cli.failures import friendly
 from genret.cli.state import State
-from genret.lab.commands import compare, report, reproduce, sweep
 from genret.plugin.loading import load_plugins
 from genret.settings import load_settings
 
@@ -63,7 +62,7 @@ def build(state: State) -> typer.Typer:
         context_settings={"obj": state, "help_option_names": ["-h", "--help"], "max_content_width": 120},
     )
     app.callback()(_globals)
-    for module in (train, search, index, catalog, evaluate, compare, report, sweep, reproduce, inspect, plugins):
+    for module in (train, search, index, catalog, evaluate, inspect, plugins):
         module.add(app)
     state.plugins.add_commands(app)
     return app

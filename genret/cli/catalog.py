@@ -34,7 +34,7 @@ def catalog(
       genret catalog
       genret catalog --run mine --to postgresql://me@db.example.org/pictures
     """
-    from genret.cli.runs import finished_run
+    from genret.folders import finished_run
 
     state = state_of(context)
     if to is not None and "://" not in to:

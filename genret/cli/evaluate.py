@@ -44,24 +44,18 @@ def evaluate(
       genret evaluate --trec trec/
       genret evaluate --calibrate
     """
-    from genret.cli.runs import finished_run
-
     state = state_of(context)
     beams = _widths(num_beams)
-    folder = finished_run(run, state.settings)
-    with state.ui(as_json) as ui:
-        from genret.evaluate.run import evaluate as evaluate_run
-
+    with state.ui(as_json) as ui, state.open(run) as opened:
         if calibrate:
-            from genret.lab.confidence.confidence import calibrate as calibrate_run
-
-            if calibrate_run(folder, state.registries, state.settings, ui) is None:
-                ui.warn("the development split cannot calibrate this run: it is too small, or its pictures are guessed")
-        evaluation = evaluate_run(folder, split, beams, state.registries, state.settings, ui, trec)
+            for evaluator in opened.evaluators().values():
+                evaluator.after_training(opened, ui)
+        also = {} if trec is None else {"trec": {"folder": str(trec)}}
+        evaluation = opened.evaluate(split, beams, also=also, ui=ui)
         if as_json:
             ui.document(evaluation.as_json())
         else:
-            for table in evaluation.tables():
+            for table in opened.tables(evaluation):
                 ui.table(table)
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from genret.api import IndexReport
 from genret.cli.options import JsonOption, RunOption
 from genret.cli.state import state_of
-from genret.errors import BadImage, UsageError
+from genret.errors import UsageError
 
 if TYPE_CHECKING:
-    from genret.api import IndexReport, Record, Skipped
     from genret.cli.ui import Ui
 
 SHOWN = 20
@@ -47,60 +45,21 @@ def index(
     \b
     Next: genret search "what one of them shows"
     """
-    from genret.cli.runs import finished_run
-
     state = state_of(context)
     if not paths and not remove:
         raise UsageError("name pictures or folders to add, or --remove ID")
-    folder = finished_run(run, state.settings)
-    with state.ui(as_json) as ui:
-        from genret.api import IndexReport, Skipped
-        from genret.cli.ui import plain
-        from genret.run import open_retriever
-
-        there, absent = list[Path](), list[Skipped]()
-        for path in paths or []:
-            if path.expanduser().exists():
-                there.append(path)
-            else:
-                absent.append(Skipped(plain(path), "it does not exist"))
-        report = IndexReport(0, 0, absent)
-        if there or remove:
-            retriever = open_retriever(folder, state.registries, state.settings)
-            if remove:
-                report = _sum(report, retriever.remove(remove))
-            if there:
-                report = _sum(report, _add(retriever.index, there, ui))
+    with state.ui(as_json) as ui, state.open(run) as opened:
+        report = IndexReport(0, 0, [])
+        if remove:
+            report = _sum(report, opened.remove(remove))
+        if paths:
+            report = _sum(report, opened.index(paths, ui))
         if as_json:
             ui.document(_as_document(report))
         else:
             _tell(report, ui)
         if not report.added and not report.removed:
             raise typer.Exit(1)
-
-
-def _add(
-    to: Callable[[Iterable[tuple[Record, Callable[[], bytes]]]], IndexReport], paths: list[Path], ui: Ui
-) -> IndexReport:
-    from genret.api import IndexReport, Skipped
-    from genret.kit.images import read_bytes, record_of, walk_images
-
-    files = list(walk_images(paths))
-    vanished: list[Skipped] = []
-    with ui.progress("indexing pictures", len(files)) as bar:
-
-        def images() -> Iterator[tuple[Record, Callable[[], bytes]]]:
-            for file in files:
-                try:
-                    yield record_of(file), partial(read_bytes, file)
-                except BadImage as error:
-                    vanished.append(Skipped(str(file), str(error)))
-                bar.advance(1)
-
-        report = to(images())
-    if not files:
-        vanished += [Skipped(str(path), "it holds no pictures") for path in paths]
-    return IndexReport(report.added, report.removed, [*report.skipped, *vanished])
 
 
 def _sum(first: IndexReport, second: IndexReport) -> IndexReport:

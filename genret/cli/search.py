@@ -75,7 +75,6 @@ def search(
     """
     from genret.api import Restriction
     from genret.cli.queries import Asked, asked_in, checked, ids
-    from genret.cli.runs import finished_run
 
     state = state_of(context)
     if (query is None) == (queries is None):
@@ -88,17 +87,13 @@ def search(
         unlike_symbols,
     )
     one = [] if query is None else [Asked(checked(query, "the query"), restriction)]
-    folder = finished_run(run, state.settings)
-    with state.ui(as_json or queries is not None) as ui:
-        from genret.run import open_retriever
-
+    with state.ui(as_json or queries is not None) as ui, state.open(run) as opened:
         asked = iter(one) if queries is None else asked_in(queries, restriction)
         first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model loads: faults show at once
-        retriever = open_retriever(folder, state.registries, state.settings)
         for batch in _then(first, asked):
             texts, restrict = [question.query for question in batch], [question.restriction for question in batch]
-            options: dict[str, Any] = {"num_beams": num_beams, "restrict": restrict, "min_confidence": min_confidence}
-            for result in retriever.search(texts, k, **options):
+            found = opened.search(texts, k, num_beams=num_beams, restrict=restrict, min_confidence=min_confidence)
+            for result in found:
                 if ui.json:
                     ui.document(as_document(result))
                 elif result.hits:

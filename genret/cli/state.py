@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from genret.folders import finished_run
 from genret.plugin.loading import Plugins
 from genret.plugin.registry import Registries
 from genret.settings import Settings
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import typer
 
     from genret.cli.ui import Ui
+    from genret.run import Run
 
 
 class State:
@@ -35,6 +37,13 @@ class State:
         from genret.cli.ui import Ui
 
         return Ui(json)
+
+    def open(self, run: Path | None) -> Run:
+        """The finished run that `--run` names, else the newest; nothing of it is read yet."""
+        folder = finished_run(run, self.settings)
+        from genret.run import Run
+
+        return Run(folder, self.registries, self.settings)
 
     def quiet_libraries(self) -> None:
         """Keeps the libraries' chatter off the terminal, unless the settings ask for it."""

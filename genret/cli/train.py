@@ -42,7 +42,7 @@ def train(
     \b
     Next: genret search "a happy dog"
     """
-    from genret.cli.runs import fresh_run, new_run, resumable_run
+    from genret.folders import fresh_run, new_run, resumable_run
     from genret.plugin.provenance import remember_run
     from genret.recipe.compatibility import notes
     from genret.recipe.load import load_recipe
@@ -62,8 +62,8 @@ def train(
         state.run = folder
         for note in notes(recipe, state.registries):
             ui.note(f"Note: {note}")
-        from genret.train.run import train as train_run
+        from genret.training import train as train_run
 
-        summary = train_run(recipe, folder, state.registries, state.settings, ui, resume)
+        summary = train_run(recipe, folder, state.registries, state.settings, ui)
         if as_json:
             ui.document(summary.as_json())

@@ -57,6 +57,12 @@ def register_losses(register: Register) -> None:
 
 
 @hookimpl
+def register_retrievers(register: Register) -> None:
+    register("generative", "genret.components.retrievers.generative:GenerativeRetriever")
+    register("two-tower", "genret.components.retrievers.two_tower:TwoTowerRetriever")
+
+
+@hookimpl
 def register_rerankers(register: Register) -> None:
     register("dense", "genret.components.rerankers.dense:DenseReranker")
     register("itm", "genret.components.rerankers.itm:ITMReranker")

@@ -13,36 +13,36 @@ from typing import Any
 import numpy as np
 
 from genret.evaluate.metrics import Ints, Relevant, Scores, pair_ranks, scores_of
-from genret.evaluate.question import Question, answers_of
+from genret.evaluate.queries import QuerySet, answers_of
 from genret.search.dense import dense_ranks
 from genret.search.ranking import Ranked
 
 Measures = dict[str, Any]
 
 
-def own_image(question: Question, ranked: Ranked | None, two_tower: Ints, num_beams: int | None) -> Measures:
+def own_image(asked: QuerySet, ranked: Ranked | None, two_tower: Ints, num_beams: int | None) -> Measures:
     """`searched` and `two_tower`, each with all `Scores`. ranked: what the search returned; None: the dense search
     itself, whose ranks are two_tower (Q,)."""
-    relevant = Relevant.of(question.relevant)
+    relevant = Relevant.of(asked.relevant)
     dense = scores_of(two_tower, relevant)
     return _both(dense if ranked is None else _searched(ranked, relevant, num_beams), dense)
 
 
-def same_caption(question: Question, ranked: Ranked | None, num_beams: int | None) -> Measures | None:
+def same_caption(asked: QuerySet, ranked: Ranked | None, num_beams: int | None) -> Measures | None:
     """The same where several images may have the query for a caption, with the number of such `queries`; None for 0."""
-    relevant = answers_of(question)
+    relevant = answers_of(asked)
     shared = int((relevant.counts > 1).sum())
     if not shared:
         return None
-    ranks = dense_ranks_of_pairs(question, relevant)
+    ranks = dense_ranks_of_pairs(asked, relevant)
     dense = scores_of(ranks, relevant)
     return {"queries": shared} | _both(dense if ranked is None else _searched(ranked, relevant, num_beams), dense)
 
 
-def dense_ranks_of_pairs(question: Question, relevant: Relevant) -> Ints:
+def dense_ranks_of_pairs(asked: QuerySet, relevant: Relevant) -> Ints:
     """(P,) the rank of each answering image in the exact dense search."""
-    queries = question.query_features[np.asarray(relevant.queries)]
-    return dense_ranks(queries, question.features, relevant.rows)
+    queries = asked.query_features[np.asarray(relevant.queries)]
+    return dense_ranks(queries, asked.features, relevant.rows)
 
 
 def _searched(ranked: Ranked, relevant: Relevant, num_beams: int | None) -> Scores:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from genret.evaluate.answers import Measures
 from genret.evaluate.ledger import LedgerRow
 from genret.evaluate.metrics import Recalls
-from genret.evaluate.tables import evaluation_tables
+from genret.evaluate.queries import QuerySet
+from genret.search.catalog import CatalogRetriever
+from genret.search.ranking import Ints, Ranked
 
 
-class Evaluation(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
     """Everything that was measured on one split; recalls in percent."""
 
     protocol: str
@@ -19,14 +23,18 @@ class Evaluation(NamedTuple):
     num_queries: int
     num_images: int
     num_beams: int | None
+    """None for retrievers without beams"""
     recall: Recalls
-    identifier_recall: Recalls | None
-    by_num_beams: dict[int, Recalls]
+    identifier_recall: Recalls | None = None
+    by_num_beams: dict[int, Recalls] = field(default_factory=dict)
     two_tower: Recalls
-    ceiling: Recalls | None
-    reranked: Recalls | None
-    ledger: list[LedgerRow]
-    identifier: dict[str, Any] | None
+    """Of the dense search with the same features"""
+    ceiling: Recalls | None = None
+    """Of the dense search by reconstructed features: the quantization upper bound"""
+    reranked: Recalls | None = None
+    """Of the beams' images in dense order"""
+    ledger: list[LedgerRow] = field(default_factory=list)
+    identifier: dict[str, Any] | None = None
     remark: str | None = None
     """Why figures cannot exist (then they are null), or what they cannot say"""
     first_stage: Recalls | None = None
@@ -35,21 +43,35 @@ class Evaluation(NamedTuple):
     """All measures of the search and of two-tower, by the image that each caption is of"""
     shared_captions: Measures | None = None
     """The same, where every image with the query for a caption answers it; None where no two share one"""
-    confidence: dict[str, Any] | None = None
-    """How well the search's confidence tells answerable queries; None where it was not calibrated"""
-    leakage: dict[str, Any] | None = None
-    """What training and development know of this split; None where that was not looked at"""
     guidance: float | None = None
     """Weight of the query's own vector in the beam search; None where the language model searches alone"""
     written_levels: int | None = None
     """How many symbols of an identifier the language model writes; None: all"""
+    more: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    """The figures of each evaluator, by its name"""
 
     def as_json(self) -> dict[str, Any]:
-        return self._asdict() | {
+        plain = dict(vars(self))
+        more = plain.pop("more")
+        changed = {
             "by_num_beams": {str(b): figures for b, figures in self.by_num_beams.items()},
             "ledger": [row.as_json() for row in self.ledger],
         }
+        return plain | changed | more
 
-    def tables(self) -> list[Any]:
-        """Rich tables for people."""
-        return evaluation_tables(self)
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """An evaluation, and what was searched and found for it. Images are rows of `asked`."""
+
+    evaluation: Evaluation
+    retriever: CatalogRetriever
+    asked: QuerySet
+    index: Any
+    """The retriever's index of the split's images; None where nothing could be searched"""
+    first: Ranked | None
+    """(Q, C) of the first stage"""
+    answer: Ranked | None
+    """(Q, C) reranked, where the recipe says so"""
+    ranks: dict[str, Ints]
+    """(Q,) the right image's rank, by way of searching (`ranks.py`)"""

@@ -11,6 +11,7 @@ the best placed one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,8 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-class Trace(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Trace:
     """What became of each query. Ranks count from 1; what was not found has a rank beyond every k."""
 
     dense_ranks: Ints

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from genret.search.trace import MISSED
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Recalls = dict[str, float | None]
 """In percent by cutoff, as JSON wants it: {"1": 23.9, "5": 53.0, "10": 66.4}; None where it cannot be measured."""
 
 CUTOFFS = (1, 5, 10)
-MISSED = int(np.iinfo(np.int64).max)
-"""The rank of what was not found."""
 
 
 class Relevant(NamedTuple):

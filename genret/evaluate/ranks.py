@@ -26,8 +26,8 @@ FOLDER = "evaluations"
 FORMAT = "1"
 TWO_TOWER = "two-tower"
 """The way of searching that every run has: exactly, by the vectors alone."""
-DENSE_SEARCH = "dense"
-"""The way in which a two-tower run itself searches: by its recipe's index, and reranked where it says so."""
+OWN_SEARCH = "search"
+"""The way in which a run without beams searches: as its recipe says, reranked where it says so."""
 
 
 class QueryRanks(NamedTuple):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
+from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ledger import folded
 from genret.evaluate.metrics import CUTOFFS, Recalls
-from genret.lab.leakage.leakage import sentences
-
-if TYPE_CHECKING:
-    from genret.evaluate.evaluation import Evaluation
 
 
 def evaluation_tables(found: Evaluation) -> list[Any]:
-    """The measures with their baselines, the ledger, what the confidence is worth, what the splits have in common."""
-    tables = [_recall_table(found), *([_ledger_table(found)] if found.ledger else [])]
-    return [*tables, *_confidence_line(found), *(Text(line) for line in sentences(found.leakage, found.split))]
+    """The measures with their baselines, and the ledger."""
+    return [_recall_table(found), *([_ledger_table(found)] if found.ledger else [])]
 
 
 def _recall_table(found: Evaluation) -> Table:
@@ -62,25 +57,10 @@ def _how(found: Evaluation) -> str:
     """What else than a language model that writes whole identifiers has a part in the search."""
     how = []
     if found.guidance:
-        how.append(f"beams drawn by the query's own vector, guidance {found.guidance:g}")
+        how.append(f"the query's own vector adds to the beams' scores, guidance {found.guidance:g}")
     if found.written_levels:
         how.append(f"levels that the language model writes: {found.written_levels}")
     return f"\ngenerated: {'; '.join(how)}" if how else ""
-
-
-def _confidence_line(found: Evaluation) -> list[Text]:
-    if (told := found.confidence) is None:
-        return []
-    alone = told["auroc_no_answer"]
-    half = next(one for one in told["thresholds"] if one["threshold"] == 0.5)
-    said = (
-        f"confidence: AUROC {told['auroc']:.2f} where nothing of the kind is left to find",
-        "" if alone is None else f", {alone:.2f} where the answer alone is missing",
-        f"; expected calibration error {told['ece']:.2f}; at 0.5 it keeps {half['recall']:.0f} % of the answerable ",
-        f"queries and rejects {half['rejected']:.0f} % of the others ({told['num_queries']:,} queries; fitted on ",
-        f"'{told['fitted']['split']}')",
-    )
-    return [Text("".join(said))]
 
 
 def _ledger_table(found: Evaluation) -> Table:

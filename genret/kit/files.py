@@ -27,7 +27,7 @@ def mend_lines(path: Path) -> None:
         path.write_bytes(data[: data.rfind(b"\n") + 1])
 
 
-def lend(source: Path, target: Path) -> None:
+def place_stage(source: Path, target: Path) -> None:
     """Puts a finished stage into a run directory, by hard links where it can: neither ever changes."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, copy_function=_link)

@@ -1,1 +1,26 @@
-"""What is done with finished runs."""
+"""What is done with finished runs: compare, sweep, reproduce, report, confidence, leakage, MTEB. A plugin of genret."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genret import hookimpl
+from genret.plugin.hookspecs import Register
+
+if TYPE_CHECKING:
+    import typer
+
+
+@hookimpl
+def register_evaluators(register: Register) -> None:
+    register("confidence", "genret.lab.confidence.evaluator:ConfidenceEvaluator")
+    register("leakage", "genret.lab.leakage.evaluator:LeakageEvaluator")
+    register("trec", "genret.lab.trec:TrecEvaluator")
+
+
+@hookimpl
+def register_commands(cli: typer.Typer) -> None:
+    from genret.lab.commands import compare, report, reproduce, sweep
+
+    for command in (compare, report, sweep, reproduce):
+        command.add(cli)

@@ -13,11 +13,44 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
+from pydantic import Field
 
+from genret import api
+from genret.api import Evaluator, Ui
 from genret.errors import GenretError
+from genret.evaluate.evaluation import Evaluated
+
+if TYPE_CHECKING:
+    from genret.run import Run
+
+
+class TrecEvaluator(Evaluator):
+    """Writes what was found, and what would have been right, as TREC's run and qrels files."""
+
+    automatic = False
+    depth = 100
+
+    class Config(api.Config):
+        folder: str = Field(min_length=1)
+        """Where the files go."""
+
+    def evaluate(self, run: Run, found: Evaluated, ui: Ui) -> dict[str, Any] | None:
+        if found.answer is None:
+            return None
+        folder, asked = Path(self.config.folder).expanduser(), found.asked
+        width = found.evaluation.num_beams
+        tag = f"genret-{run.recipe.retriever.type}" if width is None else f"genret-{width}-beams"
+        query_ids = [f"q{row}" for row in range(len(asked.queries))]
+        image_ids = [[asked.image_ids[image] for image in row if image >= 0] for row in found.answer.images]
+        scores = [row[: len(ids)].tolist() for row, ids in zip(found.answer.scores, image_ids, strict=True)]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_run(folder / "run.trec", query_ids, image_ids, scores, tag)
+        write_qrels(folder / "qrels.trec", query_ids, [[asked.image_ids[row]] for row in asked.relevant])
+        return {"folder": str(folder), "images": max(map(len, image_ids), default=0)}
 
 
 def write_run(

@@ -69,6 +69,16 @@ def register_rerankers(register: Register) -> None:
 
 
 @hookspec
+def register_retrievers(register: Register) -> None:
+    """Adds subclasses of `genret.Retriever`: whatever finds images by words."""
+
+
+@hookspec
+def register_evaluators(register: Register) -> None:
+    """Adds subclasses of `genret.Evaluator`: figures of a run under a name of their own."""
+
+
+@hookspec
 def register_weights(register: RegisterWeights) -> None:
     """Adds pretrained weights that come with a package, for recipes to name, e.g. `mine:tiny-t5`.
 

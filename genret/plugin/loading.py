@@ -10,7 +10,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
+from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,8 +37,13 @@ _KIND_OF_HOOK = {
     "register_backbones": "backbone",
     "register_losses": "loss",
     "register_rerankers": "reranker",
+    "register_retrievers": "retriever",
+    "register_evaluators": "evaluator",
     "register_weights": "weights",
 }
+ROOMS = ("components", "lab")
+"""Packages of genret beside its core, each a plugin like any other; one that is not there is not missed."""
+BUILT_IN = "built in"
 _HOOKS = [*_KIND_OF_HOOK, "register_commands"]
 
 
@@ -201,11 +208,12 @@ class Plugins:
                 if impl.plugin is plugin:
                     with redirect_stdout(sys.stderr):
                         _call(impl, register=lambda name, target, kind=kind: wanted.append((kind, name, target)))
+        origin = "genret" if found.source == BUILT_IN else found.name
         trial = {kind: self._registries.of(kind).copy() for kind, _, _ in wanted}
         for kind, name, target in wanted:
-            trial[kind].register(name, target, found.name)
+            trial[kind].register(name, target, origin)
         for kind, name, target in wanted:
-            self._registries.of(kind).register(name, target, found.name)
+            self._registries.of(kind).register(name, target, origin)
 
     def _fail(self, name: str, source: str, error: BaseException, part: str = "") -> None:
         """`part`: what of the plugin is left out, where that is not all of it."""
@@ -226,7 +234,11 @@ def load_plugins(extra_files: Iterable[Path | str] = (), settings: Settings | No
     """The built-ins and every plugin that is found. GENRET_PLUGINS does not leave out `extra_files`."""
     settings = settings or load_settings()
     plugins = Plugins(settings)
-    plugins._add(Found("genret", "built in", lambda: import_module("genret.components"), "genret.components"))
+    for room in ROOMS:
+        module = f"genret.{room}"
+        if find_spec(module) is not None:
+            name = "genret" if room == "components" else module
+            plugins._add(Found(name, BUILT_IN, partial(import_module, module), module))
     found = find_plugins(settings)
     if settings.plugins is not None:
         wanted = [name.strip() for name in settings.plugins.split(",") if name.strip()]

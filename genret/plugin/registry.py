@@ -12,7 +12,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from genret.api import Backbone, Component, Dataset, Encoder, Identifier, Loss, Reranker
+from genret.api import (
+    Backbone,
+    Component,
+    Dataset,
+    Encoder,
+    Evaluator,
+    Identifier,
+    Loss,
+    Reranker,
+    Retriever,
+)
 from genret.errors import GenretError, UnknownName, UsageError
 from genret.settings import Settings
 
@@ -23,6 +33,8 @@ KINDS: dict[str, type[Component]] = {
     "backbone": Backbone,
     "loss": Loss,
     "reranker": Reranker,
+    "retriever": Retriever,
+    "evaluator": Evaluator,
 }
 
 
@@ -132,6 +144,8 @@ class Registries:
         self.backbone = Registry("backbone", Backbone)
         self.loss = Registry("loss", Loss)
         self.reranker = Registry("reranker", Reranker)
+        self.retriever = Registry("retriever", Retriever)
+        self.evaluator = Registry("evaluator", Evaluator)
         self.weights = Registry("weights")
         self.sources: dict[str, str] = {}
         """By plugin: the package with its version, or the file."""

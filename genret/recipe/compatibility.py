@@ -1,4 +1,4 @@
-"""Which words of a recipe mean something together: what has no effect is noted, what is impossible is refused.
+"""Which words of a recipe mean something together: what has no effect is noted, what is invalid is refused.
 
 So that one word of a recipe can be swapped for another (`--set identifier=numeric`) without editing the rest of it.
 """
@@ -10,36 +10,37 @@ from typing import TYPE_CHECKING
 
 from genret.api import Backbone, Identifier, LoopOptions, Loss
 from genret.plugin.registry import Registries
+from genret.recipe.schema import PARTS
 
 if TYPE_CHECKING:
     from genret.recipe.schema import Recipe
 
 
-def idle_losses(recipe: Recipe, registries: Registries) -> dict[str, str]:
+def unused_losses(recipe: Recipe, registries: Registries) -> dict[str, str]:
     """Losses that the chosen parts cannot compute, by name, each with the reason."""
     if recipe.identifier is None or recipe.backbone is None:
         return {}
     identifier: type[Identifier] = registries.identifier.get(recipe.identifier.type)
     backbone: type[Backbone] = registries.backbone.get(recipe.backbone.type)
-    idle = {}
+    unused = {}
     for name, config in recipe.loss.items():
         loss: type[Loss] = registries.loss.get(name)
         if config.weight == 0:
             continue
         if loss.stage == "tokenizer" and not identifier.uses_tokenizer_losses:
-            idle[name] = f"identifier {recipe.identifier.type} trains no tokenizer"
+            unused[name] = f"identifier {recipe.identifier.type} trains no tokenizer"
         elif loss.stage == "tokenizer" and getattr(recipe.identifier.options, "train", LoopOptions()).epochs == 0:
-            idle[name] = "identifier.train.epochs is 0"
+            unused[name] = "identifier.train.epochs is 0"
         elif loss.needs_teacher and not identifier.has_teacher:
-            idle[name] = f"identifier {recipe.identifier.type} cannot code vectors softly"
+            unused[name] = f"identifier {recipe.identifier.type} cannot code vectors softly"
         elif (loss.needs_image_logits or loss.needs_captions) and not backbone.reads_features:
-            idle[name] = f"backbone {recipe.backbone.type} does not read image vectors"
-    return idle
+            unused[name] = f"backbone {recipe.backbone.type} does not read image vectors"
+    return unused
 
 
-def guessed(recipe: Recipe, registries: Registries) -> str | None:
+def chance_level(recipe: Recipe, registries: Registries) -> str | None:
     """Why the searched images can only be guessed, if the identifiers say nothing of images that they do not know."""
-    if recipe.retriever != "generative" or recipe.identifier is None or recipe.protocol == "transductive-pseudo":
+    if not recipe.has_identifiers or recipe.identifier is None or recipe.protocol == "transductive-pseudo":
         return None
     name = recipe.identifier.type
     identifier: type[Identifier] = registries.identifier.get(name)
@@ -55,19 +56,20 @@ def guessed(recipe: Recipe, registries: Registries) -> str | None:
 
 def notes(recipe: Recipe, registries: Registries) -> list[str]:
     """What is allowed but without effect, in plain sentences."""
-    return list(_two_tower(recipe) if recipe.retriever == "two-tower" else _generative(recipe, registries))
+    return [*_unneeded(recipe, registries), *(_generative(recipe, registries) if recipe.has_identifiers else ())]
 
 
-def _two_tower(recipe: Recipe) -> Iterator[str]:
-    if unused := [key for key in ("identifier", "backbone", "loss") if getattr(recipe, key)]:
-        yield f"retriever two-tower does not use: {', '.join(unused)}"
-    if recipe.protocol != "inductive":
-        yield f"protocol {recipe.protocol} has no effect: two-tower trains on no searched images"
+def _unneeded(recipe: Recipe, registries: Registries) -> Iterator[str]:
+    name, needs = recipe.retriever.type, recipe.retriever.needs
+    if unused := [key for key in PARTS if getattr(recipe, key) and key not in needs]:
+        yield f"retriever {name} does not use: {', '.join(unused)}"
+    if recipe.protocol != "inductive" and not needs and not registries.retriever.get(name).learns:
+        yield f"protocol {recipe.protocol} has no effect: {name} trains on no searched images"
 
 
 def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
-    idle = idle_losses(recipe, registries)
-    yield from (f"loss.{name} has no effect: {reason}" for name, reason in idle.items())
+    unused = unused_losses(recipe, registries)
+    yield from (f"loss.{name} has no effect: {reason}" for name, reason in unused.items())
     assert recipe.identifier is not None
     identifier: type[Identifier] = registries.identifier.get(recipe.identifier.type)
     if recipe.train.teacher_targets > 0 and not identifier.has_teacher:
@@ -76,10 +78,10 @@ def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
             "captions are taught their own picture's identifier"
         )
     if recipe.train.rank_every > 1 or recipe.train.rank_from > 0:
-        rank = [name for name in recipe.loss if registries.loss.get(name).needs_candidates and name not in idle]
+        rank = [name for name in recipe.loss if registries.loss.get(name).needs_candidates and name not in unused]
         if not any(recipe.loss[name].weight > 0 for name in rank):
             yield "train.rank_every and train.rank_from have no effect: no loss compares candidates"
-    if (reason := guessed(recipe, registries)) is not None:
+    if (reason := chance_level(recipe, registries)) is not None:
         yield f"{reason}; --set protocol=transductive-pseudo trains on made-up captions of them, as GRACE does"
     if recipe.protocol != "transductive-pseudo" and recipe.pseudo_queries.file is not None:
         yield f"pseudo_queries has no effect under protocol {recipe.protocol}"
@@ -87,12 +89,12 @@ def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
         yield f"search.num_beams is {recipe.search.num_beams}: recall@10 cannot be measured with fewer than 10"
 
 
-def impossible(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str, ...], str]]:
+def invalid(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str, ...], str]]:
     """Explicit wishes that the chosen parts cannot fulfil: key path and what to change."""
     rerank = recipe.rerank
     if rerank is not None and rerank.type == "reverse" and getattr(rerank.options, "model", None) is None:
         yield from _needs_reverse(recipe, registries)
-    if recipe.retriever != "generative" or recipe.identifier is None or recipe.backbone is None:
+    if not recipe.has_identifiers or recipe.identifier is None or recipe.backbone is None:
         return
     identifier: type[Identifier] = registries.identifier.get(recipe.identifier.type)
     if getattr(recipe.backbone.options, "copy_code_vectors", None) is True and not identifier.has_code_vectors:
@@ -109,12 +111,12 @@ def impossible(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[s
         return
     stages = {name: registries.loss.get(name).stage for name in recipe.loss}
     wanted = [name for name, config in recipe.loss.items() if stages[name] == "generator" and config.weight > 0]
-    idle = idle_losses(recipe, registries)
+    unused = unused_losses(recipe, registries)
     if not wanted:
         known = [name for name in registries.loss if registries.loss.get(name).stage == "generator"]
         yield ("loss",), f"the generator has nothing to learn from: give one of {', '.join(known)} a weight above 0"
-    elif all(name in idle for name in wanted):
-        reasons = "; ".join(f"{name} has no effect, {idle[name]}" for name in wanted)
+    elif all(name in unused for name in wanted):
+        reasons = "; ".join(f"{name} has no effect, {unused[name]}" for name in wanted)
         yield ("loss",), f"the generator has nothing to learn from: {reasons}; give loss.token a weight above 0"
 
 
@@ -125,9 +127,9 @@ def _needs_reverse(recipe: Recipe, registries: Registries) -> Iterator[tuple[tup
         for name, config in recipe.loss.items()
         if config.weight > 0
         and registries.loss.get(name).needs_captions
-        and name not in idle_losses(recipe, registries)
+        and name not in unused_losses(recipe, registries)
     ]
-    if recipe.retriever != "generative" or not learnt:
+    if not recipe.has_identifiers or not learnt:
         yield (
             ("rerank",),
             "reverse asks the run's own generator for log p(query | picture), which it does not learn here; give "

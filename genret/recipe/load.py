@@ -11,14 +11,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from genret.api import Config, Loss, LossConfig
+from genret.api import Config, Loss, LossConfig, Retriever
 from genret.errors import GenretError, RecipeError, did_you_mean
 from genret.plugin.registry import Registries
-from genret.recipe.compatibility import impossible
+from genret.recipe.compatibility import invalid
 from genret.recipe.draft import Draft
 from genret.recipe.faults import faults_of
 from genret.recipe.plain_yaml import Keys
-from genret.recipe.schema import GENERATIVE, SLOTS, PlainOptions, Recipe, Slot
+from genret.recipe.schema import PARTS, SLOTS, PlainOptions, Recipe, RetrieverSlot, Slot
+
+RENAMED: dict[Keys, str] = {
+    ("search", "index"): "is an option of the retriever now: --set 'retriever={type: two-tower, index: hnsw}'",
+    ("search", "written_levels"): "is train.written_levels now, because training depends on it",
+    ("search", "end_symbol"): "is train.end_symbol now, because training depends on it",
+}
+"""Words of earlier versions, each with the present one."""
 
 
 def load_recipe(files: Sequence[Path | str], overrides: Iterable[str], registries: Registries) -> Recipe:
@@ -31,7 +38,7 @@ def load_recipe(files: Sequence[Path | str], overrides: Iterable[str], registrie
     recipe = _Checker(draft, registries).check()
     if recipe is None or draft.faults:
         raise RecipeError(draft.faults)
-    for path, message in impossible(recipe, registries):
+    for path, message in invalid(recipe, registries):
         draft.fault(path, message)
     if draft.faults:
         raise RecipeError(draft.faults)
@@ -53,12 +60,13 @@ class _Checker:
             if key not in Recipe.model_fields:
                 known = list(Recipe.model_fields)
                 self.draft.fault((key,), f"unknown key{did_you_mean(key, known)}; keys: {', '.join(known)}")
+        for path, what in RENAMED.items():
+            if isinstance(inner := values.get(str(path[0])), dict) and inner.pop(path[1], None) is not None:
+                self.draft.fault(path, what)
         plain = {key: values[key] for key in PlainOptions.model_fields if key in values}
         options = self._options((), PlainOptions, plain)
-        needed = ["dataset", "encoder"]
-        if values.get("retriever", "generative") == "generative":
-            needed += GENERATIVE
-        for key in needed:
+        retriever = self._retriever(values.pop("retriever", None) or {"type": "generative"})
+        for key in ("dataset", "encoder", *(PARTS if retriever is None else retriever.needs)):
             if values.get(key) is None:
                 self.draft.faults.append(f"recipe: {key}: required, but no file and no --set gives it")
         slots = {key: self._slot(key, values[key]) for key in SLOTS if values.get(key) is not None}
@@ -67,7 +75,14 @@ class _Checker:
             return None
         assert options is not None
         fields: dict[str, Any] = {key: getattr(options, key) for key in PlainOptions.model_fields}
-        return Recipe(**fields | slots, loss=losses)
+        return Recipe(**fields | slots, retriever=retriever, loss=losses)
+
+    def _retriever(self, value: Any) -> RetrieverSlot | None:
+        slot = self._slot("retriever", value)
+        if slot is None:
+            return None
+        kind: type[Retriever] = self.registries.retriever.get(slot.type)
+        return RetrieverSlot(**dict(slot), needs=kind.needs, has_beams=kind.has_beams)
 
     def _slot(self, key: str, value: Any) -> Slot | None:
         if not isinstance(value, dict):

@@ -1,53 +1,56 @@
-"""The only wiring: recipe and registries → components → a retriever."""
+"""Recipe and registries → components, made but neither fitted nor loaded."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from genret.api import Backbone, Component, Dataset, Encoder, Identifier, Loss, Reranker
+from genret.api import Backbone, Dataset, Encoder, Identifier, Loss, Reranker, Retriever
 from genret.plugin.registry import Registries
-from genret.recipe.compatibility import idle_losses
+from genret.recipe.compatibility import unused_losses
 from genret.recipe.schema import Recipe, Slot
 
 
-class Parts(NamedTuple):
-    """A recipe's components, made but not yet fitted or loaded."""
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A recipe's components. `identifier` and `backbone` are there where the retriever needs them."""
 
     dataset: Dataset
     encoder: Encoder
     identifier: Identifier | None
     backbone: Backbone | None
-    tokenizer_losses: dict[str, Loss]
-    generator_losses: dict[str, Loss]
+    losses: dict[str, Loss]
+    """Those with a weight and an effect"""
     reranker: Reranker | None
+    retriever: Retriever
+
+    def losses_of(self, stage: str) -> dict[str, Loss]:
+        """The losses of the stage `tokenizer` or `generator`."""
+        return {name: loss for name, loss in self.losses.items() if loss.stage == stage}
 
 
 def components(recipe: Recipe, registries: Registries) -> Parts:
-    """Makes every component that the recipe names; a loss of weight 0 is left out, and one without effect."""
-    transformers_logging.disable_progress_bar()  # its bars know nothing of ours
-    idle = idle_losses(recipe, registries)
-    losses = {
-        name: registries.loss.get(name)(config, resolve_weights=registries.resolve_weights)
-        for name, config in recipe.loss.items()
-        if config.weight > 0 and name not in idle
-    }
+    """Makes every component that the recipe names and its retriever needs."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # its bars know nothing of ours
 
-    def made(kind: str, slot: Slot | None) -> Any:
-        return None if slot is None else _make(registries, kind, slot)
+    def made(kind: str, slot: Slot | None, needed: bool = True) -> Any:
+        if slot is None or not needed:
+            return None
+        return registries.of(kind).get(slot.type)(slot.options, resolve_weights=registries.resolve_weights)
 
+    needs, unused = recipe.retriever.needs, unused_losses(recipe, registries)
     return Parts(
-        made("dataset", recipe.dataset),
-        made("encoder", recipe.encoder),
-        made("identifier", recipe.identifier),
-        made("backbone", recipe.backbone),
-        {name: loss for name, loss in losses.items() if loss.stage == "tokenizer"},
-        {name: loss for name, loss in losses.items() if loss.stage == "generator"},
-        made("reranker", recipe.rerank),
+        dataset=made("dataset", recipe.dataset),
+        encoder=made("encoder", recipe.encoder),
+        identifier=made("identifier", recipe.identifier, "identifier" in needs),
+        backbone=made("backbone", recipe.backbone, "backbone" in needs),
+        losses={
+            name: registries.loss.get(name)(config, resolve_weights=registries.resolve_weights)
+            for name, config in recipe.loss.items()
+            if config.weight > 0 and name not in unused
+        },
+        reranker=made("reranker", recipe.rerank),
+        retriever=made("retriever", recipe.retriever),
     )
-
-
-def _make(registries: Registries, kind: str, slot: Slot) -> Component:
-    component: Component = registries.of(kind).get(slot.type)(slot.options, resolve_weights=registries.resolve_weights)
-    return component

@@ -1,9 +1,4 @@
-"""YAML files and `--set` overrides → one validated, frozen recipe. No component is built here and no weights are read.
-
-A slot takes a scalar (`identifier: rq`) or a mapping with `type`, which replaces what was there, or a mapping without
-`type`, which merges into it. Files come first, then overrides, each from left to right. All faults are reported
-at once.
-"""
+"""What a recipe is once it has been read and checked: frozen options, a component's name and options for each slot."""
 
 from __future__ import annotations
 
@@ -15,6 +10,7 @@ from genret.api import Config, LoopOptions, LossConfig, SearchScore
 from genret.recipe.plain_yaml import dump
 
 SLOTS = {
+    "retriever": "retriever",
     "dataset": "dataset",
     "encoder": "encoder",
     "identifier": "identifier",
@@ -22,9 +18,8 @@ SLOTS = {
     "rerank": "reranker",
 }
 """Keys that hold one component, and its kind."""
-GENERATIVE = ("identifier", "backbone", "loss")
-"""Keys that a two-tower retriever does not need."""
-
+PARTS = ("identifier", "backbone", "loss")
+"""Keys that some retrievers need and others do not."""
 
 Protocol = Literal["inductive", "transductive-index", "transductive-pseudo"]
 
@@ -34,6 +29,13 @@ class Slot(Config):
 
     type: str
     options: SerializeAsAny[Config]
+
+
+class RetrieverSlot(Slot):
+    """The retriever, and what its class says of itself; a recipe stores its type and options alone."""
+
+    needs: tuple[str, ...] = ()
+    has_beams: bool = False
 
 
 class TrainOptions(LoopOptions):
@@ -65,8 +67,17 @@ class TrainOptions(LoopOptions):
     """Share of targets that the teacher writes: codes drawn for the caption's own vector."""
     query_noise: float = Field(0.0, ge=0, le=1)
     """Share of training queries that lose a word or gain one of another query, so that odd words do not mislead."""
+    score: Literal["level", "vocab"] = "level"
+    """Over what the losses' log-probabilities are normalised: the level's symbols, or the whole vocabulary."""
+    written_levels: int | None = Field(None, ge=1)
+    """Levels of an identifier that the generator learns and writes, its first ones; null: all. What follows them is
+    taken as the catalog has it, and where several images are left guidance chooses."""
+    end_symbol: bool = False
+    """Whether the generator writes, and its score counts, the end symbol, too."""
     dev_queries: int = Field(500, ge=1)
     """Development captions searched at every look; early stopping goes by their recall."""
+    dev_beams: int = Field(20, ge=10)
+    """Beams of these searches."""
 
 
 class SearchOptions(Config):
@@ -79,15 +90,8 @@ class SearchOptions(Config):
     guidance: float = Field(0.0, ge=0)
     """Weight γ of the query's own vector in the beam search, log p − γ/2 ‖z − ẑ‖², ẑ the nearest that a prefix may
     become, where codes' vectors add up (`rq`, `residual-kmeans`); 0: the language model alone."""
-    written_levels: int | None = Field(None, ge=1)
-    """Levels of an identifier that the generator learns and writes, its first ones; null: all. What follows them is
-    taken as the catalog has it, and where several images are left guidance chooses."""
-    end_symbol: bool = False
-    """Whether the end symbol's log-probability counts, too."""
     batch_size: int = Field(64, ge=1)
     """Queries searched at a time."""
-    index: Literal["exact", "hnsw"] = "exact"
-    """How `two-tower` finds the nearest vectors: exactly, or by FAISS's HNSW graph (pip install 'genret[faiss]')."""
 
 
 class PseudoQueries(Config):
@@ -105,8 +109,6 @@ class PseudoQueries(Config):
 class PlainOptions(Config):
     """The part of a recipe that names no component."""
 
-    retriever: Literal["generative", "two-tower"] = "generative"
-    """`two-tower` needs no identifier, backbone or loss."""
     protocol: Protocol = "inductive"
     """What training may know of the searched images: inductive, nothing at all; transductive-index, their pixels may
     train the tokenizer; transductive-pseudo, their pixels and made-up captions of them train everything but the heads.
@@ -119,6 +121,7 @@ class PlainOptions(Config):
 class Recipe(PlainOptions):
     """Everything that an experiment depends on, besides its data."""
 
+    retriever: RetrieverSlot
     dataset: Slot
     encoder: Slot
     identifier: Slot | None = None
@@ -127,14 +130,24 @@ class Recipe(PlainOptions):
     rerank: Slot | None = None
 
     @property
+    def has_identifiers(self) -> bool:
+        """Whether images are found by identifiers."""
+        return "identifier" in self.retriever.needs
+
+    @property
+    def num_beams(self) -> int | None:
+        """Of a search that names none; None for retrievers without beams."""
+        return self.search.num_beams if self.retriever.has_beams else None
+
+    @property
     def guidance(self) -> float | None:
         """Weight of the query's own vector in the beam search; None where there is none, or no beam search."""
-        return (self.search.guidance or None) if self.retriever == "generative" else None
+        return (self.search.guidance or None) if self.retriever.has_beams else None
 
     @property
     def written_levels(self) -> int | None:
         """How many symbols of an identifier the language model writes; None: all, or there is none."""
-        return self.search.written_levels if self.retriever == "generative" else None
+        return self.train.written_levels if self.has_identifiers else None
 
     def canonical(self) -> dict[str, Any]:
         """Every option spelt out, as plain JSON data; `load_recipe` reads it back as the same recipe."""
@@ -142,7 +155,7 @@ class Recipe(PlainOptions):
         plain = self.model_dump(mode="json", include=set(PlainOptions.model_fields))
         losses = {name: config.model_dump(mode="json") for name, config in self.loss.items()}
         return {
-            "retriever": plain["retriever"],
+            "retriever": slots["retriever"],
             "dataset": slots["dataset"],
             "protocol": plain["protocol"],
             "pseudo_queries": plain["pseudo_queries"],

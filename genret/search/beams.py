@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from genret.api import Backbone
+from genret.api import Backbone, SearchScore
 from genret.decode.beam import Beams, beam_search
 from genret.decode.guide import Guide
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
-from genret.recipe.schema import SearchOptions
 from genret.search.spelling import columns_of
 
 
@@ -20,13 +19,12 @@ def search_trie(
     queries: Sequence[str],
     trie: Trie,
     num_beams: int,
-    options: SearchOptions,
+    score: SearchScore = "level",
+    written_levels: int | None = None,
     allowed: LeafSets | None = None,
     guide: Guide | None = None,
 ) -> Beams:
-    """Constrained beam search with the recipe's score."""
+    """Constrained beam search, the arguments being those of `beam_search`."""
     with torch.no_grad():
-        levels = columns_of(backbone, options.score, trie.depth)
-        return beam_search(
-            backbone, queries, trie, num_beams, options.score, levels, allowed, guide, options.written_levels
-        )
+        levels = columns_of(backbone, score, trie.depth)
+        return beam_search(backbone, queries, trie, num_beams, score, levels, allowed, guide, written_levels)

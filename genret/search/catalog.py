@@ -6,11 +6,9 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -22,25 +20,27 @@ from genret.api import (
     Encoder,
     Hit,
     IndexReport,
+    Progress,
     Record,
-    Reranker,
     Restriction,
     Retriever,
     SearchResult,
     Skipped,
 )
-from genret.catalog.place import place_of
-from genret.catalog.store import Catalog, NewImage, View
+from genret.catalog.store import NewImage, View
 from genret.errors import BadImage, GenretError, UsageError, one_line
 from genret.kit.images import content_hash, decode_image
-from genret.recipe.schema import SearchOptions
-from genret.search.confidence import Confidence, checked_threshold, read_confidence
-from genret.search.ranking import Floats, Ints, Ranked, mixed, reordered
+from genret.search.batch import QueryBatch, Resources
+from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, checked_threshold, similarity_signals
+from genret.search.confidence import Floats as Floats64
+from genret.search.ranking import Floats, Ints, Ranked, fuse_scores, reordered
 from genret.search.restrict import Allowed, Restrictions
-from genret.search.thumbnails import Thumbnails
+from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 INDEX_BATCH = 32
-"""Images decoded and encoded at a time."""
+"""Images decoded and encoded at a time, at most."""
+INDEX_PIXELS = 60_000_000
+"""Their pixels, at most, so that large images do not take more memory than small ones; a larger image comes alone."""
 
 
 def run_id_of(run: Path) -> str:
@@ -64,82 +64,107 @@ def load_towers(encoder: Encoder, folder: Path) -> None:
 class _Decoded(NamedTuple):
     record: Record
     sha256: str
-    picture: Any
+    picture: Image.Image
 
 
-class Asked:
-    """A batch of queries; their vectors are computed when somebody first wants them, once."""
-
-    def __init__(self, texts: Sequence[str], embed: Callable[[Sequence[str]], Tensor]):
-        self.texts = texts
-        self._embed = embed
-
-    @cached_property
-    def vectors(self) -> Tensor:
-        """(B, D) unit rows on the CPU"""
-        return self._embed(self.texts)
+def _batches(decoded: Iterable[_Decoded]) -> Iterator[list[_Decoded]]:
+    """As many images at a time as `INDEX_BATCH` and `INDEX_PIXELS` allow, at least one."""
+    batch, pixels = list[_Decoded](), 0
+    for item in decoded:
+        size = item.picture.width * item.picture.height
+        if batch and (len(batch) == INDEX_BATCH or pixels + size > INDEX_PIXELS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(item)
+        pixels += size
+    if batch:
+        yield batch
 
 
 class CatalogRetriever(Retriever):
-    """Finds images of a catalog; subclasses say how candidates are found."""
+    """Finds images of a catalog, which it keeps; a subclass says how they are ranked.
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        thumbnails: Thumbnails,
-        encoder: Encoder,
-        reranker: Reranker | None,
-        options: SearchOptions,
-        device: torch.device,
-    ):
-        self.catalog = catalog
-        self.encoder = encoder
-        self.reranker = reranker
-        self.options = options
-        self.device = device
-        self.thumbnails = thumbnails
-        self._opening = Lock()
-        if reranker is not None:
-            reranker.to(device)
+    Two methods have to be there: `build_index`, what searching some images needs, and `candidates`, the best of them
+    for some queries. The rest has defaults, for retrievers without identifiers.
+    """
 
-    _ready = False
     confidence: Confidence | None = None
     """What tells a sure search from one that finds nothing of the kind; None where a run has not been calibrated."""
+    signal_names: ClassVar[tuple[str, ...]] = SIMILARITY_SIGNALS
+    """Of the numbers by which `signals` tells how sure a search is."""
 
+    def __init__(self, config: Any = None, **lent: Any):
+        super().__init__(config, **lent)
+        self._opening = Lock()
+        self._ready = False
+        self._known: tuple[int, Any] | None = None
+
+    def connect(self, resources: Resources) -> None:
+        """From here on it searches this catalog with these parts."""
+        self.catalog, self.thumbnails = resources.catalog, resources.thumbnails
+        self.encoder, self.reranker = resources.encoder, resources.reranker
+        self.options, self.device = resources.search, resources.device
+        if self.reranker is not None:
+            self.reranker.to(self.device)
+
+    # ------------------------------------------------------------------------------------------- what subclasses say
     @abstractmethod
-    def searched(self, view: View) -> Any:
-        """What is searched in this version of the catalog, brought forward from the last one that was asked for."""
+    def build_index(self, view: View, keys: Ints) -> Any:
+        """What searching these images needs (catalog keys (N,), ascending); None where nothing can be searched."""
 
     @abstractmethod
     def candidates(
-        self,
-        view: View,
-        searched: Any,
-        asked: Asked,
-        k: int,
-        num_beams: int | None,
-        allowed: Sequence[Allowed],
+        self, view: View, index: Any, batch: QueryBatch, k: int, num_beams: int | None, allowed: Sequence[Allowed]
     ) -> Ranked:
         """The first stage of a search for k: catalog keys of each query, best first, as many as a reranker may want
         (`depth`). `allowed`: which keys each query may find."""
 
-    @abstractmethod
+    def index_at(self, view: View) -> Any:
+        """What is searched in this version of the catalog; one that is brought forward by changes overrides this."""
+        if self._known is None or self._known[0] != view.version:
+            self._known = view.version, self.build_index(view, view.searchable_keys())
+        return self._known[1]
+
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
         """(n, D) image vectors → the packed identifiers of each image; empty lists for retrievers without any."""
+        return [[] for _ in image_ids]
 
-    @abstractmethod
-    def names(self, view: View, searched: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
-        """The symbols by which each image was reached; None for dense retrievers."""
+    def names(self, view: View, index: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+        """The symbols by which each image was reached; None for retrievers without identifiers."""
+        return [None] * len(keys)
 
     @property
     def num_beams(self) -> int | None:
-        """Beams of a search that names none; None for dense retrievers."""
-        return None
+        """Beams of a search that names none; None for retrievers without beams."""
+        return self.options.num_beams if self.has_beams else None
 
     @property
     def wants_vectors(self) -> bool:
         """Whether every search needs the vectors of its queries."""
         return self.reranker is not None
+
+    # -------------------------------------------------------------------------------------- what it can tell besides
+    def exact_ranks(self, index: Any, query_features: Tensor, keys: Ints) -> Ints | None:
+        """(Q,) the rank from 1 of one image each, however deep it lies; None where only the first ones are known."""
+        return None
+
+    def trace(
+        self, view: View, index: Any, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
+    ) -> BeamTrace:
+        """What became of each query's right image (Q,) in a search of its own; of classes that say `has_trace`."""
+        raise NotImplementedError("a retriever with a trace says how")
+
+    def inspect(self, view: View, index: Any, keys: Ints) -> Inspection:
+        """What the identifiers of these images (N,) still say of them, and how well they tell them apart."""
+        return Inspection()
+
+    def signals(self, ranked: Ranked) -> Floats64:
+        """(B, C) found → (B, F) numbers that tell how sure a search is; -inf in the first where nothing was found."""
+        return similarity_signals(ranked)
+
+    def enlarged(self, view: View, num_images: int) -> Enlarged:
+        """An index of this many images, made-up ones among them, to measure how long searches take."""
+        raise GenretError(f"images of a {type(self).__name__} cannot be made up")
 
     # ------------------------------------------------------------------------------------------------ searching
     def search(
@@ -163,15 +188,15 @@ class CatalogRetriever(Retriever):
             self._ready = True
         for start in range(0, len(queries), self.options.batch_size):
             batch = queries[start : start + self.options.batch_size]
-            asked = Asked(batch, self.text_vectors)
+            queries_now = QueryBatch(batch, self.text_vectors)
             began = time.perf_counter()
-            with self.opened() as (view, searched):
+            with self.opened() as (view, index):
                 allowed = restrictions.resolved(view, start, start + len(batch))
-                ranked = self.candidates(view, searched, asked, k, beams, allowed)
-                sure: list[Any] = self.confidence.of(ranked).tolist() if self.confidence else [None] * len(batch)
+                ranked = self.candidates(view, index, queries_now, k, beams, allowed)
+                sure = self._confidence(ranked)
                 if self.reranker is not None:
-                    ranked = self.rerank(batch, asked.vectors, ranked, k, view)
-                hits = self._hits(view, searched, ranked, k)
+                    ranked = self.rerank(queries_now, ranked, k, view)
+                hits = self._hits(view, index, ranked, k)
             elapsed = 1000 * (time.perf_counter() - began) / len(batch)
             for query, found, p in zip(batch, hits, sure, strict=True):
                 kept = found if threshold is None or p >= threshold else []
@@ -184,8 +209,8 @@ class CatalogRetriever(Retriever):
         with ExitStack() as held:
             with self._opening:  # versions are opened one after the other
                 view = held.enter_context(self.catalog.snapshot())
-                searched = self.searched(view)
-            yield view, searched
+                index = self.index_at(view)
+            yield view, index
 
     def prepare(self, query: str) -> None:
         """Loads what the first search would have to load, because its time is reported as the query's."""
@@ -200,17 +225,19 @@ class CatalogRetriever(Retriever):
         """How many images of the first stage matter to a search for k."""
         return k if self.reranker is None else max(k, self.reranker.config.candidates)
 
-    def rerank(
-        self, queries: Sequence[str], query_features: Tensor, ranked: Ranked, k: int, view: View | None = None
-    ) -> Ranked:
+    def _confidence(self, ranked: Ranked) -> list[Any]:
+        known = self.confidence
+        return [None] * len(ranked.images) if known is None else known.of_signals(self.signals(ranked)).tolist()
+
+    def rerank(self, batch: QueryBatch, ranked: Ranked, k: int, view: View | None = None) -> Ranked:
         """The first `depth(k)` of each query's images, reordered by the reranker's scores; equal ones as they were."""
         assert self.reranker is not None
         view = view or self.catalog
         first = ranked.first(self.depth(k))
         vectors = view.features_of(first.images.reshape(-1))
         candidates = Candidates(
-            queries,
-            query_features,
+            batch.texts,
+            batch.vectors,
             torch.from_numpy(first.images),
             vectors.view(*first.images.shape, -1),
             torch.from_numpy(first.scores),
@@ -219,7 +246,7 @@ class CatalogRetriever(Retriever):
         )
         scores = self.reranker.score(candidates).float().cpu().numpy()
         scores = np.where(first.images < 0, -np.inf, scores).astype(np.float32)
-        return reordered(first, mixed(first.scores, scores, self.reranker.config.weight))
+        return reordered(first, fuse_scores(first.scores, scores, self.reranker.config.weight))
 
     @property
     def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
@@ -238,10 +265,10 @@ class CatalogRetriever(Retriever):
 
         return read
 
-    def _hits(self, view: View, searched: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
+    def _hits(self, view: View, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
         images, leaves = ranked.images[:, :k], ranked.leaves[:, :k]
         there = images >= 0
-        names = self.names(view, searched, images[there], leaves[there])
+        names = self.names(view, index, images[there], leaves[there])
         rows = iter(zip(view.lookup(images[there]), names, strict=True))
         hits: list[list[Hit]] = []
         for query in range(len(images)):
@@ -257,13 +284,13 @@ class CatalogRetriever(Retriever):
         with torch.no_grad():
             return self.encoder.project_texts(self.encoder.text_features(queries).to(self.device)).float().cpu()
 
-    def similarity(self, asked: Asked, rows: Ints, view: View) -> Callable[[Ints, Ints], Floats]:
+    def similarity(self, batch: QueryBatch, rows: Ints, view: View) -> Callable[[Ints, Ints], Floats]:
         """How ties between images of some of the queries, `rows`, are ordered: by the dense similarity of the stored
         vectors."""
 
         def of(query: Ints, key: Ints) -> Floats:
             images = view.features_of(key)
-            result: Floats = (asked.vectors[torch.from_numpy(rows[query])] * images).sum(-1).numpy()
+            result: Floats = (batch.vectors[torch.from_numpy(rows[query])] * images).sum(-1).numpy()
             return result
 
         return of
@@ -271,8 +298,7 @@ class CatalogRetriever(Retriever):
     # ------------------------------------------------------------------------------------------------ changing
     def index(self, images: Iterable[tuple[Record, Callable[[], bytes]]]) -> IndexReport:
         added, skipped = 0, list[Skipped]()
-        decoded = self._decoded(images, skipped)
-        while batch := list(islice(decoded, INDEX_BATCH)):
+        for batch in _batches(self._decoded(images, skipped)):
             with torch.no_grad():
                 raw = self.encoder.image_features([item.picture for item in batch])
                 vectors = self.encoder.project_images(raw.to(self.device)).float().cpu()
@@ -301,21 +327,3 @@ class CatalogRetriever(Retriever):
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         return self.catalog.remove(image_ids)
-
-    @classmethod
-    def load(cls, folder: Path, **parts: Any) -> CatalogRetriever:
-        """Opens a run directory. `parts`: what else the constructor takes, its components not yet loaded."""
-        device, encoder = parts["device"], parts["encoder"]
-        if encoder.finetunes:
-            load_towers(encoder, folder / "towers")
-        encoder.load(folder / "encoder")
-        encoder.to(device)
-        catalog = Catalog.open(place_of(folder), run_id=run_id_of(folder))
-        retriever = cls(catalog, thumbnails=Thumbnails(folder / "thumbnails"), **parts)
-        retriever.confidence = read_confidence(folder)
-        return retriever
-
-    def save(self, folder: Path) -> None:
-        """A catalog retriever lives in its run directory; every change is already on disk."""
-        if self.thumbnails.folder.parent.resolve() != folder.resolve():
-            raise GenretError(f"{folder} is not this run's directory; copy the whole run directory instead")

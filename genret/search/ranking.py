@@ -5,7 +5,7 @@ B queries   b beams   N images   C most images that one query's beams lead to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -117,6 +117,13 @@ class Ranked(NamedTuple):
         ranked.images[rows], ranked.scores[rows], ranked.leaves[rows] = new
         return ranked
 
+    @classmethod
+    def joined(cls, parts: Sequence[Ranked]) -> Ranked:
+        """Batches of queries, one below the other."""
+        width = max(part.images.shape[1] for part in parts)
+        columns = zip(*(part.padded(width) for part in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
+
     def padded(self, width: int) -> Ranked:
         """A copy with room for so many images of each query."""
         room = ((0, 0), (0, width - self.images.shape[1]))
@@ -171,7 +178,7 @@ def rank_images(
     return ranked
 
 
-def mixed(first: Floats, second: Floats, weight: float) -> Floats:
+def fuse_scores(first: Floats, second: Floats, weight: float) -> Floats:
     """Two judges' scores (B, C) → weight · z(second) + (1 − weight) · z(first), z being standardised over the
     candidates of a query that both have judged; -inf where one has not. At weight 1 the second's scores themselves."""
     if weight == 1:

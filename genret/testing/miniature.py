@@ -19,7 +19,7 @@ import torch
 from genret.api import Backbone, Corpus, Identifier, Loss
 from genret.components.backbones.t5 import T5Backbone
 from genret.components.losses.generator import TokenLoss
-from genret.recipe.schema import SearchOptions, TrainOptions
+from genret.recipe.schema import TrainOptions
 from genret.search.beams import search_trie
 from genret.search.image_trie import index_trie
 from genret.search.ranking import rank_images
@@ -30,6 +30,7 @@ from genret.train.generator import Examples, fit_generator
 from genret.train.targets import make_targets
 from genret.train.teacher import Teacher
 
+NUM_BEAMS = 10
 TIMES_CHANCE = 5
 """What has to be reached: for 36 images about 14 % where guessing gives 3 %; sound components reach 50 to 100 %."""
 EPOCHS = 40
@@ -51,13 +52,12 @@ def train_and_search(
     assert train.owners is not None
     backbone = backbone or small_t5()
     losses = losses or {"token": TokenLoss()}
-    search = SearchOptions(num_beams=10)
     words = TrainOptions(**{"epochs": EPOCHS, "batch_size": 24, "lr": 5e-3, "rank_beams": 5, "bf16": False} | options)
     width = train.features.shape[1] if backbone.reads_features else 0
     backbone.build(identifier.vokens, identifier.code_vectors(), train.captions, 0, width)
     targets = make_targets(train, identifier, words)
-    tokens = tokens_with_end(backbone, targets.identifiers, search.end_symbol)
-    index = index_trie(backbone, targets.own, np.arange(len(train.features)), search.end_symbol)
+    tokens = tokens_with_end(backbone, targets.identifiers, words.end_symbol)
+    index = index_trie(backbone, targets.own, np.arange(len(train.features)), words.end_symbol)
     needs_teacher = any(loss.needs_teacher for loss in losses.values())
     teacher = None
     if needs_teacher:
@@ -65,9 +65,9 @@ def train_and_search(
         teacher = Teacher(identifier, backbone, train.text_features, words.teacher_temperature)
     examples = Examples(train.captions, targets, tokens, index.trie, teacher, train.features)
     with tempfile.TemporaryDirectory() as folder:
-        fit_generator(backbone, examples, losses, words, search, None, context(Path(folder)))
+        fit_generator(backbone, examples, losses, words, None, context(Path(folder)))
     backbone.module.eval()
-    beams = search_trie(backbone, train.captions, index.trie, search.num_beams, search)
+    beams = search_trie(backbone, train.captions, index.trie, NUM_BEAMS, words.score)
     ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.float().cpu().numpy(), index.leaf_images)
     first = (ranked.scores == ranked.scores[:, :1]) & (ranked.images >= 0)
     right = first & (ranked.images == train.owners.numpy()[:, None])

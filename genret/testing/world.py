@@ -5,8 +5,6 @@ N images   T captions, two of each image   D width
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genret.api import Corpus, FitContext
+from genret.api import Corpus, FitContext, Silent
 
 WIDTH = 16
 SUBJECTS = ("dog", "cat", "car", "boy", "horse", "boat")
@@ -56,23 +54,13 @@ def _captions(subject: str, place: str) -> tuple[str, str]:
     return f"a {subject} in the {place}", f"{place} with one {subject}"
 
 
-class _Bar:
-    def advance(self, n: int = 1) -> None:
-        """Nobody watches."""
-
-
-@contextmanager
-def _progress(label: str, total: int) -> Iterator[_Bar]:
-    yield _Bar()
-
-
 def _forget(row: dict[str, Any]) -> None:
     """Metrics of a test interest nobody."""
 
 
 def context(folder: Path, seed: int = 0, device: torch.device | str = "cpu") -> FitContext:
     """What a component is lent while it is fitted."""
-    return FitContext(seed, torch.device(device), folder, _progress, _forget)
+    return FitContext(seed, torch.device(device), folder, Silent().progress, _forget)
 
 
 def rows_of(corpus: Corpus, rows: Tensor) -> Corpus:

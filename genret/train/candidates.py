@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genret.api import Backbone, GeneratorBatch
 from genret.decode.trie import Trie
-from genret.recipe.schema import SearchOptions
+from genret.recipe.schema import TrainOptions
 from genret.search.beams import search_trie
 from genret.train.targets import Targets, rows_of_images
 
@@ -33,8 +33,7 @@ def with_candidates(
     backbone: Backbone,
     queries: Sequence[str],
     trie: Trie,
-    num_beams: int,
-    search: SearchOptions,
+    options: TrainOptions,
     own: Tensor | None = None,
 ) -> GeneratorBatch:
     """Beam-searches candidates with the current model (Eqn. 8), puts the positive among them, and scores them.
@@ -44,7 +43,7 @@ def with_candidates(
     """
     training = backbone.module.training
     backbone.module.eval()
-    beams = search_trie(backbone, queries, trie, num_beams, search)
+    beams = search_trie(backbone, queries, trie, options.rank_beams, options.score, options.written_levels)
     backbone.module.train(training)
     candidates = trie.tokens_of(beams.leaves.clamp_min(0))
     candidates = candidates.to(batch.targets.device)

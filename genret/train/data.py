@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from genret.api import Corpus, Dataset, Encoder, Pairs, Pictures, Record, Skipped
+from genret.api import Corpus, Dataset, Encoder, Pairs, Pictures, Progress, Record, Skipped
 from genret.errors import BadImage, GenretError
 from genret.kit.encode import ImageItem, encode_images, encode_texts
 from genret.kit.feature_cache import FeatureCache
 from genret.kit.images import content_hash, decode_image
-from genret.lab.leakage.duplicates import Side
 from genret.train.artifacts import content_key
 
 
@@ -106,23 +105,7 @@ class Split(NamedTuple):
         return Pairs(self.images, self.texts, self.owners)
 
 
-def side_of(split: Split, listing: Listing) -> Side:
-    """The split as it is compared with others."""
-    open_by_hash = {item.key: item.load for item in listing.items}
-
-    def pixels(row: int) -> str | None:
-        try:
-            image = open_by_hash[split.hashes[row]]()
-        except BadImage:
-            return None
-        return content_hash(repr(image.size).encode() + image.tobytes())
-
-    image_ids, uris = [record.image_id for record in split.records], [record.uri for record in split.records]
-    features = split.images[:, 0].float()
-    return Side(split.name, image_ids, uris, split.hashes, features, split.captions, split.owners, pixels)
-
-
-def read_split(listing: Listing, encoder: Encoder, views: int, cache_dir: Path, progress: Any) -> Split:
+def read_split(listing: Listing, encoder: Encoder, views: int, cache_dir: Path, progress: Progress) -> Split:
     """Streams the split through both towers; unusable pictures are left out and reported."""
     name, items = listing.name, listing.items
     with FeatureCache.of_tower(cache_dir, encoder.tower_key("image")) as cache:
@@ -154,7 +137,7 @@ def _open(dataset: Dataset, record: Record) -> Image.Image:
 
 
 def text_vectors(
-    encoder: Encoder, texts: Sequence[str], cache_dir: Path, device: torch.device, progress: Any
+    encoder: Encoder, texts: Sequence[str], cache_dir: Path, device: torch.device, progress: Progress
 ) -> Tensor:
     """Any texts → (T, D) in the shared space."""
     with FeatureCache.of_tower(cache_dir, encoder.tower_key("text")) as cache:

@@ -1,55 +1,36 @@
-"""The last steps of a training: the run directory gets its parts, its catalog and its figures."""
+"""The run directory gets its parts and its catalog."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from genret.api import Corpus
+from genret.api import Bar, Corpus
 from genret.catalog.place import FILE, has_catalog, place_of
 from genret.catalog.store import Catalog, NewImage
 from genret.errors import BadImage, GenretError
-from genret.evaluate.evaluation import Evaluation
-from genret.evaluate.run import evaluate
-from genret.kit.files import lend, write_json
+from genret.kit.files import place_stage
 from genret.kit.images import decode_image
-from genret.lab.confidence.confidence import calibrate
 from genret.search.catalog import run_id_of
 from genret.search.spelling import packed_by_image
 from genret.search.thumbnails import Thumbnails
-from genret.train.artifacts import Artifact
 from genret.train.data import Split, corpus_of
-from genret.train.environment import peak_memory_mb
 from genret.train.pipeline import Pipeline
+from genret.train.stages import Made
 
 CATALOG_CHUNK = 2048
 
 
-def finish_run(
-    pipeline: Pipeline, artifacts: dict[str, Artifact], searched: Split, development: Split
-) -> Evaluation | None:
-    """Fills the run directory and measures the run on the split that it searches, if that has captions to search by."""
-    run, recipe, ui = pipeline.run, pipeline.recipe, pipeline.ui
-    for name, artifact in artifacts.items():
-        lend(artifact.folder, run / name)
-    with pipeline.timed("catalog"), ui.progress("catalog", len(searched.records) + len(development.records)) as bar:
+def fill_run(pipeline: Pipeline, made: Made) -> None:
+    """Puts the finished stages into the run directory and makes its catalog."""
+    run = pipeline.run
+    for name, artifact in made.artifacts.items():
+        place_stage(artifact.folder, run / name)
+    splits = (made.searched, made.development)
+    with pipeline.timed("catalog"), pipeline.ui.progress("catalog", sum(len(one.records) for one in splits)) as bar:
         if not _keeps_catalog(pipeline):
-            _make_catalog(pipeline, {searched.name: searched, development.name: development}, bar)
-    found = None
-    with pipeline.timed("confidence"):
-        if calibrate(run, pipeline.registries, pipeline.settings, ui) is None:
-            ui.note(f"confidence: the split '{development.name}' is too small or says nothing; searches go without one")
-    if searched.captions:
-        with pipeline.timed("evaluation"):
-            found = evaluate(run, "test", [recipe.search.num_beams], pipeline.registries, pipeline.settings, ui)
-    write_json(
-        run / "environment.json",
-        pipeline.environment | {"seconds": pipeline.seconds, "peak_memory_mb": peak_memory_mb()},
-    )
-    write_json(run / "summary.json", {"seconds": pipeline.seconds, "evaluation": found and found.as_json()})
-    return found
+            _make_catalog(pipeline, {one.name: one for one in splits}, bar)
 
 
 def _keeps_catalog(pipeline: Pipeline) -> bool:
@@ -72,7 +53,7 @@ def _keeps_catalog(pipeline: Pipeline) -> bool:
     return True
 
 
-def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Any) -> None:
+def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Bar) -> None:
     """The searched split's images can be found; the development split's are there for evaluation alone."""
     partial = pipeline.run / "catalog.partial.sqlite"
     for leftover in pipeline.run.glob(f"{partial.name}*"):
@@ -94,10 +75,10 @@ def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Any) -> Non
 
 
 def _identifiers(pipeline: Pipeline, corpus: Corpus) -> list[list[bytes]]:
-    """The packed identifiers of each image; none for two-tower, nor where the scheme refuses new images."""
+    """The packed identifiers of each image; none for retrievers without, nor where the scheme refuses new images."""
     identifier = pipeline.parts.identifier
     none: list[list[bytes]] = [[] for _ in corpus.image_ids]
-    if identifier is None or pipeline.recipe.retriever != "generative":
+    if identifier is None:
         return none
     try:
         return packed_by_image(identifier.identify(corpus), len(corpus.image_ids))

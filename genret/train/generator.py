@@ -13,7 +13,7 @@ from genret.api import Backbone, FitContext, GeneratorBatch, Loss
 from genret.decode.trie import Trie
 from genret.errors import UsageError
 from genret.kit import loop
-from genret.recipe.schema import SearchOptions, TrainOptions
+from genret.recipe.schema import TrainOptions
 from genret.search.beams import search_trie
 from genret.search.ranking import LeafImages, rank_images
 from genret.search.spelling import columns_of
@@ -23,6 +23,8 @@ from genret.train.targets import Targets
 from genret.train.teacher import Teacher
 
 CUTOFFS = (1, 5, 10)
+DEV_BATCH = 64
+"""Development queries searched at a time."""
 
 
 class Examples(NamedTuple):
@@ -55,12 +57,11 @@ def fit_generator(
     examples: Examples,
     losses: Mapping[str, Loss],
     options: TrainOptions,
-    search: SearchOptions,
     development: Development | None,
     context: FitContext,
 ) -> loop.LoopResult:
     """Descends L = w_gen·L_gen + w_dis·L_dis (Eqn. 10) and keeps the weights with the best development recall."""
-    columns = columns_of(backbone, search.score, examples.tokens.shape[1])
+    columns = columns_of(backbone, options.score, examples.tokens.shape[1])
     tokens = examples.tokens.to(context.device)
     if not losses:
         raise UsageError("loss: the generator has nothing to learn from; give loss.token or loss.rank a weight above 0")
@@ -96,7 +97,7 @@ def fit_generator(
             batch = batch._replace(teacher=examples.teacher.distributions(indices, target))
         if any(loss.needs_candidates for loss in active.values()):
             own = None if synonyms is None else synonyms[examples.targets.images(indices)].to(context.device)
-            batch = with_candidates(batch, backbone, queries, examples.trie, options.rank_beams, search, own)
+            batch = with_candidates(batch, backbone, queries, examples.trie, options, own)
         if pictures is not None:
             words = [examples.captions[index] for index in indices.tolist()]
             batch = pictures.add(batch, backbone, examples.targets.images(indices), words, active.values())
@@ -108,7 +109,7 @@ def fit_generator(
 
     def evaluate() -> float:
         assert development is not None
-        return sum(recalls(backbone, development, search).values()) / len(CUTOFFS)
+        return sum(recalls(backbone, development, options).values()) / len(CUTOFFS)
 
     return loop.run(
         backbone.module,
@@ -121,12 +122,13 @@ def fit_generator(
     )
 
 
-def recalls(backbone: Backbone, development: Development, search: SearchOptions) -> dict[int, float]:
+def recalls(backbone: Backbone, development: Development, options: TrainOptions) -> dict[int, float]:
     """Image-level recall@1/5/10 in percent, constrained beam search over the development images."""
     ranks = []
-    for start in range(0, len(development.queries), search.batch_size):
-        queries = development.queries[start : start + search.batch_size]
-        beams = search_trie(backbone, queries, development.trie, max(search.num_beams, max(CUTOFFS)), search)
+    score, written = options.score, options.written_levels
+    for start in range(0, len(development.queries), DEV_BATCH):
+        queries = development.queries[start : start + DEV_BATCH]
+        beams = search_trie(backbone, queries, development.trie, options.dev_beams, score, written)
         ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.float().cpu().numpy(), development.leaf_images)
         hit = ranked.images == development.relevant[start : start + len(queries), None]
         ranks.append(np.where(hit.any(axis=1), hit.argmax(axis=1), np.iinfo(np.int64).max))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from genret.api import Corpus, FitContext, Identifiers
+from genret.api import Corpus, FitContext, Identifiers, Ui
 from genret.decode.trie import Trie
 from genret.errors import GenretError
 from genret.evaluate.gate import Gate, gate_table, quality_gate
@@ -43,7 +43,7 @@ from genret.train.teacher import Teacher
 class Pipeline:
     """One run's stages, in order; knows where everything is kept and how long it took."""
 
-    def __init__(self, recipe: Recipe, run: Path, registries: Registries, settings: Settings, ui: Any):
+    def __init__(self, recipe: Recipe, run: Path, registries: Registries, settings: Settings, ui: Ui):
         self.recipe, self.run, self.registries, self.settings, self.ui = recipe, run, registries, settings, ui
         self.parts: Parts = components(recipe, registries)
         self.device = device_of(settings)
@@ -109,7 +109,7 @@ class Pipeline:
 
     def identifier(self, corpora: TrainingCorpora, heads: Artifact) -> Artifact:
         """The identifier model (paper 3.1)."""
-        identifier, losses = self.parts.identifier, self.parts.tokenizer_losses
+        identifier, losses = self.parts.identifier, self.parts.losses_of("tokenizer")
         assert identifier is not None
 
         def make(folder: Path, checkpoints: Path) -> None:
@@ -160,13 +160,12 @@ class Pipeline:
         targets = Targets.load(targets_artifact.folder)
 
         def make(folder: Path, checkpoints: Path) -> None:
-            losses = self.parts.generator_losses
+            losses = self.parts.losses_of("generator")
             features = train.features if looks(losses.values()) else None
             width = 0 if features is None else features.shape[1]
             backbone.build(identifier.vokens, identifier.code_vectors(), train.captions, recipe.train.seed, width)
             backbone.module.to(self.device)
-            end = recipe.search.end_symbol
-            written = recipe.search.written_levels
+            end, written = recipe.train.end_symbol, recipe.train.written_levels
             tokens = tokens_with_end(backbone, targets.identifiers, end)[:, :written]
             trie = Trie.build(tokens_with_end(backbone, targets.own, end)[:, :written]).to(self.device)
             examples = Examples(train.captions, targets, tokens, trie, self._teacher(train), features)
@@ -175,23 +174,34 @@ class Pipeline:
             development = self._development(dev, named)
             words = recipe.train if identifier.has_teacher else recipe.train.model_copy(update={"teacher_targets": 0.0})
             context = self.context(checkpoints)
-            fit_generator(backbone, examples, losses, words, recipe.search, development, context)
+            fit_generator(backbone, examples, losses, words, development, context)
             backbone.save(folder)
 
         options = {word: self.plain[word] for word in ("backbone", "train")}
-        learnt = ("num_beams", "score", "written_levels", "end_symbol")
-        options["search"] = {word: self.plain["search"][word] for word in learnt}
-        options["loss"] = {name: self.plain["loss"][name] for name in self.parts.generator_losses}
+        options["loss"] = {name: self.plain["loss"][name] for name in self.parts.losses_of("generator")}
         load = partial(backbone.load, vokens=identifier.vokens)
         artifact = self.stage("generator", options, [targets_artifact.key], make, load)
         backbone.module.to(self.device)
         return artifact
 
+    def retriever(self, corpora: TrainingCorpora, heads: Artifact) -> Artifact:
+        """What a retriever learns itself."""
+        retriever = self.parts.retriever
+
+        def make(folder: Path, checkpoints: Path) -> None:
+            retriever.fit(corpora.generator, self.context(checkpoints))
+            retriever.save(folder)
+
+        options = {"retriever": self.plain["retriever"]}
+        return self.stage("retriever", options, [heads.key, corpora.key], make, retriever.load)
+
     def _teacher(self, train: Corpus) -> Teacher | None:
         identifier, backbone, options = self.parts.identifier, self.parts.backbone, self.recipe.train
         if identifier is None or not identifier.has_teacher:
             return None
-        wanted = options.teacher_targets > 0 or any(loss.needs_teacher for loss in self.parts.generator_losses.values())
+        wanted = options.teacher_targets > 0 or any(
+            loss.needs_teacher for loss in self.parts.losses_of("generator").values()
+        )
         if not wanted:
             return None
         assert backbone is not None and train.text_features is not None
@@ -203,7 +213,7 @@ class Pipeline:
             return None
         backbone, recipe = self.parts.backbone, self.recipe
         assert backbone is not None
-        index = index_trie(backbone, identifiers, np.arange(len(dev.features)), recipe.search.end_symbol)
+        index = index_trie(backbone, identifiers, np.arange(len(dev.features)), recipe.train.end_symbol)
         order = torch.randperm(len(dev.captions), generator=torch.Generator().manual_seed(recipe.train.seed))
         chosen = order[: recipe.train.dev_queries].tolist()
         relevant = dev.owners[torch.tensor(chosen)].numpy()

@@ -325,7 +325,7 @@ def trained(monkeypatch):
         (run / "summary.json").write_text("{}")
         return SimpleNamespace(as_json=lambda: {"run": str(run)})
 
-    monkeypatch.setitem(sys.modules, "genret.train.run", SimpleNamespace(train=train))
+    monkeypatch.setitem(sys.modules, "genret.training", SimpleNamespace(train=train))
     return calls
 
 
@@ -391,7 +391,7 @@ def test_failures_are_one_line(cli, recipe, monkeypatch, error, code, message):
     def train(*given):
         raise error
 
-    monkeypatch.setitem(sys.modules, "genret.train.run", SimpleNamespace(train=train))
+    monkeypatch.setitem(sys.modules, "genret.training", SimpleNamespace(train=train))
     result = cli("train", str(recipe))
     assert result.exit_code == code and message in result.stderr
     assert len(result.stderr.splitlines()) == 1 and result.stdout == ""

@@ -32,7 +32,7 @@ import genret.components.identifiers.rq
 import genret.components.losses.generator
 import genret.components.losses.tokenizer
 import genret.train.pipeline
-import genret.train.run
+import genret.training
 from genret import cli
 from genret.catalog.store import Catalog
 from genret.kit import loop

@@ -277,7 +277,7 @@ def full_tensors(*_: Any, **__: Any) -> Any:
 @pytest.mark.parametrize(
     "target",
     [
-        "genret.train.run.write_text",
+        "genret.training.write_text",
         "genret.kit.loop.save_file",
         "genret.kit.saving.save_file",
         "genret.train.targets.save_file",

@@ -23,7 +23,7 @@ from genret.cli.state import State
 from genret.components.retrievers.generative import GenerativeRetriever
 from genret.plugin.loading import load_plugins
 from genret.recipe.plain_yaml import parse
-from genret.run import open_retriever
+from genret.run import Run
 from genret.search.spelling import bare
 from genret.settings import Settings
 from tests.e2e import golden
@@ -40,7 +40,7 @@ SMALL = {
     "encoder.train.epochs": 2,
     "train.seed": 1,
 }
-SMALL_GENERATOR = {"train.epochs": 2, "train.rank_from": 1, "train.rank_every": 1, "search.num_beams": 10}
+SMALL_GENERATOR = {"train.epochs": 2, "train.rank_from": 1, "train.rank_every": 1, "search.num_beams": 10, "train.dev_beams": 10}
 SMALL_BACKBONE = {"backbone.vocab_size": 300}
 SMALL_RQ = {"identifier.codebook_size": 8, "identifier.num_levels": 3, "identifier.train.epochs": 1}
 
@@ -107,7 +107,7 @@ def test_recipe(name: str, home: Path, tmp_path: Path) -> None:
 def assert_every_image_is_reached(run: Path, home: Path) -> None:
     """image → identifiers → tokens → trie → image, for all searchable images and all of their identifiers."""
     settings = settings_of(home)
-    retriever = open_retriever(run, load_plugins((), settings).registries, settings)
+    retriever = Run(run, load_plugins((), settings).registries, settings).retriever
     assert isinstance(retriever, GenerativeRetriever)
     with retriever.opened() as (view, index):
         rows, keys = view.read_identifiers(searchable=True), view.searchable_keys()

@@ -13,7 +13,7 @@ from genret.api import Restriction
 from genret.evaluate.generated import forced_scores, leaves_of_images, search_beams
 from genret.evaluate.question import question_of
 from genret.plugin.loading import load_plugins
-from genret.run import open_retriever
+from genret.run import Run
 from genret.search.image_trie import index_trie
 from genret.search.spelling import by_image
 from genret.settings import Settings
@@ -46,7 +46,7 @@ def short(tiny: Any) -> Path:
 def test_search_evaluation_and_definition_agree(tiny: Any, name: str, request: pytest.FixtureRequest) -> None:
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
     run = request.getfixturevalue(name)
-    retriever: Any = open_retriever(run, load_plugins((), settings).registries, settings)
+    retriever: Any = Run(run, load_plugins((), settings).registries, settings).retriever
     question = question_of(retriever, "test", settings, Quiet())
     _, identifiers = by_image(retriever.catalog.read_identifiers(split="test"))
     index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), False)

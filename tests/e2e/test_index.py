@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from genret.plugin.loading import load_plugins
-from genret.run import open_retriever
+from genret.run import Run
 from genret.search.thumbnails import Thumbnails
 from genret.settings import Settings
 
@@ -31,7 +31,7 @@ def mine(tiny: Any, tmp_path: Path) -> Path:
 
 def retriever_of(tiny: Any, run: Path) -> Any:
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
-    return open_retriever(run, load_plugins((), settings).registries, settings)
+    return Run(run, load_plugins((), settings).registries, settings).retriever
 
 
 def found_by(retriever: Any) -> set[str]:

@@ -207,13 +207,13 @@ def test_what_thumbnails_are_like(paradigms: Paradigms, tmp_path: Path) -> None:
 def test_the_runs_own_generator_turns_the_question_round(paradigms: Paradigms) -> None:
     """The scores are the saved generator's log p(query | stored vector), whatever way it is opened."""
     from genret.plugin.loading import load_plugins
-    from genret.run import open_retriever
+    from genret.run import Run
     from genret.settings import Settings
 
     run = paradigms.train("own-reverse", *sets("loss.reverse.weight=1", "rerank=reverse"))
     hits = paradigms.hits(run, "-k", 8)
     settings = Settings(home=paradigms.home, device="cpu", num_threads=1)
-    retriever: Any = open_retriever(run, load_plugins((), settings).registries, settings)
+    retriever: Any = Run(run, load_plugins((), settings).registries, settings).retriever
     keys = retriever.catalog.keys_of([hit["image_id"] for hit in hits])
     with torch.no_grad():
         scores = retriever.backbone.caption_log_probs(retriever.catalog.features_of(keys), [QUERY] * len(hits))

@@ -242,7 +242,7 @@ def test_filled_catalogs_are_searched_as_the_runs_own(tiny: Any, recipes: Path, 
     """Without made-up images the same images and scores as the retriever's; with them, its own in the same order."""
     from genret.lab.speed.filled import filled
     from genret.plugin.loading import load_plugins
-    from genret.run import open_retriever
+    from genret.run import Run
     from genret.settings import Settings
 
     run = tiny.run
@@ -250,7 +250,7 @@ def test_filled_catalogs_are_searched_as_the_runs_own(tiny: Any, recipes: Path, 
         run = tmp_path / "run"
         assert tiny.genret("train", recipes / "two-tower.yaml", "--run", run).code == 0
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
-    retriever = open_retriever(run, load_plugins((), settings).registries, settings)
+    retriever = Run(run, load_plugins((), settings).registries, settings).retriever
     queries = ["a red square on grey", "some orange ground with a cross, blue"]
     rows = retriever.catalog.lookup(retriever.catalog.searchable_keys())
     names = {row.key: row.image_id for row in rows}

@@ -18,7 +18,7 @@ from genret.evaluate.metrics import Relevant
 from genret.evaluate.question import question_of
 from genret.lab.confidence import confidence
 from genret.plugin.loading import load_plugins
-from genret.run import open_retriever
+from genret.run import Run
 from genret.search.image_trie import index_trie
 from genret.search.spelling import by_image
 from genret.settings import Settings
@@ -118,7 +118,7 @@ def test_min_confidence(tiny: Any, calibrated: Path, failed: Any) -> None:
 def test_left_out_is_as_if_never_indexed(tiny: Any) -> None:
     """A search without some images against one in a trie of the others, for every query another set."""
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
-    retriever: Any = open_retriever(tiny.run, load_plugins((), settings).registries, settings)
+    retriever: Any = Run(tiny.run, load_plugins((), settings).registries, settings).retriever
     question = question_of(retriever, "test", settings, Quiet())
     _, identifiers = by_image(retriever.catalog.read_identifiers(split="test"))
     whole = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), False)

@@ -10,7 +10,7 @@ import pytest
 from genret.errors import RecipeError
 from genret.plugin.loading import load_plugins
 from genret.plugin.registry import Registries
-from genret.recipe.compatibility import idle_losses, notes
+from genret.recipe.compatibility import unused_losses, notes
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
 
@@ -38,7 +38,7 @@ def test_every_identifier_and_backbone_validates_by_one_word(
         for name in registries.of(kind):
             recipe = swapped(f"{kind}={name}")
             cls = registries.of(kind).get(name)
-            idle = idle_losses(recipe, registries)
+            idle = unused_losses(recipe, registries)
             if kind == "identifier":
                 assert ("recon" in idle) == (not cls.uses_tokenizer_losses), name
                 assert ("distill" in idle) == (not cls.has_teacher), name

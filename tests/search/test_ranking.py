@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genret.search.ranking import LeafImages, Ranked, mixed, rank_images, reordered
+from genret.search.ranking import LeafImages, Ranked, fuse_scores, rank_images, reordered
 
 
 @settings(deadline=None, max_examples=200)
@@ -42,8 +42,8 @@ def test_ranking_equals_a_plain_loop(data):
 def test_mixed_scores_are_weighted_standard_scores():
     first = np.array([[-1.0, -2.5, -7.0, -np.inf], [-3.0, -3.0, -np.inf, -np.inf]], np.float32)
     second = np.array([[0.1, 0.9, -np.inf, -np.inf], [0.5, 0.7, -np.inf, -np.inf]], np.float32)
-    assert mixed(first, second, 1.0) is second
-    found = mixed(first, second, 0.3)
+    assert fuse_scores(first, second, 1.0) is second
+    found = fuse_scores(first, second, 0.3)
     for row in range(2):  # both judges know the first two candidates alone
         pair = slice(0, 2)
         for place in range(2):

@@ -3,73 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genret.api import Additive, Backbone, Corpus, Identifier
+from genret.api import Additive, Backbone, Corpus, Identifier, Progress
 from genret.catalog.store import IdentifierRows, View
+from genret.components.retrievers import enlarged, signals, trace
 from genret.decode.beam import Beams
 from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
 from genret.kit.images import content_hash
+from genret.kit.usage import usage_statistics
+from genret.search.batch import QueryBatch, Resources
 from genret.search.beams import search_trie
-from genret.search.catalog import Asked, CatalogRetriever
+from genret.search.catalog import CatalogRetriever
+from genret.search.confidence import Floats
 from genret.search.image_trie import ImageTrie
 from genret.search.live_trie import LiveTrie
 from genret.search.ranking import Ints, Ranked, rank_images
 from genret.search.restrict import Allowed
-from genret.search.spelling import (
-    as_identifiers,
-    bare,
-    by_image,
-    packed_by_image,
-    spelling_key,
-    tokens_with_end,
-)
+from genret.search.spelling import as_identifiers, bare, by_image, packed_by_image, spelling_key, tokens_with_end
+from genret.search.trace import BeamTrace, Enlarged, Inspection
 from genret.search.trie_cache import TrieCache
 
 
 class GenerativeRetriever(CatalogRetriever):
-    """AVG, GRACE, IRGen: whatever the identifiers are made of."""
+    """A language model writes identifiers under a trie: AVG, GRACE, IRGen, whatever the identifiers are made of."""
 
-    def __init__(self, *args: Any, identifier: Identifier, backbone: Backbone, **parts: Any):
-        super().__init__(*args, **parts)
-        self.identifier = identifier
-        self.backbone = backbone
-        self._live = LiveTrie(self.spelt, self.device)
+    needs = ("identifier", "backbone", "loss")
+    has_beams = True
+    has_trace = True
+    signal_names = signals.NAMES
+    identifier: Identifier
+    backbone: Backbone
+
+    def connect(self, resources: Resources) -> None:
+        super().connect(resources)
+        assert resources.identifier is not None and resources.backbone is not None, "the recipe names both"
+        self.identifier, self.backbone = resources.identifier, resources.backbone
+        self.written_levels, self.end_symbol = resources.train.written_levels, resources.train.end_symbol
+        # identifiers are spelt by this run's models, so the cache of another run, or of another catalog, is none
+        spelling = spelling_key(self.backbone, self.identifier.vokens, self.end_symbol)
+        key = content_hash(f"{self.catalog.uid} {self.catalog.run_id} {spelling}".encode())[:20]
+        cache = None if resources.folder is None else TrieCache(resources.folder / "trie", key)
+        self._live = LiveTrie(self.spelt, self.device, cache)
         self._points: tuple[Trie, Points] | None = None
-        """Of the trie that was last searched with guidance."""
-
-    @classmethod
-    def load(cls, folder: Path, **parts: Any) -> CatalogRetriever:
-        identifier, backbone = parts["identifier"], parts["backbone"]
-        identifier.load(folder / "identifier")
-        backbone.load(folder / "generator", identifier.vokens)
-        backbone.module.to(parts["device"])
-        retriever = super().load(folder, **parts)
-        assert isinstance(retriever, GenerativeRetriever)
-        retriever._live = LiveTrie(retriever.spelt, parts["device"], retriever._cache(folder / "trie"))
-        return retriever
-
-    def _cache(self, folder: Path) -> TrieCache:
-        """Identifiers are spelt by this run's models, so the cache of another run, or of another catalog, is none."""
-        spelling = spelling_key(self.backbone, self.identifier.vokens, self.options.end_symbol)
-        return TrieCache(folder, content_hash(f"{self.catalog.uid} {self.catalog.run_id} {spelling}".encode())[:20])
 
     def spelt(self, rows: IdentifierRows) -> Tensor:
         """R rows of the catalog → (R, L) tokens, -1 after the end."""
-        return tokens_with_end(self.backbone, as_identifiers(rows), self.options.end_symbol)
+        return tokens_with_end(self.backbone, as_identifiers(rows), self.end_symbol)
 
-    @property
-    def num_beams(self) -> int | None:
-        return self.options.num_beams
-
+    # ------------------------------------------------------------------------------------------------------ guidance
     @property
     def guided(self) -> bool:
         """Whether the beam search needs the queries' vectors."""
@@ -80,76 +68,90 @@ class GenerativeRetriever(CatalogRetriever):
         return self.guided or super().wants_vectors
 
     def guide(self, query_features: Tensor, trie: Trie, allowed: LeafSets | None = None) -> Guide | None:
-        """(B, D) the queries' vectors → what draws their beams in `trie`; None where the recipe has no guidance."""
+        """(B, D) the queries' vectors → what is added to their beams' scores in `trie`; None without guidance."""
         sums = self.identifier.additive(query_features) if self.guided else None
         if sums is None:
             return None
         # beams live where the language model does, identifiers are made wherever theirs is
         sums = Additive(sums.target.to(self.device), [book.to(self.device) for book in sums.books])
-        known = self._points
+        known = self._points  # of the trie that was last searched with guidance
         if known is None or known[0] is not trie:
             tokens = [self.backbone.level_tokens(level) for level in range(len(sums.books))]
             known = self._points = trie, Points.of(trie, sums.books, tokens)
         return Guide(sums, known[1], trie, self.options.guidance, allowed)
 
-    def beams(
-        self,
-        queries: Sequence[str],
-        query_features: Tensor | None,
-        trie: Trie,
-        num_beams: int,
-        allowed: LeafSets | None = None,
-    ) -> Beams:
-        """The recipe's beam search in `trie`; `query_features` (B, D) may be None where the search is not `guided`."""
-        guide = None if query_features is None else self.guide(query_features, trie, allowed)
-        return search_trie(self.backbone, queries, trie, num_beams, self.options, allowed, guide)
+    def beams(self, batch: QueryBatch, trie: Trie, num_beams: int, allowed: LeafSets | None = None) -> Beams:
+        """The recipe's beam search in `trie`."""
+        guide = self.guide(batch.vectors, trie, allowed) if self.guided else None
+        score, written = self.options.score, self.written_levels
+        return search_trie(self.backbone, batch.texts, trie, num_beams, score, written, allowed, guide)
 
-    @property
-    def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
-        if not self.backbone.reads_features:
+    # ----------------------------------------------------------------------------------------------------- searching
+    def build_index(self, view: View, keys: Ints) -> ImageTrie | None:
+        rows = view.identifiers_of(keys)
+        if not len(rows.image_keys):
             return None
-        return lambda features, captions: self.backbone.caption_log_probs(features.to(self.device), captions)
+        return ImageTrie.build(self.spelt(rows), rows.image_keys).to(self.device)
 
-    def searched(self, view: View) -> ImageTrie | None:
+    def index_at(self, view: View) -> ImageTrie | None:
         return self._live.at(view)
 
     def candidates(
         self,
         view: View,
-        searched: ImageTrie | None,
-        asked: Asked,
+        index: ImageTrie | None,
+        batch: QueryBatch,
         k: int,
         num_beams: int | None,
         allowed: Sequence[Allowed],
     ) -> Ranked:
-        queries = asked.texts
-        if searched is None:
-            return Ranked(*(np.full((len(queries), 1), fill) for fill in (-1, -np.inf, -1)))
-        leaves = _leaves(searched, allowed)
+        if index is None:
+            return Ranked(*(np.full((len(batch), 1), fill) for fill in (-1, -np.inf, -1)))
+        leaves = _leaves(index, allowed)
 
         def search(rows: Ints, width: int) -> Ranked:
             there = None if leaves is None else LeafSets.of([leaves[row] for row in rows])
-            guiding = asked.vectors[torch.from_numpy(rows)] if self.guided else None
-            beams = self.beams([queries[row] for row in rows], guiding, searched.trie, width, there)
+            some = QueryBatch([batch.texts[row] for row in rows], lambda _: batch.vectors[torch.from_numpy(rows)])
+            beams = self.beams(some, index.trie, width, there)
             ranked = rank_images(
                 beams.leaves.cpu().numpy(),
                 beams.scores.cpu().numpy(),
-                searched.leaf_images,
-                self.similarity(asked, rows, view),
+                index.leaf_images,
+                self.similarity(batch, rows, view),
             )
             return ranked if leaves is None else _only(ranked, [allowed[row] for row in rows])
 
         width = num_beams or k
-        ranked = search(np.arange(len(queries)), width)
-        wanted = np.full(len(queries), min(k, width))
+        ranked = search(np.arange(len(batch)), width)
+        wanted = np.full(len(batch), min(k, width))
         for row in ranked.fewer_than(wanted):  # than there are, or because several identifiers led to one image
             mask = None if leaves is None else leaves[row]
-            wanted[row] = min(wanted[row], searched.num_images(allowed[row], mask))
-        while width < searched.trie.num_leaves and len(rows := ranked.fewer_than(wanted)):
+            wanted[row] = min(wanted[row], index.num_images(allowed[row], mask))
+        while width < index.trie.num_leaves and len(rows := ranked.fewer_than(wanted)):
             width *= 2
             ranked = ranked.replaced(rows, search(rows, width))
         return ranked
 
+    def names(self, view: View, index: ImageTrie | None, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+        if not len(keys):
+            return []
+        assert index is not None
+        rows = view.identifiers_of(np.unique(keys))
+        owned = zip(rows.image_keys.tolist(), self.spelt(rows), strict=True)
+        place = {(key, bare(tokens)): row for row, (key, tokens) in enumerate(owned)}
+        reached = index.trie.tokens_of(torch.from_numpy(leaves).to(index.trie.device)).cpu()
+        found = [place[key, bare(tokens)] for key, tokens in zip(keys.tolist(), reached, strict=True)]
+        return list(self._symbols(rows, found))
+
+    def _symbols(self, rows: IdentifierRows, places: Sequence[int]) -> list[list[str]]:
+        if rows.codes is None:
+            assert rows.texts is not None
+            return [[rows.texts[place]] for place in places]
+        name = self.identifier.vokens.name
+        codes = rows.codes[np.array(places, np.int64)].tolist()
+        return [[name(level, code) for level, code in enumerate(row) if code >= 0] for row in codes]
+
+    # ------------------------------------------------------------------------------------------------------ indexing
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
         if self.identifier.new_images == "numbered":
             # one by one: which place an image has does not depend on what else comes with it
@@ -169,31 +171,53 @@ class GenerativeRetriever(CatalogRetriever):
         place = {image_id: self.catalog.highest_key() + i for i, image_id in enumerate(new)}
         return [place[image_id] if key < 0 else key - 1 for image_id, key in zip(image_ids, keys, strict=True)]
 
-    def names(self, view: View, searched: ImageTrie | None, keys: Ints, leaves: Ints) -> list[list[str] | None]:
-        if not len(keys):
-            return []
-        assert searched is not None
-        rows = view.identifiers_of(keys)
-        owned = zip(rows.image_keys.tolist(), self.spelt(rows), strict=True)
-        place = {(key, bare(tokens)): row for row, (key, tokens) in enumerate(owned)}
-        trie = searched.trie
-        reached = trie.tokens_of(torch.from_numpy(leaves).to(trie.device)).cpu()
-        found = [place[key, bare(tokens)] for key, tokens in zip(keys.tolist(), reached, strict=True)]
-        if rows.codes is None:
-            assert rows.texts is not None
-            return [[rows.texts[row]] for row in found]
-        name = self.identifier.vokens.name
-        return [
-            [name(level, code) for level, code in enumerate(row) if code >= 0] for row in rows.codes[found].tolist()
-        ]
+    # ------------------------------------------------------------------------------------------ what it tells besides
+    def trace(
+        self, view: View, index: ImageTrie, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
+    ) -> BeamTrace:
+        return trace.trace(self, view, index, batch, right, num_beams, progress)
+
+    def inspect(self, view: View, index: ImageTrie | None, keys: Ints) -> Inspection:
+        content_based = self.identifier.new_images == "described"
+        images, identifiers = by_image(view.identifiers_of(keys))
+        if index is None or not len(images):
+            return Inspection(content_based=content_based)
+        reconstruction = None
+        if identifiers.codes is not None and len(images) == len(keys):
+            known = self.identifier.reconstruct(identifiers.codes)
+            if known is not None:  # of several identifiers of an image, the first
+                rows = torch.arange(len(identifiers.owners))
+                first = torch.full((len(keys),), len(rows)).scatter_reduce(0, identifiers.owners, rows, "amin")
+                reconstruction = known[first]
+        buckets = index.leaf_images.sizes(np.arange(index.trie.num_leaves))
+        sizes = self.identifier.vokens.sizes
+        levels = [] if identifiers.codes is None else usage_statistics(identifiers.codes, sizes)
+        statistics = {
+            "unique_rate": float((buckets == 1).sum() / max(1, buckets.sum())),
+            "max_bucket": int(buckets.max(initial=0)),
+            "perplexity": [round(level.perplexity, 2) for level in levels],
+        }
+        return Inspection(reconstruction, statistics, content_based)
+
+    def signals(self, ranked: Ranked) -> Floats:
+        return signals.beam_signals(ranked)
+
+    def enlarged(self, view: View, num_images: int) -> Enlarged:
+        return enlarged.trie(self, view, num_images)
+
+    @property
+    def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
+        if not self.backbone.reads_features:
+            return None
+        return lambda features, captions: self.backbone.caption_log_probs(features.to(self.device), captions)
 
 
-def _leaves(searched: ImageTrie, allowed: Sequence[Allowed]) -> list[NDArray[np.bool_]] | None:
+def _leaves(index: ImageTrie, allowed: Sequence[Allowed]) -> list[NDArray[np.bool_]] | None:
     """The leaves (U,) that each query may reach, of equal restrictions the same object; None: all may reach all."""
     distinct = {id(one): one for one in allowed}
     if all(one.everything for one in distinct.values()):
         return None
-    leaves = {name: searched.leaves_for(one) for name, one in distinct.items()}
+    leaves = {name: index.leaves_for(one) for name, one in distinct.items()}
     return [leaves[id(one)] for one in allowed]
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from genret import api
 from genret.catalog.store import View
+from genret.components.retrievers import enlarged
 from genret.components.retrievers.hnsw import HNSW
-from genret.search.catalog import Asked, CatalogRetriever
+from genret.search.batch import QueryBatch
+from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import LOOKED_AT
-from genret.search.dense import DenseHits, dense_search
+from genret.search.dense import DenseHits, dense_ranks, dense_search
 from genret.search.ranking import Ints, Ranked
 from genret.search.restrict import Allowed
+from genret.search.trace import Enlarged
 
 ROCCHIO_GAMMA = 0.15
 """How far rejected images push a query away: Rocchio's γ, as in Manning, Raghavan, Schütze, Introduction to Information
@@ -34,28 +38,43 @@ class Vectors(NamedTuple):
 
 
 class TwoTowerRetriever(CatalogRetriever):
-    """CLIP's paradigm: cosine similarity of text and image vectors."""
+    """Dense search: cosine similarity of text and image vectors, CLIP's paradigm."""
+
+    class Config(api.Config):
+        index: Literal["exact", "hnsw"] = "exact"
+        """How the nearest vectors are found: exactly, or by FAISS's HNSW graph (pip install 'genret[faiss]')."""
 
     _vectors: Vectors | None = None
 
-    def searched(self, view: View) -> Vectors:
+    def build_index(self, view: View, keys: Ints) -> Vectors:
+        features = view.features_of(keys)
+        return Vectors(view.version, keys, features, self.graph_of(features))
+
+    def index_at(self, view: View) -> Vectors:
         """Read, and made into a graph where the recipe asks for one, when first needed; later, what changed is read."""
         version, known = view.version, self._vectors
         if known is None or known.version != version:
             # an empty catalog does not know yet how wide its vectors will be
             changes = view.changes_since(known.version) if known is not None and len(known.keys) else None
             if known is None or changes is None:
-                keys = view.searchable_keys()
-                features = view.features_of(keys)
+                self._vectors = self.build_index(view, view.searchable_keys())
             else:
                 kept = ~Allowed(only=changes.removed).among(known.keys)
                 keys = np.concatenate([known.keys[kept], changes.images])
                 order = np.argsort(keys)
                 features = torch.cat([known.features[torch.from_numpy(kept)], view.features_of(changes.images)])
-                keys, features = keys[order], features[torch.from_numpy(order)]
-            self._vectors = Vectors(version, keys, features, graph_of(features, self.options.index))
+                keys, features = keys[order], features[order]
+                self._vectors = Vectors(version, keys, features, self.graph_of(features))
         assert self._vectors is not None
         return self._vectors
+
+    def graph_of(self, features: Tensor) -> HNSW | None:
+        return HNSW(features) if self.config.index == "hnsw" else None
+
+    def nearest_of(self, features: Tensor) -> Callable[[Tensor, int], DenseHits]:
+        """The search over these vectors that the recipe asks for: queries (Q, D), k → the nearest of each."""
+        graph = self.graph_of(features)
+        return lambda queries, k: nearest(queries, features, graph, k)
 
     @property
     def wants_vectors(self) -> bool:
@@ -64,26 +83,28 @@ class TwoTowerRetriever(CatalogRetriever):
     def candidates(
         self,
         view: View,
-        searched: Vectors,
-        asked: Asked,
+        index: Vectors,
+        batch: QueryBatch,
         k: int,
         num_beams: int | None,
         allowed: Sequence[Allowed],
     ) -> Ranked:
-        depth, vectors = max(self.depth(k), LOOKED_AT), asked.vectors
+        depth, vectors = max(self.depth(k), LOOKED_AT), batch.vectors
         shape = len(vectors), depth
         ranked = Ranked(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
         for one in {id(one): one for one in allowed}.values():  # equal restrictions together
             rows = np.flatnonzero([other is one for other in allowed])
-            found = restricted(vectors[torch.from_numpy(rows)], searched, depth, one)
+            found = restricted(vectors[torch.from_numpy(rows)], index, depth, one)
             ranked.images[rows], ranked.scores[rows] = found.images, found.scores
         return ranked
 
-    def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
-        return [[] for _ in image_ids]
+    def exact_ranks(self, index: Vectors, query_features: Tensor, keys: Ints) -> Ints | None:
+        if index.graph is not None:
+            return None
+        return dense_ranks(query_features, index.features, np.searchsorted(index.keys, keys))
 
-    def names(self, view: View, searched: Vectors, keys: Ints, leaves: Ints) -> list[list[str] | None]:
-        return [None] * len(keys)
+    def enlarged(self, view: View, num_images: int) -> Enlarged:
+        return enlarged.vectors(self, view, num_images)
 
 
 def restricted(queries: Tensor, searched: Vectors, k: int, allowed: Allowed) -> Ranked:
@@ -116,11 +137,6 @@ def _keys_of(keys: Ints, rows: Tensor) -> Ints:
 def _rows_of(keys: Ints, chosen: Ints) -> Ints:
     """The rows of those keys that are there."""
     return np.flatnonzero(Allowed(only=chosen).among(keys)) if len(chosen) else chosen
-
-
-def graph_of(features: Tensor, index: Literal["exact", "hnsw"]) -> HNSW | None:
-    """The graph that `search.index` asks for."""
-    return HNSW(features) if index == "hnsw" else None
 
 
 def nearest(queries: Tensor, features: Tensor, graph: HNSW | None, k: int) -> DenseHits:

@@ -40,7 +40,7 @@ def compare(
       genret compare avg-1 avg-2 irgen-1 irgen-2 --all-pairs
       genret compare avg-1 irgen-1 --split dev --num-beams 20 --json
     """
-    from genret.cli.runs import finished_run
+    from genret.folders import finished_run
 
     state = state_of(context)
     folders = [finished_run(run, state.settings) for run in runs]
@@ -54,11 +54,11 @@ def compare(
             try:
                 return read_outcome(folder, state.registries, split, num_beams)
             except NotMeasured:
-                from genret.evaluate.run import evaluate
+                from genret.run import Run
 
                 ui.note(f"{folder}: not evaluated for this yet")
-                beams = [num_beams] if num_beams else []
-                found = evaluate(folder, split, beams, state.registries, state.settings, ui)
+                with Run(folder, state.registries, state.settings) as run:
+                    found = run.evaluate(split, [num_beams] if num_beams else [], ui=ui)
             try:
                 return read_outcome(folder, state.registries, split, num_beams)
             except NotMeasured:

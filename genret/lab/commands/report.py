@@ -47,7 +47,7 @@ def report(
       genret report avg-1 irgen-1 --out comparison.html
       genret report avg-1 --queries 40 --json
     """
-    from genret.cli.runs import finished_run
+    from genret.folders import finished_run
 
     state = state_of(context)
     named = list(runs) if runs else [None]

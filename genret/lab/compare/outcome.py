@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from genret.errors import GenretError
 from genret.evaluate.metrics import CUTOFFS, Recalls, discounted, median_rank, recalls, reciprocal
-from genret.evaluate.ranks import DENSE_SEARCH, TWO_TOWER, Ints, QueryRanks, beams, read_ranks
+from genret.evaluate.ranks import OWN_SEARCH, TWO_TOWER, Ints, QueryRanks, beams, read_ranks
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe, Slot
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 def way_of(recipe: Recipe, num_beams: int | None) -> str:
     """How such a run searches; its recipe's own beams unless `num_beams` says otherwise."""
-    return DENSE_SEARCH if recipe.retriever == "two-tower" else beams(num_beams or recipe.search.num_beams)
+    return beams(num_beams or recipe.search.num_beams) if recipe.retriever.has_beams else OWN_SEARCH
 
 
 def read_outcome(run: Path, registries: Registries, split: str = "test", num_beams: int | None = None) -> Outcome:
@@ -61,9 +61,9 @@ def read_outcome(run: Path, registries: Registries, split: str = "test", num_bea
     if found is None and not impossible:
         raise NotMeasured(
             f"{run} has no figures for split '{split}' ({way}); run: genret evaluate --run {run} --split {split}"
-            + ("" if way == DENSE_SEARCH else f" --num-beams {num_beams or recipe.search.num_beams}")
+            + ("" if way == OWN_SEARCH else f" --num-beams {num_beams or recipe.search.num_beams}")
         )
-    width = None if way == DENSE_SEARCH else num_beams or recipe.search.num_beams
+    width = None if way == OWN_SEARCH else num_beams or recipe.search.num_beams
     return Outcome(run, recipe, split, width, found, dense, remark)
 
 

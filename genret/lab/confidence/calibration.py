@@ -7,13 +7,14 @@ It knows neither searches nor images; `confidence.py` asks the queries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genret.search.confidence import Confidence, Kind
+from genret.search.confidence import Confidence
 
 Floats = NDArray[np.float64]
 
@@ -59,7 +60,7 @@ class Separation(NamedTuple):
         return self._asdict()
 
 
-def fit(asked: Asked, kind: Kind, split: str) -> Confidence | None:
+def fit(asked: Asked, signals: Sequence[str], split: str) -> Confidence | None:
     """Logistic regression on standardised signals; None where too few queries found anything."""
     known, answerable = _labelled(asked)
     there = np.isfinite(known).all(axis=1)
@@ -68,7 +69,7 @@ def fit(asked: Asked, kind: Kind, split: str) -> Confidence | None:
         return None
     mean, scale = known.mean(axis=0), np.maximum(known.std(axis=0), 1e-6)
     weights, bias = regress((known - mean) / scale, answerable)
-    plain = Confidence(kind, mean.tolist(), scale.tolist(), weights.tolist(), bias, {})
+    plain = Confidence(list(signals), mean.tolist(), scale.tolist(), weights.tolist(), bias, {})
     return plain._replace(fitted=judge(plain, asked, split).as_json())
 
 

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from genret.errors import GenretError, one_line
 from genret.kit.files import write_json
-from genret.lab.leakage.duplicates import NEAR, Leak, Side, near_duplicates, same_captions, same_pictures
+from genret.lab.leakage.duplicates import NEAR, Leak, near_duplicates, same_captions, same_pictures
+from genret.train.copies import TrainingSplits, copies
 
 FILE = "leakage.json"
 FORMAT = 1
@@ -44,22 +45,19 @@ class Leakage(NamedTuple):
         write_json(run / FILE, self.as_json())
 
 
-def find_leakage(train: Side, dev: Side, test: Side, concepts: str | None) -> tuple[Leakage, set[int]]:
-    """Compares every split with those searched after it; also the rows of `train` that training goes without."""
-    gone: set[int] = set()
-    leaks: list[Leak] = []
-    for searched in (dev, test):
-        pictures = same_pictures(train, searched, left_out=True)
-        gone |= {row for row, _ in pictures}
-        leaks += [leak for _, leak in pictures]
-    twins = same_pictures(dev, test, left_out=False)
-    leaks += [leak for _, leak in twins]
+def find_leakage(splits: TrainingSplits) -> Leakage:
+    """Compares every split with those searched after it."""
+    train, dev, test = splits.train, splits.dev, splits.test
+    gone = {one.row for found in splits.copies.values() for one in found}
+    leaks = [leak for one in (dev, test) for leak in same_pictures(train, one, splits.copies[one.name], left_out=True)]
+    twins = copies(dev, test, splits.pixels)
+    leaks += same_pictures(dev, test, twins, left_out=False)
     for known, searched in combinations((train, dev, test), 2):
-        apart = gone if known is train else {row for row, _ in twins}
+        apart = gone if known is train else {one.row for one in twins}
         leaks += near_duplicates(known, searched, apart)
         leaks += same_captions(known, searched, gone if known is train else ())
-    sizes = {side.split: len(side.image_ids) for side in (train, dev, test)}
-    return Leakage(sizes, concepts, leaks), gone
+    sizes = {side.name: len(side.records) for side in (train, dev, test)}
+    return Leakage(sizes, splits.concepts, leaks, splits.remark)
 
 
 def read_leakage(run: Path, split: str) -> dict[str, Any] | None:
@@ -117,11 +115,11 @@ def _telling(leaks: Sequence[Leak]) -> list[Leak]:
 def sentences(found: dict[str, Any] | None, split: str) -> list[str]:
     """The same for people, a line each."""
     if found is None:
-        return ["leakage: not looked for; genret train --run DIR --resume does"]
+        return ["not looked for; genret train --run DIR --resume does"]
     lines = [_sentence(group, split, found) for group in found["groups"]]
     if found["remark"]:
         lines.append(found["remark"])
-    return lines or [f"leakage: none found between the split '{split}' and those that were learnt from"]
+    return lines or [f"none found between the split '{split}' and those that were learnt from"]
 
 
 def _sentence(group: dict[str, Any], split: str, found: dict[str, Any]) -> str:

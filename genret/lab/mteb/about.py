@@ -26,7 +26,7 @@ def meta_of(run: Path, recipe: Recipe, num_beams: int | None) -> ModelMeta:
     """Revisions tell runs apart by their weights, so MTEB's cache never mixes two up."""
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
-    dense = recipe.retriever == "two-tower"
+    dense = not recipe.has_identifiers
     judged = recipe.rerank is not None
     told: dict[str, Any] = {
         "loader": None,  # a run is opened by its directory, which a name cannot tell

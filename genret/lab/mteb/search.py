@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from genret.api import Record, Restriction
 from genret.catalog.store import Catalog
-from genret.cli.runs import finished_run
 from genret.errors import BadImage, GenretError, UsageError
-from genret.kit.files import lend
+from genret.folders import finished_run
+from genret.kit.files import place_stage
 from genret.lab.mteb.about import meta_of
 from genret.lab.trec import falling
 from genret.plugin.loading import load_plugins
-from genret.run import open_retriever, run_recipe
+from genret.run import Run
 from genret.search.catalog import CatalogRetriever, run_id_of
 from genret.settings import Settings, load_settings
 
@@ -48,9 +48,9 @@ class GenretSearch:
         self.settings = settings or load_settings()
         self.run = finished_run(Path(run).expanduser(), self.settings)
         self.registries = load_plugins((), self.settings).registries
-        self.recipe = run_recipe(self.run, self.registries)
-        if num_beams is not None and (num_beams < 1 or self.recipe.retriever != "generative"):
-            raise UsageError(f"num_beams={num_beams}: generative runs take 1 or more, two-tower runs none")
+        self.recipe = Run(self.run, self.registries, self.settings).recipe
+        if num_beams is not None and (num_beams < 1 or not self.recipe.retriever.has_beams):
+            raise UsageError(f"num_beams={num_beams}: runs with beams take 1 or more, others none")
         self.num_beams = num_beams
         self._folder = Path(tempfile.mkdtemp(prefix="genret-mteb-"))
         self._retriever: CatalogRetriever | None = None
@@ -91,7 +91,7 @@ class GenretSearch:
         _check(task_metadata)
         self.close()
         empty_copy(self.run, self._folder)
-        retriever = open_retriever(self._folder, self.registries, self.settings)
+        retriever = Run(self._folder, self.registries, self.settings).retriever
         report = retriever.index(pictures(corpus, task_metadata.name))
         for one in report.skipped:
             logger.warning("%s: %s is left out: %s", task_metadata.name, one.path, one.reason)
@@ -162,7 +162,7 @@ def empty_copy(run: Path, folder: Path) -> None:
         try:
             (folder / stage.parent.name).symlink_to(stage.parent, target_is_directory=True)
         except OSError:  # no links here
-            lend(stage.parent, folder / stage.parent.name)
+            place_stage(stage.parent, folder / stage.parent.name)
     for file in (run / "recipe.yaml", run / "environment.json"):
         if file.exists():
             shutil.copyfile(file, folder / file.name)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genret.cli.runs import is_finished
 from genret.cli.ui import Ui
+from genret.folders import is_finished
 from genret.lab.mteb.tasks import TABLE, write_task
 from genret.lab.sweep.grid import slug
 from genret.plugin.loading import load_plugins
 from genret.recipe.load import load_recipe
 from genret.settings import Settings
 from genret.train.artifacts import content_key
-from genret.train.run import train
+from genret.training import train
 
 
 def train_on(
@@ -34,5 +34,5 @@ def train_on(
     if not is_finished(run):
         run.mkdir(parents=True, exist_ok=True)
         with Ui(True) as ui:
-            train(recipe, run, registries, settings, ui, resume=True)
+            train(recipe, run, registries, settings, ui)
     return run

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
+from genret.kit.text_table import TextTable
 from genret.lab.compare.outcome import name_of
 from genret.lab.paper.paper import PaperTable
 from genret.lab.paper.reproduce import Line
 from genret.lab.sweep.sweep import RowResult
-from genret.lab.text_table import TextTable
 from genret.plugin.registry import Registries
 from genret.recipe.parts import components
 

@@ -16,7 +16,7 @@ from genret.lab.sweep.grid import override, slug
 from genret.lab.sweep.grid_sweep import seeded
 from genret.lab.sweep.sweep import Row
 from genret.plugin.registry import Registries
-from genret.recipe.compatibility import guessed
+from genret.recipe.compatibility import chance_level
 from genret.recipe.plain_yaml import parse
 from genret.recipe.schema import Recipe
 
@@ -65,7 +65,7 @@ def lines_of(
                 faults |= {f"{row.name}: {fault}": None for fault in error.faults}
             else:
                 label = slug(f"{row.name}_{found[0].protocol}")
-                left_out = guessed(found[0], registries)  # a training would only tell what is known beforehand
+                left_out = chance_level(found[0], registries)  # a training would only tell what is known beforehand
                 lines.append(Line(row, found[0].protocol, Row(label, found, row.beams, left_out)))
     if faults:
         raise RecipeError(faults)
@@ -113,7 +113,7 @@ def with_inputs(lines: Sequence[Line], data: DataSet) -> list[Line]:
 
 def _models(recipe: Recipe) -> list[str]:
     """Names of the pretrained models that a row needs beside its encoder."""
-    slots = [recipe.backbone if recipe.retriever == "generative" else None, recipe.rerank]
+    slots = [recipe.backbone if recipe.has_identifiers else None, recipe.rerank]
     names = (getattr(slot.options, "model", None) for slot in slots if slot is not None)
     return [name for name in names if name]
 

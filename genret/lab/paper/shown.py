@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from genret.errors import UsageError
 from genret.kit.files import write_json, write_text
+from genret.kit.text_table import TextTable
 from genret.lab.paper import pairs as paper_pairs
 from genret.lab.paper import sizes as paper_sizes
 from genret.lab.paper import table as paper_table
@@ -16,7 +17,6 @@ from genret.lab.paper.reproduce import Line
 from genret.lab.paper.signs import signs, signs_text
 from genret.lab.paper.speed import measure
 from genret.lab.sweep.sweep import Keep, RowResult
-from genret.lab.text_table import TextTable
 from genret.plugin.registry import Registries
 from genret.settings import Settings
 

@@ -21,12 +21,10 @@ from genret.kit.device import device_of
 from genret.kit.files import write_json
 from genret.lab.paper.paper import PaperTable
 from genret.lab.paper.reproduce import Line
-from genret.lab.speed.filled import filled
 from genret.lab.speed.speed import alternate
 from genret.lab.sweep.sweep import RowResult
 from genret.plugin.registry import Registries
-from genret.recipe.parts import components
-from genret.run import open_retriever
+from genret.run import Run
 from genret.search.catalog import CatalogRetriever
 from genret.settings import Settings
 from genret.train.artifacts import content_key
@@ -143,8 +141,8 @@ def _read(file: Path, key: str) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _open(line: Line, run: Path, registries: Registries, settings: Settings) -> Searcher:
-    retriever = open_retriever(run, registries, settings)
-    split = components(line.row.recipes[0], registries).dataset.test_split
+    opened = Run(run, registries, settings)
+    retriever, split = opened.retriever, opened.dataset.test_split
     queries = list(dict.fromkeys(retriever.catalog.captions(split).texts))
     if not queries:
         raise GenretError(f"{run} has no captions to search by, so its speed cannot be measured")
@@ -175,7 +173,8 @@ def _filled(searchers: Sequence[Searcher], size: int) -> dict[str, dict[str, Any
         if one.retriever.reranker is not None:
             continue
         try:
-            made = filled(one.retriever, size, one.line.row.num_beams, K)
+            with one.retriever.catalog.snapshot() as view:
+                made = one.retriever.enlarged(view, size)
         except GenretError as error:
             found[label] = {"images": size, "batch": BATCH, "note": f"{one.line.of.name} is not measured: {error}"}
             continue
@@ -186,7 +185,8 @@ def _filled(searchers: Sequence[Searcher], size: int) -> dict[str, dict[str, Any
             "batch": BATCH,
             "bytes_per_image": round(made.num_bytes / made.num_images, 1),
         }
-        rivals.append((label, lambda number, one=one, made=made: made.search(one.batch(number))))  # type: ignore[misc]
+        width = one.line.row.num_beams
+        rivals.append((label, lambda n, one=one, made=made, width=width: made.search(one.batch(n), width, K)))  # type: ignore[misc]
     timings = alternate([rival for _, rival in rivals], searchers[0].retriever.device)
     for (label, _), timing in zip(rivals, timings, strict=True):
         found[label] |= timing.as_json(BATCH)

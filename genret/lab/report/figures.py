@@ -57,8 +57,8 @@ def figures_of(stored: StoredRun) -> Figures:
         return Figures([], None)
     kept = {f"generated, {width} beams": ranks for width, ranks in stored.by_num_beams.items()}
     widths: dict[str, int | None] = dict(zip(kept, stored.by_num_beams, strict=True))
-    if stored.dense is not None:
-        kept["searched"] = stored.dense
+    if stored.own_search is not None:
+        kept["searched"] = stored.own_search
     if stored.two_tower is not None:
         kept["two-tower"] = stored.two_tower
     intervals = _intervals(kept, widths)

@@ -26,7 +26,7 @@ def missing_of(found: RunSections, has_codes: bool) -> dict[str, str]:
     """By section. `has_codes`: whether the catalog gave identifiers of symbols."""
     stored = found.stored
     absent = {name for name in DENSE if not getattr(found, name)}
-    if stored.recipe.retriever == "two-tower":
+    if not stored.recipe.has_identifiers:
         missing = {name: f"This run finds pictures by their vectors, so {DENSE[name]}." for name in absent}
     else:
         missing = {name: GENERATED[name] for name in absent}

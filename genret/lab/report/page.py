@@ -27,7 +27,7 @@ from genret.lab.report.text import clean, percent, plain_number, plural, points,
 from genret.lab.report.thumbs import Pictures
 from genret.lab.report.vokens import NamedImages, named_images
 from genret.plugin.registry import Registries
-from genret.run import open_retriever
+from genret.run import Run
 from genret.settings import Settings
 
 POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
@@ -124,11 +124,8 @@ def _open(stored: StoredRun, registries: Registries, settings: Settings, ui: Any
         if not stored.has_models:
             remarks.append("This run's models were not kept, so no query could be followed through a search.")
             return OpenRun(images, None, remarks)
-        retriever = open_retriever(stored.run, registries, settings)
-        try:
-            found = sample(stored, retriever, num_queries, settings, ui)
-        finally:
-            retriever.catalog.close()
+        with Run(stored.run, registries, settings) as run:
+            found = sample(stored, run.retriever, num_queries, settings, ui)
     except GenretError as error:
         ui.warn(f"{stored.run}: the report goes without searches: {error}")
         remarks.append(f"The run could not be searched for this report: {error}.")

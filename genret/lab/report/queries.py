@@ -11,29 +11,19 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from genret.api import Identifiers
-from genret.catalog.store import ImageRow
-from genret.components.retrievers.generative import GenerativeRetriever
-from genret.components.retrievers.two_tower import TwoTowerRetriever
-from genret.evaluate.generated import forced_scores, leaves_of_images, search_beams
+from genret.api import Ui, Vokens
+from genret.catalog.store import ImageRow, View
 from genret.evaluate.ledger import Trace, attribute
 from genret.evaluate.metrics import Ints
-from genret.evaluate.question import Question, image_ranks
+from genret.evaluate.queries import QuerySet, text_vectors
 from genret.evaluate.ranks import asked
-from genret.evaluate.rerank import rerank, search_densely
-from genret.evaluate.run import ceiling_ranks
-from genret.kit.encode import encode_texts
-from genret.kit.feature_cache import FeatureCache
+from genret.evaluate.run import Explained, Found, explain
 from genret.lab.report.figures import K, place, ranks_in_order
 from genret.lab.report.stored import StoredRun
 from genret.search.catalog import CatalogRetriever
 from genret.search.dense import dense_ranks
-from genret.search.image_trie import ImageTrie, index_trie
-from genret.search.ranking import Ranked
-from genret.search.spelling import by_image
 from genret.settings import Settings
 
 SHOWN = 5
@@ -132,24 +122,21 @@ def sample(stored: StoredRun, retriever: CatalogRetriever, count: int, settings:
     rows = worst + best
     others = np.unique(np.linspace(0, len(owners) - 1, min(CAPTIONS, len(owners))).astype(int)).tolist()
     texts = [captions.texts[row] for row in rows + others]
-    vectors = _text_vectors(retriever, texts, settings, ui)
-    question = Question(
+    vectors = text_vectors(retriever, texts, settings.features_dir, ui.progress)
+    queries = QuerySet(
         split, keys, [row.image_id for row in images], retriever.catalog.features_of(keys), texts[: len(rows)],
         owners[rows], vectors[: len(rows)],
     )  # fmt: skip
     traced = []
     if rows:
         kinds: list[Literal["best", "worst"]] = [*["worst"] * len(worst), *["best"] * len(best)]  # type: ignore[list-item]
-        if isinstance(retriever, GenerativeRetriever):
-            traced = _generated(stored, retriever, question, images, kinds, ui)
-        else:
-            assert isinstance(retriever, TwoTowerRetriever)
-            traced = _dense(retriever, question, images, kinds, ui)
+        with retriever.catalog.snapshot() as view:
+            traced = _followed(stored, retriever, view, queries, images, kinds, ui)
     return Sample(traced, texts[len(rows) :], vectors[len(rows) :])
 
 
 def _chosen(stored: StoredRun, queries: Ints, owners: Ints, count: int) -> tuple[list[int], list[int]]:
-    kept = stored.by_num_beams.get(stored.followed_beams or 0, stored.dense)
+    kept = stored.by_num_beams.get(stored.followed_beams or 0, stored.own_search)
     found = None if kept is None else ranks_in_order(kept, queries)
     dense = None if stored.two_tower is None else ranks_in_order(stored.two_tower, queries)
     if found is None or count < 1:
@@ -157,71 +144,57 @@ def _chosen(stored: StoredRun, queries: Ints, owners: Ints, count: int) -> tuple
     return choose(found, found if dense is None else dense, owners, count)
 
 
-def _text_vectors(retriever: CatalogRetriever, texts: Sequence[str], settings: Settings, ui: Any) -> Tensor:
-    """(T, D) from the cache where evaluation has been."""
-    encoder = retriever.encoder
-    with FeatureCache.of_tower(settings.features_dir, encoder.tower_key("text")) as cache, torch.no_grad():
-        raw = encode_texts(encoder, texts, cache, progress=ui.progress, label="captions")
-        return torch.cat([encoder.project_texts(part.to(retriever.device)).float().cpu() for part in raw.split(8192)])
-
-
-def _dense(
-    retriever: TwoTowerRetriever, question: Question, images: list[ImageRow], kinds: Sequence[Any], ui: Any
-) -> list[TracedQuery]:
-    answer = rerank(retriever, question, search_densely(retriever, question, least=SHOWN), ui)
-    exact = dense_ranks(question.query_features, question.features, question.relevant)
-    plain = retriever.options.index == "exact" and retriever.reranker is None
-    ranks = exact if plain else image_ranks(answer, question)
-    return [
-        TracedQuery(
-            kind, question.queries[q], images[question.relevant[q]], None, place(ranks[q]), place(exact[q]), None, [],
-            None if ranks[q] <= K else "dense" if exact[q] > K else "search",
-            _hits(answer, q, images, question.relevant[q], None),
-        )
-        for q, kind in enumerate(kinds)
-    ]  # fmt: skip
-
-
-def _generated(
+def _followed(
     stored: StoredRun,
-    retriever: GenerativeRetriever,
-    question: Question,
+    retriever: CatalogRetriever,
+    view: View,
+    queries: QuerySet,
     images: list[ImageRow],
     kinds: Sequence[Any],
-    ui: Any,
+    ui: Ui,
 ) -> list[TracedQuery]:
-    named, identifiers = by_image(retriever.catalog.read_identifiers(split=question.split))
-    if not len(named):
+    index = retriever.build_index(view, queries.keys)
+    if index is None:
         return []
-    width = stored.followed_beams or retriever.options.num_beams
-    index = index_trie(retriever.backbone, identifiers, np.arange(len(images)), retriever.options.end_symbol)
-    leaf_table = leaves_of_images(index, len(images))
-    found = search_beams(retriever, question, index, leaf_table, width, ui)
-    answer = rerank(retriever, question, found.ranked, ui)
-    ranks = image_ranks(answer, question)
-    exact = dense_ranks(question.query_features, question.features, question.relevant)
-    ceiling = ceiling_ranks(retriever, identifiers, question)
-    trace = Trace(
-        exact, exact if ceiling is None else ceiling, found.prefix_ranks, found.identifier_ranks, found.image_ranks,
-        forced_scores(retriever, question, index, leaf_table, ui), found.beam_scores,
-    )  # fmt: skip
-    causes = attribute(trace, K)
-    names = _namer(retriever, index, identifiers)
+    width = (stored.followed_beams or retriever.num_beams) if retriever.has_beams else None
+    found = Found.of(retriever, view, index, queries, width, SHOWN, ui)
+    exact = dense_ranks(queries.query_features, queries.features, queries.relevant)
+    explained = explain(retriever, view, index, queries, exact, found)
     return [
         TracedQuery(
             kind,
-            question.queries[q],
-            images[question.relevant[q]],
-            names(int(leaf_table[question.relevant[q], 0])),
-            place(ranks[q]),
+            queries.queries[q],
+            images[queries.relevant[q]],
+            _identifier(view, int(queries.right_keys[q])),
+            place(found.ranks[q]),
             place(exact[q]),
-            None if ceiling is None else place(ceiling[q]),
-            [place(rank) for rank in found.prefix_ranks[q]],
-            None if ranks[q] <= K else _cause(trace, causes, q),
-            _hits(answer, q, images, question.relevant[q], names),
+            None if explained is None or explained.ceiling is None else place(explained.ceiling[q]),
+            [] if explained is None else [place(rank) for rank in explained.trace.prefix_ranks[q]],
+            _lost_at(found, exact, explained, q),
+            _hits(retriever, view, index, queries, found, images, q),
         )
         for q, kind in enumerate(kinds)
     ]
+
+
+def _lost_at(found: Found, exact: Ints, explained: Explained | None, query: int) -> str | None:
+    """The ledger's row that counts the query; None where its image is among the first."""
+    if found.ranks[query] <= K:
+        return None
+    if explained is None:
+        return "dense" if exact[query] > K else "search"
+    return _cause(explained.trace, attribute(explained.trace, K), query)
+
+
+def _identifier(view: View, key: int) -> list[str] | None:
+    """The symbols of an image's first identifier."""
+    rows = view.identifiers_of(np.array([key]))
+    if not len(rows.image_keys):
+        return None
+    if rows.codes is None:
+        assert rows.texts is not None
+        return [rows.texts[0]]
+    return [Vokens().name(level, code) for level, code in enumerate(rows.codes[0].tolist()) if code >= 0]
 
 
 def _cause(trace: Trace, causes: Ints, query: int) -> str:
@@ -235,33 +208,20 @@ def _cause(trace: Trace, causes: Ints, query: int) -> str:
     return f"level {cause + 1}" if cause < num_levels else ("beam", "collision")[cause - num_levels]
 
 
-def _namer(retriever: GenerativeRetriever, index: ImageTrie, identifiers: Identifiers) -> Any:
-    """leaf → the symbols of its identifier."""
-    row_of_leaf = {leaf: row for row, leaf in enumerate(index.trie.leaf_of_row.tolist())}
-
-    def name(leaf: int) -> list[str] | None:
-        if leaf < 0:
-            return None
-        row = row_of_leaf[leaf]
-        if identifiers.codes is None:
-            assert identifiers.texts is not None
-            return [identifiers.texts[row]]
-        codes = identifiers.codes[row].tolist()
-        return [retriever.identifier.vokens.name(level, code) for level, code in enumerate(codes) if code >= 0]
-
-    return name
-
-
-def _hits(answer: Ranked, query: int, images: list[ImageRow], right: int, names: Any) -> list[Shown]:
-    found = answer.images[query, :SHOWN].tolist()
+def _hits(
+    retriever: CatalogRetriever,
+    view: View,
+    index: Any,
+    queries: QuerySet,
+    found: Found,
+    images: list[ImageRow],
+    query: int,
+) -> list[Shown]:
+    answer = found.answer
+    rows = answer.images[query, :SHOWN]
+    rows = rows[rows >= 0]
+    names = retriever.names(view, index, queries.keys[rows], answer.leaves[query, : len(rows)])
     return [
-        Shown(
-            number + 1,
-            images[row],
-            float(answer.scores[query, number]),
-            None if names is None else names(int(answer.leaves[query, number])),
-            row == right,
-        )
-        for number, row in enumerate(found)
-        if row >= 0
+        Shown(number + 1, images[row], float(answer.scores[query, number]), name, row == queries.relevant[query])
+        for number, (row, name) in enumerate(zip(rows.tolist(), names, strict=True))
     ]

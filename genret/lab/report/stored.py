@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from genret.api import Dataset
 from genret.catalog.place import has_catalog
 from genret.errors import GenretError
-from genret.evaluate.ranks import DENSE_SEARCH, FOLDER, TWO_TOWER, QueryRanks, beams, paired, read_ranks
+from genret.evaluate.ranks import FOLDER, OWN_SEARCH, TWO_TOWER, QueryRanks, beams, paired, read_ranks
 from genret.lab.compare.outcome import summary
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
@@ -41,8 +41,8 @@ class StoredRun(NamedTuple):
     by_num_beams: dict[int, QueryRanks]
     """The ranks of every width that was evaluated"""
     two_tower: QueryRanks | None
-    dense: QueryRanks | None
-    """Of a two-tower run's own search: by its index, reranked where its recipe says so"""
+    own_search: QueryRanks | None
+    """Of the search of a run without beams, reranked where its recipe says so"""
 
     @property
     def num_beams(self) -> int | None:
@@ -52,7 +52,7 @@ class StoredRun(NamedTuple):
     @property
     def found(self) -> QueryRanks | None:
         """The ranks behind `recall`."""
-        return self.dense if self.recipe.retriever == "two-tower" else self.by_num_beams.get(self.num_beams or 0)
+        return self.by_num_beams.get(self.num_beams or 0) if self.recipe.retriever.has_beams else self.own_search
 
     @property
     def followed_beams(self) -> int | None:
@@ -67,7 +67,7 @@ class StoredRun(NamedTuple):
 
     @property
     def has_models(self) -> bool:
-        wanted = ["encoder"] + (["identifier", "generator"] if self.recipe.retriever == "generative" else [])
+        wanted = ["encoder"] + (["identifier", "generator"] if self.recipe.has_identifiers else [])
         return self.has_catalog and all((self.run / part).is_dir() for part in wanted)
 
 
@@ -95,7 +95,7 @@ def _read(run: Path, name: str, registries: Registries) -> StoredRun:
         _lines(run / "metrics.jsonl"),
         {width: ranks for width in _widths(run) if (ranks := _of_same(run, beams(width), two_tower)) is not None},
         two_tower,
-        _of_same(run, DENSE_SEARCH, two_tower),
+        _of_same(run, OWN_SEARCH, two_tower),
     )
 
 

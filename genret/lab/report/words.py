@@ -38,9 +38,11 @@ STAGES = {
 def system_of(stored: StoredRun) -> str:
     """A language model that writes rq identifiers; a two-tower search."""
     recipe = stored.recipe
-    if recipe.retriever == "two-tower" or recipe.identifier is None or recipe.backbone is None:
-        index = "exactly" if recipe.search.index == "exact" else f"by an index ({recipe.search.index})"
-        how = f"the two-tower search, which compares the vectors of words and pictures {index}"
+    if not recipe.has_identifiers or recipe.identifier is None or recipe.backbone is None:
+        how = f"the retriever {recipe.retriever.type}"
+        if (index := getattr(recipe.retriever.options, "index", None)) is not None:  # of two-tower
+            by = "exactly" if index == "exact" else f"by an index ({index})"
+            how = f"the two-tower search, which compares the vectors of words and pictures {by}"
     else:
         model, scheme = recipe.backbone.type, recipe.identifier.type
         part = f"the first {plural(recipe.written_levels, 'symbol')} of " if recipe.written_levels else ""
@@ -48,7 +50,7 @@ def system_of(stored: StoredRun) -> str:
         if stored.num_beams:
             how += f", {plural(stored.num_beams, 'beam')} wide"
         if recipe.guidance:
-            how += f", its beams drawn by the query's own vector (guidance {recipe.guidance:g})"
+            how += f", with the query's own vector added to the beams' scores (guidance {recipe.guidance:g})"
     return how + (f", and a reranker after it ({recipe.rerank.type})" if recipe.rerank is not None else "")
 
 
@@ -60,7 +62,7 @@ def facts_of(stored: StoredRun) -> list[tuple[str, str]]:
         ("split", f"{stored.searched_split}" + (f" (“{evaluation['split']}”)" if _renamed(stored) else "")),
         ("protocol", PROTOCOLS.get(recipe.protocol, recipe.protocol)),
         ("encoder", name_of(recipe.encoder)),
-        ("identifier", "none" if recipe.retriever == "two-tower" else name_of(recipe.identifier)),
+        ("identifier", name_of(recipe.identifier) if recipe.has_identifiers else "none"),
         ("beams", str(stored.num_beams or "none")),
         ("seed", str(recipe.train.seed)),
     ]

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from genret.errors import RecipeError, UsageError
 from genret.kit.files import write_json, write_text
+from genret.kit.text_table import TextTable
 from genret.lab.compare.outcome import MEASURES, text_of, two_tower
 from genret.lab.sweep import grid
 from genret.lab.sweep.grid import BEAMS, SEED, Axis
 from genret.lab.sweep.sweep import Row, RowResult
-from genret.lab.text_table import TextTable
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe

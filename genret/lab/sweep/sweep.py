@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 from genret.catalog.place import has_catalog
 from genret.errors import GenretError
-from genret.evaluate.run import evaluate
 from genret.lab.compare.outcome import (
     MEASURES,
     Figure,
@@ -28,9 +27,10 @@ from genret.lab.compare.outcome import (
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
+from genret.run import Run
 from genret.settings import Settings
 from genret.train.artifacts import content_key
-from genret.train.run import train
+from genret.training import train
 
 Keep = Literal["all", "figures"]
 
@@ -186,11 +186,12 @@ class Sweep:
         if not (self._is_trained(cell) and _is_whole(cell.folder)):
             cell.folder.mkdir(exist_ok=True)
             (cell.folder / "recipe.yaml.partial").unlink(missing_ok=True)
-            train(cell.recipe, cell.folder, self.registries, self.settings, self.ui, resume=True)
+            train(cell.recipe, cell.folder, self.registries, self.settings, self.ui)
         if missing := list(self._unmeasured(cell)):
             own = cell.recipe.search.num_beams
             widths = sorted({width or own for width in missing} - {own}) + ([own] if own in missing else [])
-            evaluate(cell.folder, "test", widths, self.registries, self.settings, self.ui)
+            with Run(cell.folder, self.registries, self.settings) as run:
+                run.evaluate(num_beams=widths, ui=self.ui)
         if self.keep == "figures":
             _drop_all_but_figures(cell.folder)
 

@@ -1,0 +1,57 @@
+"""How work that lasts is shown, and how it speaks: once, for whatever a component or a command is handed."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+
+class Bar(Protocol):
+    """One step that lasts."""
+
+    def advance(self, n: int = 1) -> None: ...
+
+
+class Progress(Protocol):
+    """Shows the steps of long work."""
+
+    def __call__(self, label: str, total: int | None = None) -> AbstractContextManager[Bar]: ...
+
+
+class Ui(Protocol):
+    """What work says to people while it runs; answers are its return values."""
+
+    def progress(self, label: str, total: int | None = None) -> AbstractContextManager[Bar]: ...
+
+    def note(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None: ...
+
+    def table(self, renderable: Any) -> None: ...
+
+    def result(self, text: str) -> None: ...
+
+
+class Silent:
+    """A `Ui` that shows nothing, for programs and tests."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def advance(self, n: int = 1) -> None:
+        return None
+
+    def progress(self, label: str, total: int | None = None) -> Silent:
+        return self
+
+    def note(self, text: str) -> None:
+        return None
+
+    warn = note
+    result = note
+
+    def table(self, renderable: Any) -> None:
+        return None

@@ -1,0 +1,155 @@
+"""Fits and judges a search's confidence: can it tell queries that have an answer from queries that have none?
+
+Queries are asked of all images of a split, which hold their answers, and again with images left out, exactly, by the
+restricted search, as if they had never been indexed: the answers alone, or the answers and all that looks like them. An
+image answers a query if the query is one of its captions, in these words or other spelling. Where only the answer is
+left out, the next best picture is often nearly as good; "nothing matches" means that nothing of its kind is there, so
+that is what the confidence is fitted to, on the development split alone. Both are judged on the evaluated split.
+
+    Q queries   n of them in the sample   N images   F signals
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genret.api import Evaluator, Ui
+from genret.evaluate.evaluation import Evaluated
+from genret.evaluate.metrics import Relevant
+from genret.evaluate.queries import QuerySet, answers_of, query_set
+from genret.kit.files import write_json
+from genret.lab.confidence.calibration import Asked, Floats, fit, judge
+from genret.search.catalog import CatalogRetriever
+from genret.search.confidence import FILE, Confidence
+from genret.search.dense import dense_search
+from genret.search.ranking import Ranked
+from genret.search.restrict import Allowed
+
+if TYPE_CHECKING:
+    from genret.run import Run
+
+SAMPLE = 300
+"""Queries that are asked again, at most."""
+ALIKE = 0.05
+"""Share of a split's images, those nearest to an answer in the shared space, that count as alike. A share, so
+that the hole is as large where images are many as where they are few."""
+
+
+class ConfidenceEvaluator(Evaluator):
+    """How well a search's confidence tells queries that have an answer from queries that have none."""
+
+    def after_training(self, run: Run, ui: Ui) -> None:
+        if calibrate(run, ui) is None:
+            split = run.dataset.dev_split
+            ui.note(f"confidence: the split '{split}' is too small or says nothing; searches go without one")
+
+    def evaluate(self, run: Run, found: Evaluated, ui: Ui) -> dict[str, Any] | None:
+        confidence = found.retriever.confidence
+        if confidence is None or found.index is None:
+            return None
+        asked = ask(found.retriever, found.asked, found.index, found.evaluation.num_beams, ui, found.first)
+        facts = ("split", "num_queries", "num_images", "auroc", "ece")
+        fitted = {fact: confidence.fitted[fact] for fact in facts}
+        return judge(confidence, asked, found.evaluation.split).as_json() | {"fitted": fitted}
+
+    def tables(self, figures: dict[str, Any] | None, split: str) -> list[Any]:
+        if figures is None:
+            return []
+        alone = figures["auroc_no_answer"]
+        half = next(one for one in figures["thresholds"] if one["threshold"] == 0.5)
+        said = (
+            f"confidence: AUROC {figures['auroc']:.2f} where nothing of the kind is left to find",
+            "" if alone is None else f", {alone:.2f} where the answer alone is missing",
+            f"; expected calibration error {figures['ece']:.2f}; at 0.5 it keeps {half['recall']:.0f} % of the ",
+            f"answerable queries and rejects {half['rejected']:.0f} % of the others ({figures['num_queries']:,} ",
+            f"queries; fitted on '{figures['fitted']['split']}')",
+        )
+        return ["".join(said)]
+
+
+def calibrate(run: Run, ui: Ui) -> Confidence | None:
+    """Fits a run's confidence on its development split and stores it in the run. None, and nothing stored, where that
+    split cannot tell: without captions, with too few, or where its images' identifiers could only be guessed."""
+    (run.folder / FILE).unlink(missing_ok=True)
+    retriever, split = run.retriever, run.dataset.dev_split
+    retriever.confidence = None
+    if not retriever.catalog.captions(split).texts:
+        return None
+    asked = query_set(retriever, split, run.settings.features_dir, ui.progress)
+    with retriever.catalog.snapshot() as view:
+        index = retriever.build_index(view, asked.keys)
+        inspection = retriever.inspect(view, index, asked.keys)
+        named = not run.recipe.has_identifiers or len(np.unique(view.identifiers_of(asked.keys).image_keys))
+    if index is None or not inspection.content_based or (named is not True and named < len(asked.keys)):
+        return None
+    answers = ask(retriever, asked, index, retriever.num_beams, ui, strictly=False)
+    confidence = fit(answers, retriever.signal_names, split)
+    if confidence is not None:
+        write_json(run.folder / FILE, confidence.as_json())
+        retriever.confidence = confidence
+    return confidence
+
+
+def ask(
+    retriever: CatalogRetriever,
+    asked: QuerySet,
+    index: Any,
+    num_beams: int | None,
+    ui: Ui,
+    first: Ranked | None = None,
+    strictly: bool = True,
+) -> Asked:
+    """Asks a fixed sample of the queries. first: what the first stage found for all Q queries, if that is known.
+    strictly: also without the answers alone."""
+    size = len(asked.queries)
+    rows = np.sort(np.random.default_rng(0).permutation(size)[:SAMPLE])
+    sample, answers = asked.chosen(rows), answers_of(asked).of_queries(rows)
+
+    def found(label: str, hidden: Relevant) -> Floats:
+        return retriever.signals(_without(retriever, sample, index, num_beams, hidden, label, ui))
+
+    if first is None:
+        all_there = found("all there", Relevant(np.zeros(0, np.int64), np.zeros(0, np.int64), len(rows)))
+    else:
+        all_there = retriever.signals(Ranked(first.images[rows], first.scores[rows], first.leaves[rows]))
+    nothing_alike = found("nothing alike", alike(answers, asked.features))
+    no_answer = found("answers left out", answers) if strictly else None
+    return Asked(all_there, nothing_alike, no_answer, len(asked.keys))
+
+
+def alike(answers: Relevant, features: Tensor) -> Relevant:
+    """Each query's answers and the images nearest to them, `ALIKE` of all images (N, D) for each."""
+    count = max(1, round(ALIKE * len(features)))
+    near = dense_search(features[torch.from_numpy(answers.rows)], features, count).rows.numpy()
+    rows: list[set[int]] = [set() for _ in range(answers.num_queries)]
+    for query, row, others in zip(answers.queries.tolist(), answers.rows.tolist(), near.tolist(), strict=True):
+        rows[query] |= {row, *others}
+    return Relevant.of(rows)
+
+
+def _without(
+    retriever: CatalogRetriever,
+    sample: QuerySet,
+    index: Any,
+    num_beams: int | None,
+    hidden: Relevant,
+    label: str,
+    ui: Ui,
+) -> Ranked:
+    """The first stage's answers as if the hidden images of each query (rows of the split) were not there."""
+    parts, size = list[Ranked](), retriever.options.batch_size
+    places = np.searchsorted(hidden.queries, np.arange(len(sample.queries) + 1))
+    allowed = [
+        Allowed(without=sample.keys[np.sort(hidden.rows[start:stop])]) for start, stop in pairwise(places.tolist())
+    ]
+    with retriever.catalog.snapshot() as view, ui.progress(f"confidence, {label}", len(allowed)) as bar:
+        for start in range(0, len(allowed), size):
+            batch = sample.batch.rows(start, start + size)
+            parts.append(retriever.candidates(view, index, batch, 1, num_beams, allowed[start : start + size]))
+            bar.advance(len(batch))
+    return Ranked.joined(parts)

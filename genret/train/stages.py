@@ -1,0 +1,71 @@
+"""The order of a training's stages, and what goes from one into the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple, TypeVar
+
+from genret.api import Evaluator
+from genret.errors import GenretError
+from genret.train.artifacts import Artifact
+from genret.train.copies import Pixels, TrainingSplits, copies
+from genret.train.data import Listing, Split
+from genret.train.pipeline import Pipeline
+
+Images = TypeVar("Images", Listing, Split)
+
+
+class Made(NamedTuple):
+    """What a run is filled with."""
+
+    artifacts: dict[str, Artifact]
+    """By the folder of the run that each becomes"""
+    searched: Split
+    development: Split
+
+
+def run_stages(pipeline: Pipeline, evaluators: Iterable[Evaluator]) -> Made:
+    """Makes, or finds, every stage that the recipe needs."""
+    parts, ui = pipeline.parts, pipeline.ui
+    dataset, encoder = parts.dataset, parts.encoder
+    artifacts: dict[str, Artifact] = {}
+    if encoder.finetunes:
+        dev_files, test_files = pipeline.files(dataset.dev_split), pipeline.files(dataset.test_split)
+        train_files = _without_files(pipeline.files(dataset.train_split), [dev_files, test_files])
+        artifacts["towers"] = pipeline.towers(train_files, dev_files)
+    with pipeline.timed("features"):
+        whole = pipeline.read(dataset.train_split, views=encoder.num_views)
+        dev, test = pipeline.read(dataset.dev_split), pipeline.read(dataset.test_split)
+    with pipeline.timed("copies"):
+        pixels = {split.name: Pixels(split, pipeline.files(split.name)) for split in (whole, dev, test)}
+        twins = {split.name: copies(whole, split, pixels) for split in (dev, test)}
+        gone = {whole.hashes[one.row] for found in twins.values() for one in found}
+        train = _some_left(whole, whole.without(gone))
+    artifacts["encoder"] = heads = pipeline.heads(train, dev)
+    remark = None
+    if parts.identifier is not None or parts.retriever.learns:
+        train_corpus, dev_corpus, searched = (pipeline.corpus(split) for split in (train, dev, test))
+        corpora = pipeline.corpora(train_corpus, searched)
+        remark = corpora.remark
+    with pipeline.timed("leakage"):
+        splits = TrainingSplits(whole, dev, test, twins, pixels, dataset.concepts, remark)
+        for evaluator in evaluators:
+            evaluator.before_training(pipeline.run, splits, ui)
+    if parts.identifier is not None:
+        artifacts["identifier"] = identifier = pipeline.identifier(corpora, heads)
+        targets = pipeline.targets(corpora.generator, dev_corpus, identifier, train, dev)
+        artifacts["generator"] = pipeline.generator(corpora.generator, dev_corpus, targets)
+    if parts.retriever.learns:
+        artifacts["retriever"] = pipeline.retriever(corpora, heads)
+    return Made(artifacts, test, dev)
+
+
+def _without_files(train: Listing, searched: list[Listing]) -> Listing:
+    """Towers are never trained on a file that is also searched. Without vectors, pixels are not compared yet."""
+    return _some_left(train, train.without({content for split in searched for content in split.hashes}))
+
+
+def _some_left(train: Images, kept: Images) -> Images:
+    if train.records and not kept.records:
+        raise GenretError("every training picture is also one that is searched; give train another split")
+    return kept

@@ -1,0 +1,98 @@
+"""`genret train`: from a recipe to a finished run.
+
+data → towers, if the encoder fine-tunes → features (cached) → encoder heads → identifier model → targets and quality
+gate → generator → the retriever's own stage, if it learns → catalog → figures. The stages are in train/pipeline.py.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from genret.api import Ui
+from genret.errors import UsageError
+from genret.evaluate.evaluation import Evaluation
+from genret.folders import FINISHED
+from genret.kit.files import mend_lines, write_json, write_text
+from genret.plugin.provenance import provenance
+from genret.plugin.registry import Registries
+from genret.recipe.load import load_recipe
+from genret.recipe.schema import Recipe
+from genret.run import Run
+from genret.settings import Settings
+from genret.train.artifacts import content_key, only_trainer
+from genret.train.data import Split
+from genret.train.environment import peak_memory_mb
+from genret.train.finish import fill_run
+from genret.train.pipeline import Pipeline
+from genret.train.stages import run_stages
+
+
+class TrainSummary(NamedTuple):
+    run: Path
+    seconds: dict[str, float]
+    evaluation: dict[str, Any] | None
+    """None where the searched pictures have no captions to search by"""
+
+    def as_json(self) -> dict[str, Any]:
+        return {"run": str(self.run), "seconds": self.seconds, "evaluation": self.evaluation}
+
+
+def train(recipe: Recipe, folder: Path, registries: Registries, settings: Settings, ui: Ui) -> TrainSummary:
+    """Runs what is missing of the recipe's stages and leaves a finished run directory."""
+    _begin(recipe, folder, registries)
+    with only_trainer(folder):
+        mend_lines(folder / "metrics.jsonl")
+        pipeline = Pipeline(recipe, folder, registries, settings, ui)
+        with Run(folder, registries, settings, pipeline.parts) as run:
+            return _train(pipeline, run, ui)
+
+
+def _train(pipeline: Pipeline, run: Run, ui: Ui) -> TrainSummary:
+    evaluators = run.evaluators().values()
+    made = run_stages(pipeline, evaluators)
+    fill_run(pipeline, made)
+    with pipeline.timed("evaluators"):
+        for evaluator in evaluators:
+            evaluator.after_training(run, ui)
+    found = None
+    if made.searched.captions:
+        with pipeline.timed("evaluation"):
+            found = run.evaluate(ui=ui)
+    facts = {"seconds": pipeline.seconds, "peak_memory_mb": peak_memory_mb()}
+    write_json(run.folder / "environment.json", pipeline.environment | facts)
+    figures = None if found is None else found.as_json()
+    write_json(run.folder / FINISHED, {"seconds": pipeline.seconds, "evaluation": figures})
+    for table in () if found is None else run.tables(found):
+        ui.table(table)
+    ui.result(next_steps(run.folder, made.searched, found, pipeline.seconds))
+    return TrainSummary(run.folder, pipeline.seconds, figures)
+
+
+def next_steps(run: Path, searched: Split, found: Evaluation | None, seconds: dict[str, float]) -> str:
+    """The last words of a training: what was made, how good it is, what to type next."""
+    how = "not measured: they have no captions"
+    if found is not None and (recall := found.recall["10"]) is not None:
+        how = f"{recall:.0f} % of them are found among the first ten"
+    count = f"{len(searched.records):,}"
+    example = shlex.quote(searched.captions[0]) if searched.captions else '"a happy dog"'
+    return (
+        f"\n{run} is ready after {sum(seconds.values()):.0f} s. It searches {count} pictures; {how}.\n"
+        f"Next:  genret search {example}\n"
+        "       genret index FOLDER          adds your own pictures\n"
+        "       genret evaluate --num-beams 1,5,10,20"
+    )
+
+
+def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
+    """Writes the resolved recipe, or checks that a resumed run is the same experiment."""
+    path = run / "recipe.yaml"
+    if not path.exists():
+        write_text(path, recipe.dump_yaml())
+        write_json(run / "environment.json", provenance(recipe, registries))  # the whole of it comes with the end
+        return
+    before = load_recipe([path], [], registries).canonical()
+    now = recipe.canonical()
+    if changed := sorted(key for key in now if content_key(now[key]) != content_key(before[key])):
+        raise UsageError(f"{run} was begun with another recipe ({', '.join(changed)} differ); name another --run")
