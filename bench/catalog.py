@@ -29,10 +29,10 @@ from bench.report import RESULTS, Row, Section, bar, bars, short
 from genret.catalog.codec import pack_codes
 from genret.catalog.store import Catalog, NewImage
 from genret.components.retrievers.generative import GenerativeRetriever
+from genret.components.retrievers.live_trie import LiveTrie
+from genret.components.retrievers.trie_cache import TrieCache
 from genret.recipe.schema import SearchOptions
 from genret.search.image_trie import ImageTrie
-from genret.search.live_trie import LiveTrie
-from genret.search.trie_cache import TrieCache
 
 SELECT = "SELECT image_key, identifier FROM identifiers WHERE searchable"
 ADDED = 10_000

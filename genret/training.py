@@ -50,11 +50,11 @@ def train(recipe: Recipe, folder: Path, registries: Registries, settings: Settin
 
 
 def _train(pipeline: Pipeline, run: Run, ui: Ui) -> TrainSummary:
-    evaluators = run.evaluators().values()
-    made = run_stages(pipeline, evaluators)
+    pipeline.evaluators = list(run.evaluators().values())
+    made = run_stages(pipeline)
     fill_run(pipeline, made)
     with pipeline.timed("evaluators"):
-        for evaluator in evaluators:
+        for evaluator in pipeline.evaluators:
             evaluator.after_training(run, ui)
     found = None
     if made.searched.captions:

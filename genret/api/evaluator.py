@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from genret.api.component import Component
+from genret.api.identifier import Corpus, Identifier, Identifiers
 from genret.api.progress import Ui
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Evaluator(Component, ABC):
     def before_training(self, run: Path, splits: TrainingSplits, ui: Ui) -> None:
         """Sees the splits as vectors and files before identifiers and generator are trained; may write into `run`."""
 
+    def after_identifiers(self, run: Path, identifier: Identifier, named: Identifiers, dev: Corpus, ui: Ui) -> None:
+        """Sees the identifiers of the training images before a generator learns them; `dev`: the development images."""
+
     def after_training(self, run: Run, ui: Ui) -> None:
         """Sees the finished run before it is measured."""
 
@@ -39,5 +43,5 @@ class Evaluator(Component, ABC):
         """Figures of one split as plain JSON data; None where there is nothing to say."""
 
     def tables(self, figures: dict[str, Any] | None, split: str) -> list[Any]:
-        """What `evaluate` returned, for people: `genret.kit.text_table.TextTable`, or lines of text. Terminal and report show them."""
+        """What `evaluate` returned, for people: `genret.kit.text_table.TextTable`, or lines of text."""
         return []

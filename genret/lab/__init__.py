@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_evaluators(register: Register) -> None:
+    register("codebooks", "genret.lab.codebooks.evaluator:CodebookEvaluator")
     register("confidence", "genret.lab.confidence.evaluator:ConfidenceEvaluator")
     register("leakage", "genret.lab.leakage.evaluator:LeakageEvaluator")
     register("trec", "genret.lab.trec:TrecEvaluator")

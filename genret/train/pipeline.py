@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from genret.api import Corpus, FitContext, Identifiers, Ui
+from genret.api import Corpus, Evaluator, FitContext, Identifiers, Ui
 from genret.decode.trie import Trie
 from genret.errors import GenretError
-from genret.evaluate.gate import Gate, gate_table, quality_gate
 from genret.kit.device import device_of
-from genret.kit.files import write_json
 from genret.plugin.provenance import provenance
 from genret.plugin.registry import Registries
 from genret.recipe.parts import Parts, components
@@ -50,6 +48,8 @@ class Pipeline:
         self.plain = recipe.canonical()
         self.store = Artifacts(settings.artifacts_dir)
         self.seconds: dict[str, float] = {}
+        self.evaluators: Sequence[Evaluator] = ()
+        """They see the stages' results in between."""
         self._files: dict[str, Listing] = {}
         self.parts.encoder.to(self.device)
         self.environment = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
@@ -120,7 +120,7 @@ class Pipeline:
         return self.stage("identifier", options, [heads.key, corpora.key], make, identifier.load)
 
     def targets(self, train: Corpus, dev: Corpus, model: Artifact, train_split: Split, dev_split: Split) -> Artifact:
-        """What captions are taught to write, and the quality gate: are these identifiers fit to be learnt?"""
+        """What captions are taught to write."""
         identifier = self.parts.identifier
         assert identifier is not None
 
@@ -131,27 +131,10 @@ class Pipeline:
         options = {word: self.plain["train"][word] for word in words}
         inputs = [model.key, train_split.key, dev_split.key]
         artifact = self.stage("targets", options, inputs, make, Targets.load)
-        codes = Targets.load(artifact.folder).own.codes
-        if codes is not None and (gate := self._gate(codes, dev)) is not None:
-            self.ui.table(gate_table(gate))
-            for warning in gate.warnings():
-                self.ui.warn(warning)
-            write_json(self.run / "quality.json", gate.as_json())
+        named = Targets.load(artifact.folder).own
+        for evaluator in self.evaluators:
+            evaluator.after_identifiers(self.run, identifier, named, dev, self.ui)
         return artifact
-
-    def _gate(self, codes: torch.Tensor, dev: Corpus) -> Gate | None:
-        """Usage and uniqueness over the training images, retrieval over the development images."""
-        identifier = self.parts.identifier
-        assert identifier is not None
-        if dev.text_features is None or dev.owners is None or identifier.new_images != "described":
-            return None
-        dev_codes = identifier.identify(dev.without_captions()).codes
-        if dev_codes is None or len(dev_codes) != len(dev.features):  # several of an image have no one reconstruction
-            return None
-        if (reconstruction := identifier.reconstruct(dev_codes)) is None:
-            return None
-        sizes, learned = identifier.vokens.sizes, identifier.vokens.learned
-        return quality_gate(codes, sizes, dev.text_features, dev.features, reconstruction, dev.owners, learned)
 
     def generator(self, train: Corpus, dev: Corpus, targets_artifact: Artifact) -> Artifact:
         """The language model that writes identifiers (paper 3.2)."""

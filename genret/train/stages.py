@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
-from genret.api import Evaluator
 from genret.errors import GenretError
 from genret.train.artifacts import Artifact
 from genret.train.copies import Pixels, TrainingSplits, copies
@@ -24,7 +22,7 @@ class Made(NamedTuple):
     development: Split
 
 
-def run_stages(pipeline: Pipeline, evaluators: Iterable[Evaluator]) -> Made:
+def run_stages(pipeline: Pipeline) -> Made:
     """Makes, or finds, every stage that the recipe needs."""
     parts, ui = pipeline.parts, pipeline.ui
     dataset, encoder = parts.dataset, parts.encoder
@@ -49,7 +47,7 @@ def run_stages(pipeline: Pipeline, evaluators: Iterable[Evaluator]) -> Made:
         remark = corpora.remark
     with pipeline.timed("leakage"):
         splits = TrainingSplits(whole, dev, test, twins, pixels, dataset.concepts, remark)
-        for evaluator in evaluators:
+        for evaluator in pipeline.evaluators:
             evaluator.before_training(pipeline.run, splits, ui)
     if parts.identifier is not None:
         artifacts["identifier"] = identifier = pipeline.identifier(corpora, heads)

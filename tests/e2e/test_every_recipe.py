@@ -40,7 +40,13 @@ SMALL = {
     "encoder.train.epochs": 2,
     "train.seed": 1,
 }
-SMALL_GENERATOR = {"train.epochs": 2, "train.rank_from": 1, "train.rank_every": 1, "search.num_beams": 10, "train.dev_beams": 10}
+SMALL_GENERATOR = {
+    "train.epochs": 2,
+    "train.rank_from": 1,
+    "train.rank_every": 1,
+    "search.num_beams": 10,
+    "train.dev_beams": 10,
+}
 SMALL_BACKBONE = {"backbone.vocab_size": 300}
 SMALL_RQ = {"identifier.codebook_size": 8, "identifier.num_levels": 3, "identifier.train.epochs": 1}
 

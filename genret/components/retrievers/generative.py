@@ -12,6 +12,8 @@ from torch import Tensor
 from genret.api import Additive, Backbone, Corpus, Identifier, Progress
 from genret.catalog.store import IdentifierRows, View
 from genret.components.retrievers import enlarged, signals, trace
+from genret.components.retrievers.live_trie import LiveTrie
+from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams
 from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
@@ -23,12 +25,10 @@ from genret.search.beams import search_trie
 from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import Floats
 from genret.search.image_trie import ImageTrie
-from genret.search.live_trie import LiveTrie
 from genret.search.ranking import Ints, Ranked, rank_images
 from genret.search.restrict import Allowed
 from genret.search.spelling import as_identifiers, bare, by_image, packed_by_image, spelling_key, tokens_with_end
 from genret.search.trace import BeamTrace, Enlarged, Inspection
-from genret.search.trie_cache import TrieCache
 
 
 class GenerativeRetriever(CatalogRetriever):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from genret.evaluate.gate import gate_table, quality_gate
+from genret.lab.codebooks.gate import gate_table, quality_gate
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:

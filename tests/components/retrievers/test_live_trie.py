@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from genret.api import Restriction
 from genret.catalog.store import Catalog, View
+from genret.components.retrievers.live_trie import LiveTrie
+from genret.components.retrievers.trie_cache import TrieCache
 from genret.search import live_trie
-from genret.search.live_trie import LiveTrie
-from genret.search.trie_cache import TrieCache
 from tests.search.fakes import Writer, generative, image, in_memory, on_disk, two_tower
 
 CPU = torch.device("cpu")
@@ -80,7 +80,7 @@ def test_what_another_process_adds_and_removes_is_seen_at_once(tmp_path: Path) -
         "    catalog.remove(['i3'])\n"
         "    catalog.add([image('new', bytes([0, 2, 0, 2])), image('i4', bytes([0, 0, 0, 0, 0, 3]))])\n"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", code, str(catalog.path)], check=True, cwd=root)
     for searcher in searchers:
         found = searcher.search(["1 1"], 50)[0].hits

@@ -1,0 +1,1 @@
+"""How evenly codes are used, and what they keep of the images."""

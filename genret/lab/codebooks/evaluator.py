@@ -1,0 +1,58 @@
+"""The quality gate between the stages of a training, and the use of codes among the images of a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from genret.api import Corpus, Evaluator, Identifier, Identifiers, Ui
+from genret.evaluate.evaluation import Evaluated
+from genret.kit.files import write_json
+from genret.kit.usage import usage_statistics
+from genret.lab.codebooks.gate import Gate, gate_table, quality_gate
+
+if TYPE_CHECKING:
+    from genret.run import Run
+
+FILE = "quality.json"
+
+
+class CodebookEvaluator(Evaluator):
+    """How evenly the codes of each level are used; in training, whether identifiers are fit to be learned."""
+
+    def after_identifiers(self, run: Path, identifier: Identifier, named: Identifiers, dev: Corpus, ui: Ui) -> None:
+        gate = None if named.codes is None else gate_of(identifier, named.codes, dev)
+        if gate is None:
+            return
+        ui.table(gate_table(gate))
+        for warning in gate.warnings():
+            ui.warn(warning)
+        write_json(run / FILE, gate.as_json())
+
+    def evaluate(self, run: Run, found: Evaluated, ui: Ui) -> dict[str, Any] | None:
+        sizes = () if run.parts.identifier is None else run.parts.identifier.vokens.sizes
+        codes = found.retriever.catalog.identifiers_of(found.asked.keys).codes
+        if codes is None or not sizes:
+            return None
+        levels = usage_statistics(torch.from_numpy(codes).long(), sizes)
+        return {
+            "codebook_size": list(sizes),
+            "usage": [100.0 * level.usage for level in levels],
+            "entropy": [level.entropy for level in levels],
+            "perplexity": [level.perplexity for level in levels],
+        }
+
+
+def gate_of(identifier: Identifier, codes: torch.Tensor, dev: Corpus) -> Gate | None:
+    """Usage and uniqueness over the training images (R, M), retrieval over the development images."""
+    if dev.text_features is None or dev.owners is None or identifier.new_images != "described":
+        return None
+    dev_codes = identifier.identify(dev.without_captions()).codes
+    if dev_codes is None or len(dev_codes) != len(dev.features):  # several of an image have no one reconstruction
+        return None
+    if (reconstruction := identifier.reconstruct(dev_codes)) is None:
+        return None
+    sizes, learned = identifier.vokens.sizes, identifier.vokens.learned
+    return quality_gate(codes, sizes, dev.text_features, dev.features, reconstruction, dev.owners, learned)
