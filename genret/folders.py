@@ -44,8 +44,9 @@ def fresh_run(run: Path) -> Path:
 def resumable_run(run: Path | None, recipes: Sequence[Path], settings: Settings) -> Path:
     """The directory that `--resume` continues: the one named, else the newest of this recipe that is not finished."""
     if run is not None:
-        if (run / "recipe.yaml.partial").is_file() and not (run / "recipe.yaml").exists():
-            (run / "recipe.yaml.partial").unlink()  # stopped while the first file was written
+        if run.is_dir() and not (run / "recipe.yaml").exists():
+            for leftover in run.glob(".recipe.yaml.*.partial"):  # stopped while the first file was written
+                leftover.unlink()
         empty = run.is_dir() and not any(run.iterdir())
         absent = not run.exists() and not (settings.runs_dir / run).is_dir()
         if recipes and (empty or absent):

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from genret.errors import GenretError
+from genret.kit.files import replacing
 
 Ints = NDArray[np.int64]
 
@@ -61,9 +62,8 @@ def write_ranks(
     (run / FOLDER).mkdir(exist_ok=True)
     for way, ranks in found.items():
         path = ranks_path(run, split, way)
-        partial = path.with_name(path.name + ".partial")
-        save_file({"ranks": ranks, "queries": hashes}, partial, facts)
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file({"ranks": ranks, "queries": hashes}, partial, facts)
 
 
 def asked(queries: Sequence[str], relevant: Iterable[int], image_ids: Sequence[str]) -> Ints:

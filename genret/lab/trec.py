@@ -23,6 +23,7 @@ from genret import api
 from genret.api import Evaluator, Ui
 from genret.errors import GenretError
 from genret.evaluate.evaluation import Evaluated
+from genret.kit.files import replacing
 
 if TYPE_CHECKING:
     from genret.run import Run
@@ -107,15 +108,10 @@ def falling(scores: Sequence[float]) -> list[float]:
 
 
 def _write(path: Path, lines: Iterator[str]) -> None:
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("w", encoding="utf-8", newline="\n") as stream:
-                stream.writelines(lines)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(lines)
     except OSError as error:
         reason = error.strerror or str(error)
         raise GenretError(f"cannot write {path}: {reason}; try another folder or make room") from error

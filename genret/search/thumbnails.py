@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 from PIL import Image
 
+from genret.kit.files import write_bytes
 from genret.kit.images import decode_image, read_bytes, thumbnail
 
 
@@ -27,12 +27,7 @@ class Thumbnails:
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")  # two may add the same picture at once
-        try:
-            partial.write_bytes(thumbnail(picture))
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_bytes(path, thumbnail(picture))  # two may add the same image at once
 
     def open(self, sha256: str) -> Image.Image:
         """The small picture; `BadImage` if it is not there."""

@@ -9,6 +9,7 @@ be written does without. Does not know whether an entry is still true: the catal
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 import uuid
@@ -25,6 +26,9 @@ from genret.search.image_trie import ImageTrie
 from genret.search.ranking import LeafImages
 
 FORMAT = "genret-image-trie-1"
+FILES = ("trie.safetensors", "images.safetensors")
+OWN = re.compile(r"[0-9a-z]+-\d+|(?P<partial>[0-9a-f]{32}\.partial)")
+"""Names of entries."""
 FORGOTTEN = 24 * 3600
 """Seconds after which nobody is writing an unfinished entry any more."""
 
@@ -73,14 +77,23 @@ class TrieCache:
                 _flush(file)
             if not path.exists():
                 partial.rename(path)
-            for other in self.folder.iterdir():  # whoever has mapped one keeps it
-                being_written = other.name.endswith(".partial") and time.time() - other.stat().st_mtime < FORGOTTEN
-                if other != path and not being_written:
-                    shutil.rmtree(other, ignore_errors=True)
+            self._forget(path)
         except (OSError, SafetensorError):
             pass  # read-only, or full: the next process reads the catalog as this one did
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def _forget(self, newest: Path) -> None:
+        """Removes older entries, and nothing else: a folder that is linked from elsewhere is left as it is."""
+        if self.folder.is_symlink():
+            return
+        for other in self.folder.iterdir():  # whoever has mapped one keeps it
+            kind = OWN.fullmatch(other.name)
+            if kind is None or other == newest or other.is_symlink() or not other.is_dir():
+                continue
+            being_written = bool(kind["partial"]) and time.time() - other.stat().st_mtime < FORGOTTEN
+            if not being_written and all(file.name in FILES for file in other.iterdir()):
+                shutil.rmtree(other, ignore_errors=True)
 
     def _entries(self) -> list[tuple[int, Path]]:
         try:

@@ -19,6 +19,7 @@ import genret
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
 from genret.errors import GenretError
+from genret.kit.files import write_bytes
 from genret.lab.report import sections, words
 from genret.lab.report.queries import Sample, sample
 from genret.lab.report.sections import RunSections
@@ -139,10 +140,8 @@ def _open(stored: StoredRun, registries: Registries, settings: Settings, ui: Any
 
 
 def _write(out: Path, data: bytes) -> None:
-    partial = out.with_name(out.name + ".partial")
     try:
-        partial.write_bytes(data)
-        partial.replace(out)
+        write_bytes(out, data)
     except OSError as error:
         raise GenretError(f"cannot write {out}: {error.strerror or error}; name another file with --out") from None
 

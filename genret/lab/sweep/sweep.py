@@ -185,7 +185,6 @@ class Sweep:
     def _make(self, cell: Cell) -> None:
         if not (self._is_trained(cell) and _is_whole(cell.folder)):
             cell.folder.mkdir(exist_ok=True)
-            (cell.folder / "recipe.yaml.partial").unlink(missing_ok=True)
             train(cell.recipe, cell.folder, self.registries, self.settings, self.ui)
         if missing := list(self._unmeasured(cell)):
             own = cell.recipe.search.num_beams

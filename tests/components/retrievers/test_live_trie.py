@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from genret.api import Restriction
 from genret.catalog.store import Catalog, View
+from genret.components.retrievers import live_trie
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.trie_cache import TrieCache
-from genret.search import live_trie
 from tests.search.fakes import Writer, generative, image, in_memory, on_disk, two_tower
 
 CPU = torch.device("cpu")
@@ -223,3 +223,19 @@ def test_an_emptied_catalog_is_followed_and_filled_again(tmp_path: Path) -> None
         assert retriever.search(["x"], restrict=Restriction(where=""))[0].hits == []
         catalog.add(IMAGES[3:4])
         assert [hit.image_id for hit in retriever.search(["x"])[0].hits] == ["i3"]
+
+
+def test_the_cache_removes_its_own_entries_alone(tmp_path: Path, loads: list[bool]) -> None:
+    on_disk(tmp_path, IMAGES)
+    Opened(tmp_path).look()
+    foreign = tmp_path / "trie" / "vacation-2024"
+    foreign.mkdir()
+    (foreign / "beach.jpg").write_bytes(b"mine")
+    Opened(tmp_path, key="other").look()
+    assert {entry.name for entry in (tmp_path / "trie").iterdir()} == {"other-1", "vacation-2024"}
+
+    shutil.move(tmp_path / "trie", tmp_path / "elsewhere")
+    (tmp_path / "trie").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    Opened(tmp_path, key="third").look()
+    assert {entry.name for entry in (tmp_path / "elsewhere").iterdir()} >= {"other-1", "vacation-2024"}
+    assert (tmp_path / "elsewhere" / "vacation-2024" / "beach.jpg").read_bytes() == b"mine"

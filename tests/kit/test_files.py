@@ -1,0 +1,42 @@
+"""Files appear whole or not at all, and never through a link that somebody has laid."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from genret.kit.files import replacing, write_json, write_text
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"größe": 1})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n "größe": 1\n}'
+    with pytest.raises(OSError, match="full"), replacing(tmp_path / "a.json") as partial:
+        partial.write_text("half of it")
+        raise OSError("full")
+    assert (tmp_path / "a.json").read_text(encoding="utf-8").startswith("{")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_nothing_is_written_through_links_beside_it(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    out = tmp_path / "report.html"
+    out.with_name(out.name + ".partial").symlink_to(precious)
+    write_text(out, "page")
+    assert precious.read_text() == "mine" and out.read_text() == "page" and not out.is_symlink()
+    out.unlink()
+    out.symlink_to(precious)
+    write_text(out, "page")
+    assert precious.read_text() == "mine", "the link itself is replaced"
+
+
+def test_rights_follow_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a", "")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
