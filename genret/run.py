@@ -10,6 +10,7 @@ for hit in run.search("red heart", k=5).hits:
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -42,6 +43,8 @@ from genret.search.catalog import CatalogRetriever, load_towers, run_id_of
 from genret.search.confidence import read_confidence
 from genret.search.thumbnails import Thumbnails
 from genret.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
 
 
 def load(run: str | Path) -> Run:
@@ -86,7 +89,18 @@ class Run:
             made.backbone.module.to(device)
         if made.retriever.learns:
             made.retriever.load(folder / "retriever")
+        self._compare_code(made.code)
         return made
+
+    def _compare_code(self, now: dict[str, str]) -> None:
+        """Says where a plugin's code is not the one that made the run."""
+        try:
+            before = json.loads((self.folder / "environment.json").read_text())["code"]
+            changed = sorted(part for part, key in before.items() if now.get(part, key) != key)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return
+        if changed:
+            log.warning("%s was made by other code of %s; train it anew to be sure", self.folder, ", ".join(changed))
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -18,6 +18,7 @@ from genret.evaluate.metrics import Ints, Relevant
 from genret.kit.encode import encode_texts
 from genret.kit.feature_cache import FeatureCache
 from genret.kit.wording import wording
+from genret.plugin.code import tower_key
 from genret.search.batch import QueryBatch
 from genret.search.catalog import CatalogRetriever
 from genret.search.ranking import Ranked
@@ -79,7 +80,7 @@ def query_set(retriever: CatalogRetriever, split: str, features_dir: Path, progr
 def text_vectors(retriever: CatalogRetriever, texts: list[str], features_dir: Path, progress: Progress) -> Tensor:
     """(T, D) unit rows, from the cache where a text has been encoded before."""
     encoder = retriever.encoder
-    with FeatureCache.of_tower(features_dir, encoder.tower_key("text")) as cache, torch.no_grad():
+    with FeatureCache.of_tower(features_dir, tower_key(encoder, "text")) as cache, torch.no_grad():
         raw = encode_texts(encoder, texts, cache, progress=progress, label="queries")
         return torch.cat([encoder.project_texts(part.to(retriever.device)).float().cpu() for part in raw.split(8192)])
 

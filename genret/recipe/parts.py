@@ -8,6 +8,7 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from genret.api import Backbone, Dataset, Encoder, Identifier, Loss, Reranker, Retriever
+from genret.plugin.code import code_keys
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import unused_losses
 from genret.recipe.schema import Recipe, Slot
@@ -25,6 +26,12 @@ class Parts:
     """Those with a weight and an effect"""
     reranker: Reranker | None
     retriever: Retriever
+
+    @property
+    def code(self) -> dict[str, str]:
+        """Fingerprints of the code that plugins brought."""
+        parts = (self.encoder, self.identifier, self.backbone, *self.losses.values(), self.reranker, self.retriever)
+        return code_keys(parts)
 
     def losses_of(self, stage: str) -> dict[str, Loss]:
         """The losses of the stage `tokenizer` or `generator`."""

@@ -16,6 +16,7 @@ from genret.errors import BadImage, GenretError
 from genret.kit.encode import ImageItem, encode_images, encode_texts
 from genret.kit.feature_cache import FeatureCache
 from genret.kit.images import content_hash, decode_image
+from genret.plugin.code import tower_key
 from genret.train.artifacts import content_key
 
 
@@ -108,7 +109,7 @@ class Split(NamedTuple):
 def read_split(listing: Listing, encoder: Encoder, views: int, cache_dir: Path, progress: Progress) -> Split:
     """Streams the split through both towers; unusable pictures are left out and reported."""
     name, items = listing.name, listing.items
-    with FeatureCache.of_tower(cache_dir, encoder.tower_key("image")) as cache:
+    with FeatureCache.of_tower(cache_dir, tower_key(encoder, "image")) as cache:
         encoded = encode_images(encoder, items, cache, views=views, progress=progress, label=f"{name} pictures")
     skipped = [*listing.skipped, *encoded.skipped]
     rows = encoded.rows.tolist()
@@ -117,7 +118,7 @@ def read_split(listing: Listing, encoder: Encoder, views: int, cache_dir: Path, 
         reason = f"; the first: {skipped[0].reason}" if skipped else ""
         raise GenretError(f"the split '{name}' has no usable picture{reason}")
     captions, owners = _captions(records)
-    with FeatureCache.of_tower(cache_dir, encoder.tower_key("text")) as cache:
+    with FeatureCache.of_tower(cache_dir, tower_key(encoder, "text")) as cache:
         texts = encode_texts(encoder, captions, cache, progress=progress, label=f"{name} captions")
     return Split(
         name, records, hashes, encoded.features, captions, texts, torch.tensor(owners, dtype=torch.int64), skipped
@@ -140,7 +141,7 @@ def text_vectors(
     encoder: Encoder, texts: Sequence[str], cache_dir: Path, device: torch.device, progress: Progress
 ) -> Tensor:
     """Any texts → (T, D) in the shared space."""
-    with FeatureCache.of_tower(cache_dir, encoder.tower_key("text")) as cache:
+    with FeatureCache.of_tower(cache_dir, tower_key(encoder, "text")) as cache:
         return _project(encode_texts(encoder, texts, cache, progress=progress), encoder.project_texts, device)
 
 

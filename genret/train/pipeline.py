@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from genret.api import Corpus, Evaluator, FitContext, Identifiers, Ui
+from genret.api import Component, Corpus, Evaluator, FitContext, Identifiers, Ui
 from genret.decode.trie import Trie
 from genret.errors import GenretError
 from genret.kit.device import device_of
+from genret.plugin.code import code_keys, tower_key
 from genret.plugin.provenance import provenance
 from genret.plugin.registry import Registries
 from genret.recipe.parts import Parts, components
@@ -53,6 +54,7 @@ class Pipeline:
         self._files: dict[str, Listing] = {}
         self.parts.encoder.to(self.device)
         self.environment = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
+        self.environment["code"] = self.parts.code
 
     # ------------------------------------------------------------------------------------------------ stages
     def files(self, split: str) -> Listing:
@@ -68,11 +70,11 @@ class Pipeline:
             encoder.fit_towers(train.pictures, dev.pictures, self.context(checkpoints))
             encoder.save_towers(folder)
 
-        pretrained = [encoder.tower_key("image"), encoder.tower_key("text")]
+        pretrained = [tower_key(encoder, "image"), tower_key(encoder, "text")]
         encoder_options = self.plain["encoder"]
         options = {"finetune": encoder_options.get("finetune", encoder_options)}
         inputs = [train.key, dev.key, *pretrained]
-        return self.stage("towers", options, inputs, make, lambda folder: load_towers(encoder, folder))
+        return self.stage("towers", options, inputs, make, lambda folder: load_towers(encoder, folder), [encoder])
 
     def read(self, split: str, views: int = 1) -> Split:
         found = read_split(self.files(split), self.parts.encoder, views, self.settings.features_dir, self.ui.progress)
@@ -90,9 +92,9 @@ class Pipeline:
             encoder.fit(train.pairs, dev.pairs, self.context(checkpoints))
             encoder.save(folder)
 
-        towers = [encoder.tower_key("image"), encoder.tower_key("text")]
+        towers = [tower_key(encoder, "image"), tower_key(encoder, "text")]
         options, inputs = {"encoder": self.plain["encoder"]}, [train.key, dev.key, *towers]
-        artifact = self.stage("encoder", options, inputs, make, encoder.load)
+        artifact = self.stage("encoder", options, inputs, make, encoder.load, [encoder])
         encoder.to(self.device)
         return artifact
 
@@ -117,7 +119,8 @@ class Pipeline:
             identifier.save(folder)
 
         options = {"identifier": self.plain["identifier"], "loss": {name: self.plain["loss"][name] for name in losses}}
-        return self.stage("identifier", options, [heads.key, corpora.key], make, identifier.load)
+        by = [identifier, *losses.values()]
+        return self.stage("identifier", options, [heads.key, corpora.key], make, identifier.load, by)
 
     def targets(self, train: Corpus, dev: Corpus, model: Artifact, train_split: Split, dev_split: Split) -> Artifact:
         """What captions are taught to write."""
@@ -130,7 +133,7 @@ class Pipeline:
         words = ("target_noise", "target_samples", "target_views", "dense_targets", "dense_temperature", "seed")
         options = {word: self.plain["train"][word] for word in words}
         inputs = [model.key, train_split.key, dev_split.key]
-        artifact = self.stage("targets", options, inputs, make, Targets.load)
+        artifact = self.stage("targets", options, inputs, make, Targets.load, [identifier])
         named = Targets.load(artifact.folder).own
         for evaluator in self.evaluators:
             evaluator.after_identifiers(self.run, identifier, named, dev, self.ui)
@@ -163,7 +166,8 @@ class Pipeline:
         options = {word: self.plain[word] for word in ("backbone", "train")}
         options["loss"] = {name: self.plain["loss"][name] for name in self.parts.losses_of("generator")}
         load = partial(backbone.load, vokens=identifier.vokens)
-        artifact = self.stage("generator", options, [targets_artifact.key], make, load)
+        by = [backbone, *self.parts.losses_of("generator").values()]
+        artifact = self.stage("generator", options, [targets_artifact.key], make, load, by)
         backbone.module.to(self.device)
         return artifact
 
@@ -176,7 +180,7 @@ class Pipeline:
             retriever.save(folder)
 
         options = {"retriever": self.plain["retriever"]}
-        return self.stage("retriever", options, [heads.key, corpora.key], make, retriever.load)
+        return self.stage("retriever", options, [heads.key, corpora.key], make, retriever.load, [retriever])
 
     def _teacher(self, train: Corpus) -> Teacher | None:
         identifier, backbone, options = self.parts.identifier, self.parts.backbone, self.recipe.train
@@ -210,9 +214,12 @@ class Pipeline:
         inputs: list[str],
         make: Callable[[Path, Path], None],
         load: Callable[[Path], Any],
+        by: Iterable[Component],
     ) -> Artifact:
-        """Makes the artifact or finds it, and loads it; one that cannot be loaded is made anew."""
+        """Makes the artifact or finds it, and loads it; one that cannot be loaded is made anew. `by`: whose code it is."""
         options = options | {"seed": self.recipe.train.seed, "device": self.device.type}
+        if code := code_keys(by):
+            options["code"] = code
         artifact = self.store.stage(name, options, inputs, make)
         try:
             load(artifact.folder)
