@@ -216,7 +216,7 @@ class Pipeline:
         load: Callable[[Path], Any],
         by: Iterable[Component],
     ) -> Artifact:
-        """Makes the artifact or finds it, and loads it; one that cannot be loaded is made anew. `by`: whose code it is."""
+        """Makes the artifact or finds it, and loads it; one that cannot be loaded is made anew. `by`: by whose code."""
         options = options | {"seed": self.recipe.train.seed, "device": self.device.type}
         if code := code_keys(by):
             options["code"] = code
