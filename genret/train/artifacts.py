@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from genret.errors import GenretError
 
-FORMATS = {"identifier": 2}
+FORMATS = {"identifier": 2, "generator": 2}
 """Raised when a stage's meaning changes, so that old ones of it are not reused; 1 for those that are not named."""
 
 
