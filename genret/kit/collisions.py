@@ -9,6 +9,7 @@ first; so the same images in the same order always get the same codes.
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +20,6 @@ from torch import Tensor
 from genret import api
 from genret.api import Corpus, Vokens
 from genret.errors import GenretError
-from genret.kit.matching import match
 
 FIRST_WIDTH = 16
 """Alternatives looked at for an image whose code is taken, before there are more."""
@@ -51,14 +51,10 @@ class Distances(NamedTuple):
 def extra_symbols(codes: Tensor, taken: Tensor, size: int) -> Tensor:
     """codes (N, M), taken (R, M + 1) → (N,) how many images before have the same codes (TIGER, arXiv 2305.05065,
     "handling collisions"): the lowest number below `size` that is free, so that those of removed images return."""
-    used: dict[Code, set[int]] = {}
-    for *code, number in taken.tolist():
-        used.setdefault(tuple(code), set()).add(number)
-    lowest: dict[Code, int] = {}
-    numbers = []
-    for code in map(tuple, codes.tolist()):
-        number, there = lowest.get(code, 0), used.get(code, ())
-        while number in there:
+    used, lowest, numbers = set(_tuples(taken)), Counter[Code](), list[int]()
+    for code in _tuples(codes):
+        number = lowest[code]
+        while (*code, number) in used:
             number += 1
         if number >= size:
             raise GenretError(
@@ -75,9 +71,8 @@ def nearest_free(rows: Tensor, codes: Tensor, taken: Tensor, distances: Distance
 
     Whoever comes first keeps its code. Only then the others choose, one after the other, the nearest code that is free.
     """
-    used = {tuple(code) for code in taken.tolist()}
-    displaced = []
-    for place, code in enumerate(map(tuple, codes.tolist())):
+    used, displaced = set(_tuples(taken)), list[int]()
+    for place, code in enumerate(_tuples(codes)):
         if code in used:
             displaced.append(place)
         used.add(code)
@@ -89,8 +84,8 @@ def nearest_free(rows: Tensor, codes: Tensor, taken: Tensor, distances: Distance
     codes, width = codes.clone(), FIRST_WIDTH
     while displaced:
         waiting = []
-        for place, choices in zip(displaced, distances.nearest(rows[displaced], width).tolist(), strict=True):
-            free = next((code for code in map(tuple, choices) if code not in used), None)
+        for place, choices in zip(displaced, distances.nearest(rows[displaced], width), strict=True):
+            free = next((code for code in _tuples(choices) if code not in used), None)
             if free is None:
                 waiting.append(place)
             else:
@@ -108,36 +103,34 @@ def balanced(rows: Tensor, codes: Tensor, taken: Tensor, distances: Distances, s
     This is the "uniform semantic mapping" of LC-Rec (Zheng et al., arXiv 2311.09049) with one image per code: there the
     transport problem is solved by Sinkhorn iterations and rounded, here the assignment itself is solved, exactly.
     """
-    everyone = [tuple(code) for code in codes.tolist()]
-    blocked = {tuple(code) for code in taken.tolist()}
-    counts: dict[Code, int] = {}
-    for code in everyone:
-        counts[code] = counts.get(code, 0) + 1
-    groups: dict[Code, list[int]] = {}
-    occupied: dict[Code, list[int]] = {}
-    for code in blocked:
-        occupied.setdefault(code[:-1], []).append(code[-1])
-    for place, code in enumerate(everyone):
-        if counts[code] > 1 or code in blocked:
-            groups.setdefault(code[:-1], []).append(place)
-        else:  # nobody else wants it
-            occupied.setdefault(code[:-1], []).append(code[-1])
-    result, left = codes.clone(), []
+    from scipy.optimize import linear_sum_assignment  # here: it takes a fifth of a second to import
+
+    wanted, blocked = _tuples(codes), set(_tuples(taken))
+    contested = {code for code, count in Counter([*wanted, *blocked]).items() if count > 1}
+    closed, groups = defaultdict[Code, set[int]](set), defaultdict[Code, list[int]](list)
+    for code in blocked.union(wanted) - (contested - blocked):
+        closed[code[:-1]].add(code[-1])
+    for place, code in enumerate(wanted):
+        if code in contested:
+            groups[code[:-1]].append(place)
+    result, left = codes.clone(), list[int]()
     for prefix, members in groups.items():
-        costs = distances.last_level(rows[members], codes[members]).double()
-        costs[:, occupied.get(prefix, [])] = torch.inf
-        chosen = match(costs)
-        for place, code in zip(members, chosen.tolist(), strict=True):
-            if code < 0:
-                left.append(place)
-            else:
-                result[place, -1] = code
+        free = torch.tensor(sorted(set(range(sizes[-1])) - closed[prefix]), dtype=torch.int64)
+        costs = distances.last_level(rows[members], codes[members])[:, free]  # (members, free codes)
+        chosen, columns = map(torch.from_numpy, linear_sum_assignment(costs.double().numpy()))
+        places = torch.tensor(members)
+        result[places[chosen], -1] = free[columns]
+        left += set(members).difference(places[chosen].tolist())
     if left:
         left.sort()
         stays = torch.ones(len(codes), dtype=torch.bool)
         stays[left] = False
         result[left] = nearest_free(rows[left], codes[left], torch.cat([taken, result[stays]]), distances, sizes)
     return result
+
+
+def _tuples(codes: Tensor) -> list[Code]:
+    return list(map(tuple, codes.tolist()))
 
 
 def _shown(code: Code) -> str:
@@ -186,11 +179,11 @@ class Collisions:
         if not self.avoided:
             return codes
         taken = self.codes[:0] if corpus.taken is None else corpus.taken
-        blocked, fitted = {tuple(code) for code in taken.tolist()}, self.codes.tolist()
-        remembered = [self._row_of.get(image_id, -1) for image_id in corpus.image_ids]
-        known = torch.tensor([row >= 0 and tuple(fitted[row]) not in blocked for row in remembered], dtype=torch.bool)
+        blocked, fitted = set(_tuples(taken)), _tuples(self.codes)
+        remembered = torch.tensor([self._row_of.get(image_id, -1) for image_id in corpus.image_ids], dtype=torch.int64)
+        known = torch.tensor([row >= 0 and fitted[row] not in blocked for row in remembered.tolist()], dtype=torch.bool)
         result = torch.zeros(len(codes), self.codes.shape[1], dtype=torch.int64)
-        result[known] = self.codes[torch.tensor(remembered, dtype=torch.int64)[known]]
+        result[known] = self.codes[remembered[known]]
         new = (~known).nonzero()[:, 0]
         result[new] = self._settle(new, codes[new], torch.cat([taken, result[known]]), distances)
         return result

@@ -35,16 +35,16 @@ def parse(text: str) -> Parsed:
     """One YAML document → dicts, lists, strings, numbers, booleans and None; `UsageError` for anything else."""
     if len(text) > MAX_CHARACTERS:
         raise UsageError(f"too long: {len(text)} characters, at most {MAX_CHARACTERS} are read")
-    builder = _Builder()
+    lines: dict[Keys, int] = {}
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            builder.take(event)
+        _refuse_traps(text)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        return Parsed(None if root is None else _value(root, (), lines), lines)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UsageError(f"{line}{error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise UsageError(" ".join(str(error).split())) from None
-    return Parsed(builder.value, builder.lines)
 
 
 def dump(value: Any) -> str:
@@ -65,81 +65,48 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
-class _Open(NamedTuple):
-    """A list or mapping that is not closed yet."""
-
-    container: Any
-    keys: list[str]
-    """Of a mapping: the key whose value comes next, if any."""
-
-
-class _Builder:
-    """Builds from parser events with a stack of its own: neither depth nor repetition can exhaust memory."""
-
-    def __init__(self) -> None:
-        self.value: Any = None
-        self.lines: dict[Keys, int] = {}
-        self._stack: list[_Open] = []
-        self._documents = 0
-
-    def take(self, event: yaml.Event) -> None:
-        line = event.start_mark.line + 1 if event.start_mark else 1
+def _refuse_traps(text: str) -> None:
+    """Looks at the parser's events, which cost no memory: neither depth nor repetition gets any further."""
+    depth = documents = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise UsageError(f"line {line}: aliases (*{event.anchor}) are not accepted; write the value out")
-        if isinstance(event, yaml.DocumentStartEvent):
-            self._documents += 1
-            if self._documents > 1:
-                raise UsageError(f"line {line}: a second document begins; one is expected")
-        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag not in (None, "!"):
-            raise UsageError(f"line {line}: tags ({event.tag}) are not accepted, only plain values")
-        if isinstance(event, yaml.ScalarEvent):
-            self._put(_scalar(event, line), line, event)
-        elif isinstance(event, yaml.MappingStartEvent):
-            self._open({}, line, event)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            self._open([], line, event)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            self._stack.pop()
-            if self._stack and self._stack[-1].keys:
-                self._stack[-1].keys.pop()
-
-    def _open(self, container: Any, line: int, event: yaml.Event) -> None:
-        if len(self._stack) >= MAX_DEPTH:
-            raise UsageError(f"line {line}: nested more than {MAX_DEPTH} deep")
-        self._put(container, line, event)
-        self._stack.append(_Open(container, []))
-
-    def _put(self, value: Any, line: int, event: yaml.Event) -> None:
-        if not self._stack:
-            self.value = value
-            return
-        top = self._stack[-1]
-        if isinstance(top.container, list):
-            top.container.append(value)
-            self.lines[self._path(len(top.container) - 1)] = line
-        elif not top.keys:
-            if not isinstance(event, yaml.ScalarEvent):
-                raise UsageError(f"line {line}: a key must be a word")
-            if event.value in top.container:
-                raise UsageError(f"line {line}: the key '{event.value}' occurs twice in one mapping")
-            top.container[event.value] = None
-            self.lines[self._path(event.value)] = line
-            top.keys.append(event.value)
-        else:
-            top.container[top.keys[-1]] = value
-            if not isinstance(value, dict | list):
-                top.keys.pop()
-
-    def _path(self, last: str | int) -> Keys:
-        path: list[str | int] = []
-        for outer in self._stack[:-1]:
-            path.append(outer.keys[-1] if outer.keys else len(outer.container) - 1)
-        return (*path, last)
+            raise UsageError(f"line {_line(event)}: aliases (*{event.anchor}) are not accepted; write the value out")
+        if (tag := getattr(event, "tag", None)) not in (None, "!"):
+            raise UsageError(f"line {_line(event)}: tags ({tag}) are not accepted, only plain values")
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        if documents > 1:
+            raise UsageError(f"line {_line(event)}: a second document begins; one is expected")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UsageError(f"line {_line(event)}: nested more than {MAX_DEPTH} deep")
 
 
-def _scalar(event: yaml.ScalarEvent, line: int) -> Any:
-    text = event.value
-    if not event.implicit[0]:  # quoted, or a block of text
+def _line(part: Any) -> int:
+    """Of an event or a node, from 1."""
+    return int(part.start_mark.line) + 1
+
+
+def _value(node: Any, path: Keys, lines: dict[Keys, int]) -> Any:
+    """The node's value; notes the lines of all that is in it."""
+    if isinstance(node, yaml.ScalarNode):
+        return _scalar(node)
+    if isinstance(node, yaml.SequenceNode):
+        lines |= {(*path, place): _line(item) for place, item in enumerate(node.value)}
+        return [_value(item, (*path, place), lines) for place, item in enumerate(node.value)]
+    found: dict[str, Any] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise UsageError(f"line {_line(key)}: a key must be a word")
+        if key.value in found:
+            raise UsageError(f"line {_line(key)}: the key '{key.value}' occurs twice in one mapping")
+        lines[(*path, key.value)] = _line(key)
+        found[key.value] = _value(value, (*path, key.value), lines)
+    return found
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text, line = node.value, _line(node)
+    if node.style is not None:  # quoted, or a block of text
         return text
     if _NULL.match(text):
         return None

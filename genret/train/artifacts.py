@@ -6,7 +6,6 @@ never changes; an unfinished one has the suffix `.partial` and keeps the checkpo
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -16,9 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
+
 from genret.errors import GenretError
 
-FORMATS = {"identifier": 2}
+FORMATS = {"identifier": 2, "generator": 2}
 """Raised when a stage's meaning changes, so that old ones of it are not reused; 1 for those that are not named."""
 
 
@@ -62,7 +63,8 @@ class Artifacts:
         facts = folder / "stage.json"
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(folder.with_suffix(".lock")):
+            # two runs that need the same stage make it once; a lock ends with its process, however that ends
+            with FileLock(folder.with_suffix(".lock")):
                 if facts.exists():
                     with suppress(ValueError, KeyError, TypeError):
                         return Artifact(name, key, folder, True, float(json.loads(facts.read_text())["seconds"]))
@@ -105,19 +107,11 @@ def _seconds(clock: Path) -> float:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Two runs that need the same stage make it once. The lock ends with the process, however it ends."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
 def only_trainer(run: Path) -> Iterator[None]:
     """Refuses to train a run directory that another process is training."""
-    with (run / ".train.lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GenretError(f"{run} is being trained by another process; wait for it to end, or stop it") from None
+    try:
+        held = FileLock(run / ".train.lock").acquire(timeout=0)
+    except Timeout:
+        raise GenretError(f"{run} is being trained by another process; wait for it to end, or stop it") from None
+    with held:
         yield

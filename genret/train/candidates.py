@@ -14,12 +14,6 @@ from genret.search.beams import search_trie
 from genret.train.targets import Targets, rows_of_images
 
 
-def is_turn(indices: Tensor, every: int) -> bool:
-    """Whether this step computes the rank loss: every n-th on average, decided by the batch itself, so that a resumed
-    run decides alike."""
-    return every == 1 or int(indices.sum()) % every == 0
-
-
 def synonyms_of(targets: Targets, trie: Trie) -> Tensor | None:
     """(N, A) the leaves of each training image; None where every image has a single identifier."""
     owners = targets.own.owners

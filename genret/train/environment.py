@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 PACKAGES = ("genret", "torch", "transformers", "timm", "open_clip_torch", "peft", "tokenizers", "sqlalchemy", "pillow")
 
@@ -31,8 +35,10 @@ def describe(device: torch.device, seed: int) -> dict[str, Any]:
     }
 
 
-def peak_memory_mb() -> int:
-    """The most memory that this process has held."""
+def peak_memory_mb() -> int | None:
+    """The most memory that this process has held; None where the system does not say."""
+    if resource is None:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024))
 

@@ -17,7 +17,7 @@ from genret.recipe.schema import TrainOptions
 from genret.search.beams import search_trie
 from genret.search.ranking import LeafImages, rank_images
 from genret.search.spelling import columns_of
-from genret.train.candidates import is_turn, synonyms_of, with_candidates
+from genret.train.candidates import synonyms_of, with_candidates
 from genret.train.pictures import Pictures, looks
 from genret.train.targets import Targets
 from genret.train.teacher import Teacher
@@ -85,10 +85,10 @@ def fit_generator(
         taught = torch.rand(len(captions), 1, device=target.device) < options.teacher_targets
         return torch.where(taught, written, target)
 
-    def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
+    def step(indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
         queries = noisy([examples.captions[index] for index in indices.tolist()], options.query_noise)
         target = draw(indices)
-        compare = only_compares or (epoch >= options.rank_from and is_turn(indices, options.rank_every))
+        compare = only_compares or (epoch >= options.rank_from and number % options.rank_every == 0)
         active = {name: loss for name, loss in losses.items() if compare or not loss.needs_candidates}
         batch = GeneratorBatch(torch.empty(0), target, columns)
         if any(not loss.needs_candidates for loss in active.values()):

@@ -35,7 +35,7 @@ import genret.train.pipeline
 import genret.training
 from genret import cli
 from genret.catalog.store import Catalog
-from genret.kit import loop
+from genret.kit.checkpoint import Checkpoint
 from genret.kit.encode import encode_images, encode_texts
 from genret.kit.feature_cache import FeatureCache
 from genret.train import finish
@@ -89,14 +89,14 @@ def arm(killer: Killer) -> None:
     before(killer, finish, "evaluate", "evaluation")
     steps = 0
 
-    def save_if_due(checkpoint: Any, *parts: Any) -> None:
+    def save_if_due(checkpoint: Any) -> None:
         nonlocal steps
         steps += 1
         if steps % CHECKPOINT_EVERY == 0:
-            checkpoint.save(*parts)
+            checkpoint.save()
         killer.passes(checkpoint.folder.name)
 
-    loop._Checkpoint.save_if_due = save_if_due
+    Checkpoint.save_if_due = save_if_due
 
 
 def fork(work: Callable[[], None]) -> int:

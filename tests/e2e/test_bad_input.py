@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from genret.kit import loop
+from genret.kit import checkpoint
 
 
 def sound(tiny: Any) -> None:
@@ -278,7 +278,7 @@ def full_tensors(*_: Any, **__: Any) -> Any:
     "target",
     [
         "genret.training.write_text",
-        "genret.kit.loop.save_file",
+        "genret.kit.checkpoint.save_file",
         "genret.kit.saving.save_file",
         "genret.train.targets.save_file",
         "genret.components.backbones.t5.T5Backbone.save",
@@ -294,7 +294,7 @@ def test_a_full_disk_while_training(tiny, tmp_path, monkeypatch, target):
     run, home = tmp_path / "run", tmp_path / "home"
     shutil.copytree(tiny.home / "features", home / "features")
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(checkpoint, "SECONDS", 0.0)
         patch.setattr(target, full_tensors if target.endswith("save_file") else full)
         answer = tiny.genret("train", tiny.recipe, "--run", run, home=home)
     assert answer.code == 1 and "Traceback" not in answer.err, answer

@@ -169,18 +169,18 @@ def test_stopped_in_the_middle(tiny: Any, tmp_path: Path, monkeypatch: pytest.Mo
 
     That a training which is killed ends with the same bits is test_resume's affair.
     """
-    from genret.kit import loop
+    from genret.kit.checkpoint import Checkpoint
 
-    steps, save = iter(range(1, 1000)), loop._Checkpoint.save_if_due
+    steps, save = iter(range(1, 1000)), Checkpoint.save_if_due
 
-    def stop_in_second_run(checkpoint: Any, *parts: Any) -> None:
-        save(checkpoint, *parts)
+    def stop_in_second_run(checkpoint: Any) -> None:
+        save(checkpoint)
         if checkpoint.folder.name == "generator" and next(steps) == STEPS + 2:
             raise KeyboardInterrupt
 
     words = ("sweep", tiny.recipe, *QUICK, "--grid", "train.weight_decay=0,0.1,0.2", "--out", tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Checkpoint, "save_if_due", stop_in_second_run)
+        patch.setattr(Checkpoint, "save_if_due", stop_in_second_run)
         first = tiny.genret(*words)
     assert first.code == 130 and first.out == "" and "the same command goes on from here" in first.err, first
     assert "[2/3]" in first.err and "[3/3]" not in first.err and len(cells(tmp_path)) == 2

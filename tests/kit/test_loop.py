@@ -13,7 +13,7 @@ from torch import nn
 
 from genret.api import FitContext, LoopOptions
 from genret.errors import GenretError
-from genret.kit import loop
+from genret.kit import checkpoint, loop
 
 
 class Bar:
@@ -38,14 +38,16 @@ class Job:
         self.x, self.y = torch.randn(50, 4), torch.randn(50, 1)
         self.module = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), nn.BatchNorm1d(16), nn.Linear(16, 1))
         self.seen: list[list[int]] = []
+        self.numbers: list[int] = []
         self.rows: list[dict] = []
         self.kill_at = kill_at
         self.context = FitContext(3, torch.device("cpu"), folder, progress, self.rows.append)
 
-    def step(self, indices: torch.Tensor, epoch: int) -> dict[str, torch.Tensor]:
+    def step(self, indices: torch.Tensor, epoch: int, number: int) -> dict[str, torch.Tensor]:
         if len(self.seen) in self.kill_at:
             raise Killed
         self.seen.append(indices.tolist())
+        self.numbers.append(number)
         return {"loss": (self.module(self.x[indices]) - self.y[indices]).square().mean()}
 
     def dev(self) -> float:
@@ -59,14 +61,15 @@ class Job:
 
 @pytest.fixture(autouse=True)
 def checkpoint_after_every_step(monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(loop.time, "monotonic", lambda: 0.0)  # so that cost never delays the next checkpoint
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: 0.0)  # so that cost never delays the next checkpoint
 
 
 def test_killed_twice_within_an_epoch_and_resumed_equals_never_stopped(tmp_path):
     straight = Job(tmp_path / "straight")
     expected = straight.run()
     seen: list[list[int]] = []
+    numbers: list[int] = []
     for kill in ({9}, {2}, set()):  # steps 9 and 11 both lie in the second epoch of 7 steps
         part = Job(tmp_path / "stopped", kill)
         try:
@@ -74,7 +77,8 @@ def test_killed_twice_within_an_epoch_and_resumed_equals_never_stopped(tmp_path)
         except Killed:
             result = None
         seen += part.seen
-    assert seen == straight.seen
+        numbers += part.numbers
+    assert seen == straight.seen and numbers == straight.numbers == list(range(4 * 7))
     assert result == expected
     for key, value in straight.module.state_dict().items():
         assert torch.equal(value, part.module.state_dict()[key]), key

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from genret.errors import GenretError
-from genret.train.artifacts import Artifacts, content_key
+from genret.train.artifacts import Artifacts, content_key, only_trainer
 
 
 @pytest.fixture
@@ -52,6 +54,32 @@ def test_an_interrupted_stage_keeps_its_checkpoints_but_no_half_result(store):
 
     done = store.stage("heads", {}, [], resumed)
     assert not done.reused and [path.name for path in done.folder.parent.iterdir() if path.is_dir()] == [done.key]
+
+
+def test_two_processes_make_a_stage_once(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from genret.train.artifacts import Artifacts\n"
+        "def make(folder, checkpoints): time.sleep(0.5); (folder / 'answer.txt').write_text('42')\n"
+        "print(Artifacts(Path(sys.argv[1])).stage('heads', {}, [], make).reused)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert sorted(process.communicate(timeout=60)[0].strip() for process in both) == ["False", "True"]
+
+
+def test_a_run_is_trained_by_one_process(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from genret.train.artifacts import only_trainer\n"
+        "with only_trainer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(GenretError, match="is being trained by another process"), only_trainer(tmp_path):
+            pytest.fail("there are two")
+        other.kill()
+    with only_trainer(tmp_path):  # the lock ends with its process, however that ends
+        pass
 
 
 def test_keys_do_not_depend_on_the_order_of_options():

@@ -14,7 +14,7 @@ from genret.components.backbones.t5 import T5Backbone
 from genret.components.losses.generator import RankLoss, TokenLoss
 from genret.decode.beam import beam_search
 from genret.errors import UsageError
-from genret.kit import loop
+from genret.kit import checkpoint, loop
 from genret.recipe.schema import SearchOptions, TrainOptions
 from genret.search.image_trie import index_trie
 from genret.search.spelling import tokens_with_end
@@ -115,11 +115,21 @@ def test_other_identifiers_of_the_right_image_are_no_rivals(tmp_path):
     assert synonyms_of(single, development.trie) is None
 
 
+def test_every_nth_step_compares_candidates(tmp_path, monkeypatch):
+    """Three steps an epoch, numbered over all of them."""
+    steps, turns = [], []
+    taught, compared = TokenLoss.__call__, RankLoss.__call__
+    monkeypatch.setattr(TokenLoss, "__call__", lambda self, batch: steps.append(1) or taught(self, batch))
+    monkeypatch.setattr(RankLoss, "__call__", lambda self, batch: turns.append(len(steps) - 1) or compared(self, batch))
+    job(tmp_path, {"token": TokenLoss(), "rank": RankLoss()}, epochs=4, rank_from=1, rank_every=4)
+    assert len(steps) == 12 and turns == [4, 8]
+
+
 def test_a_killed_training_resumes_to_the_same_bits(tmp_path, monkeypatch):
     losses = {"token": TokenLoss(), "rank": RankLoss()}
     straight, *_, expected = job(tmp_path / "straight", losses, epochs=4, rank_from=1, rank_every=2)
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(loop.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: 0.0)
     real, steps = TokenLoss.__call__, []
 
     def killing(self, batch):

@@ -26,30 +26,32 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """`batch(indices, epoch)` gives pixels; `following(indices, epoch)` says which batch will be asked for next."""
+    """`batch(step)` gives pixels, and begins to read those of the step that follows.
+
+    `examples(step)`: the pictures' indices and the epoch of a step; None after the last one.
+    """
 
     def __init__(
         self,
         read: Sequence[Callable[[], Image.Image]],
         pixels: Callable[[Sequence[Image.Image], int], Tensor],
-        following: Callable[[Tensor, int], tuple[Tensor, int] | None],
+        examples: Callable[[int], tuple[Tensor, int] | None],
         pools: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
     ):
-        self._read, self._pixels, self._following = read, pixels, following
+        self._read, self._pixels, self._examples = read, pixels, examples
         self._ahead, self._readers = pools
-        self._next: tuple[list[int], int, Future[Batch]] | None = None
+        self._begun: dict[int, Future[Batch]] = {}
 
-    def batch(self, indices: Tensor, epoch: int) -> Batch:
-        wanted = indices.tolist()
-        if self._next is not None and self._next[:2] == (wanted, epoch):
-            future = self._next[2]
-        else:  # the first of a run, or of one that was resumed
-            future = self._ahead.submit(self._made, wanted, epoch)
-        self._next = None
-        if (following := self._following(indices, epoch)) is not None:
-            then = following[0].tolist(), following[1]
-            self._next = (*then, self._ahead.submit(self._made, *then))
+    def batch(self, step: int) -> Batch:
+        future = self._begun.pop(step, None) or self._begin(step)  # the first of a run, or of one that was resumed
+        assert future is not None, "no step comes after the last"
+        if (following := self._begin(step + 1)) is not None:
+            self._begun = {step + 1: following}
         return future.result()
+
+    def _begin(self, step: int) -> Future[Batch] | None:
+        found = self._examples(step)
+        return None if found is None else self._ahead.submit(self._made, found[0].tolist(), found[1])
 
     def _made(self, indices: list[int], epoch: int) -> Batch:
         pictures = list(self._readers.map(self._picture, indices))

@@ -2,14 +2,15 @@
 
 One caption of each picture is drawn per epoch, so a picture is never its own negative; pictures whose drawn captions
 have the same wording are each other's positives. Batch-normalisation keeps its pretrained statistics: those of a batch
-of one small data set would be worse. An interrupted training continues exactly (genret/loop.py): captions and views are
-functions of (seed, epoch, picture).
+of one small data set would be worse. An interrupted training continues exactly (genret/kit/loop.py): captions and views
+are functions of (seed, epoch, picture).
 
 B pictures in a batch   N captioned training pictures   T captions
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -152,14 +153,14 @@ def fine_tune(
             return _recall(image, text, space, held_out, options.batch_size)
 
     def stage(module: nn.Module, loop: LoopOptions, evaluate: Callable[[], float] | None, name: str) -> None:
-        def following(indices: Tensor, epoch: int) -> tuple[Tensor, int] | None:
-            return _following(len(pictures.read), context.seed, loop, indices, epoch)
+        def examples(number: int) -> tuple[Tensor, int] | None:
+            return _examples(len(pictures.read), context.seed, loop, number)
 
         with image.layout_for_training(), reading_ahead() as pools:
-            batches = Batches(pictures.read, pixels, following, pools)
+            batches = Batches(pictures.read, pixels, examples, pools)
 
-            def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
-                batch = batches.batch(indices, epoch)
+            def step(indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
+                batch = batches.batch(number)
                 if not len(batch.indices):  # none of its pictures could be read
                     return {"loss": space.scale * 0.0, "scale": space.scale}
                 captions = pictures.draw(context.seed, epoch)
@@ -198,13 +199,10 @@ def sample_vectors(image: ImageTower, text: TextTower, train: Pictures, seed: in
         return torch.cat(images).cpu(), _texts(text, [train.captions[caption] for caption in captions]).cpu()
 
 
-def _following(count: int, seed: int, loop: LoopOptions, indices: Tensor, epoch: int) -> tuple[Tensor, int] | None:
-    """The batch that the loop will ask for after this one."""
-    order = epoch_order(count, seed, epoch)
-    start = int((order == indices[0]).nonzero()[0]) + loop.batch_size
-    if start >= count:
-        order, epoch, start = epoch_order(count, seed, epoch + 1), epoch + 1, 0
-    return (order[start : start + loop.batch_size], epoch) if epoch < loop.epochs else None
+def _examples(count: int, seed: int, loop: LoopOptions, number: int) -> tuple[Tensor, int] | None:
+    """Which examples a step of the loop is for, and in which epoch; None after the last step."""
+    epoch, place = divmod(number, math.ceil(count / loop.batch_size))
+    return (epoch_order(count, seed, epoch).split(loop.batch_size)[place], epoch) if epoch < loop.epochs else None
 
 
 def _recall(image: ImageTower, text: TextTower, space: Space, held_out: Captioned, batch_size: int) -> float:

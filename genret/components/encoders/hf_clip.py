@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from genret.components.encoders.finetune import Finetune
 from genret.components.encoders.hf_vision import HuggingFaceImage, HuggingFaceImageTower, joint_vector, load_model
 from genret.components.encoders.joint import JointEncoder
-from genret.components.encoders.text_limits import most_tokens
-from genret.components.encoders.towers import ImageTowerConfig, TextTower, TowerConfig
+from genret.components.encoders.towers import ImageTowerConfig, TextTower, TowerConfig, most_tokens
 from genret.errors import GenretError
 from genret.kit.weights import fingerprint, loading, model_folder
 

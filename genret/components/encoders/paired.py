@@ -150,7 +150,7 @@ class PairedEncoder(TwoTowerEncoder):
         self.device = context.device
         groups = caption_groups(texts)
 
-        def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
+        def step(indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
             owner, group = owners[indices], groups[indices]
             view = torch.randint(images.shape[1], (len(indices),))
             v = heads.image(images[owner, view].to(context.device))

@@ -16,8 +16,7 @@ from pydantic import Field
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from genret.components.encoders.text_limits import most_tokens
-from genret.components.encoders.towers import TextTower, TowerConfig
+from genret.components.encoders.towers import TextTower, TowerConfig, most_tokens
 from genret.errors import GenretError
 from genret.kit.weights import fingerprint, has_weights, loading, model_folder, read_json, weights_file
 

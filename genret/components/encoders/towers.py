@@ -21,6 +21,13 @@ from genret.components.encoders.preprocess import Preprocess
 from genret.errors import GenretError
 from genret.kit.device import autocast, native_bf16
 
+MOST_TOKENS = 8192
+COUNT_FROM_PADDING = frozenset(
+    ("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "data2vec-text", "ibert",
+     "longformer", "luke", "xmod", "altclip_text_model")
+)  # fmt: skip
+"""Models whose first token stands at the position after the padding index, so that the table's first rows are lost."""
+
 
 class TowerConfig(Config):
     revision: str | None = None
@@ -155,3 +162,12 @@ class TextTower(Tower):
 
 SIZE = Field(None, ge=16, le=2048)
 """An image size, where a tower may be run at another than its own."""
+
+
+def most_tokens(settings: Any, tokenizer: Any, said: int | None = None) -> int:
+    """How many tokens of a text a model of transformers reads: as its positions, its tokenizer and `said` allow."""
+    positions = getattr(settings, "max_position_embeddings", None)
+    if isinstance(positions, int) and settings.model_type in COUNT_FROM_PADDING:
+        positions -= settings.pad_token_id + 1
+    limits = [said, tokenizer.model_max_length, positions, MOST_TOKENS]
+    return min(limit for limit in limits if isinstance(limit, int) and limit > 0)

@@ -45,7 +45,7 @@ def train_tokenizer(
     images = train.features.to(context.device)
     views = None if train.views is None else train.views.to(context.device)
 
-    def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
+    def step(indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
         features = images[indices]
         if views is not None:
             view = torch.randint(views.shape[1], (len(indices),))

@@ -12,17 +12,17 @@ import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genret.api import Record, Restriction
+from genret.api import Restriction
 from genret.catalog.store import Catalog
-from genret.errors import BadImage, GenretError, UsageError
+from genret.errors import GenretError, UsageError
 from genret.folders import finished_run
 from genret.kit.files import place_stage
 from genret.lab.mteb.about import meta_of
+from genret.lab.mteb.tasks import pictures, texts_of
 from genret.lab.trec import falling
 from genret.plugin.loading import load_plugins
 from genret.run import Run
@@ -167,48 +167,6 @@ def empty_copy(run: Path, folder: Path) -> None:
         if file.exists():
             shutil.copyfile(file, folder / file.name)
     Catalog.create(folder / "catalog.sqlite", run_id_of(folder)).close()
-
-
-def pictures(corpus: Dataset, task: str) -> Iterator[tuple[Record, Callable[[], bytes]]]:
-    """The rows of a corpus (columns `id` and `image`) as a retriever's `index` takes them: encoded, never decoded."""
-    import datasets
-
-    if "image" not in corpus.column_names:
-        raise GenretError(f"the corpus of MTEB's task {task} has no column 'image'; genret searches pictures only")
-    rows = corpus.select_columns(["id", "image"])
-    if isinstance(rows.features["image"], datasets.Image):
-        rows = rows.cast_column("image", datasets.Image(decode=False))
-    for row in rows:
-        image_id = str(row["id"])
-        yield Record(image_id, f"{task}/{image_id}"), partial(_bytes, row["image"], f"{task}/{image_id}")
-
-
-def texts_of(queries: Dataset) -> list[str]:
-    """What is asked; an instruction stands behind the query, as with MTEB's own models."""
-    texts = list(queries["text"])
-    if other := next((text for text in texts if not isinstance(text, str)), None):
-        raise GenretError(f"MTEB's queries are conversations ({str(other)[:40]}...); genret reads plain text only")
-    if "instruction" in queries.column_names:
-        instructions = queries["instruction"]
-        texts = [f"{text} {more}" if more else text for text, more in zip(texts, instructions, strict=True)]
-    return texts
-
-
-def _bytes(image: Any, name: str) -> bytes:
-    """The encoded picture, as the file had it; one that only exists as pixels becomes a PNG."""
-    from io import BytesIO
-
-    from genret.kit.images import read_bytes
-
-    if isinstance(image, dict) and image.get("bytes"):
-        return bytes(image["bytes"])
-    if isinstance(image, dict) and image.get("path"):
-        return read_bytes(Path(image["path"]))
-    if hasattr(image, "save"):
-        stream = BytesIO()
-        image.save(stream, format="PNG")
-        return stream.getvalue()
-    raise BadImage(f"{name} holds no picture")
 
 
 def _check(metadata: TaskMetadata) -> None:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from genret.errors import GenretError
+from genret.api import Record
+from genret.errors import BadImage, GenretError
+from genret.kit.images import read_bytes
 from genret.kit.splits import hashed
 from genret.lab.mteb.about import TASK_FILE
-from genret.lab.mteb.search import pictures, texts_of
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval, RetrievalSplitData
 
 TABLE = "captions.jsonl"
@@ -106,3 +109,41 @@ def _suffix(data: bytes) -> str:
             return f".{(image.format or 'image').lower()}"
     except Exception:  # what is wrong with it is said when it is read
         return ".image"
+
+
+def pictures(corpus: Dataset, task: str) -> Iterator[tuple[Record, Callable[[], bytes]]]:
+    """The rows of a corpus (columns `id` and `image`) as a retriever's `index` takes them: encoded, never decoded."""
+    import datasets
+
+    if "image" not in corpus.column_names:
+        raise GenretError(f"the corpus of MTEB's task {task} has no column 'image'; genret searches pictures only")
+    rows = corpus.select_columns(["id", "image"])
+    if isinstance(rows.features["image"], datasets.Image):
+        rows = rows.cast_column("image", datasets.Image(decode=False))
+    for row in rows:
+        image_id = str(row["id"])
+        yield Record(image_id, f"{task}/{image_id}"), partial(_bytes, row["image"], f"{task}/{image_id}")
+
+
+def texts_of(queries: Dataset) -> list[str]:
+    """What is asked; an instruction stands behind the query, as with MTEB's own models."""
+    texts = list(queries["text"])
+    if other := next((text for text in texts if not isinstance(text, str)), None):
+        raise GenretError(f"MTEB's queries are conversations ({str(other)[:40]}...); genret reads plain text only")
+    if "instruction" in queries.column_names:
+        instructions = queries["instruction"]
+        texts = [f"{text} {more}" if more else text for text, more in zip(texts, instructions, strict=True)]
+    return texts
+
+
+def _bytes(image: Any, name: str) -> bytes:
+    """The encoded picture, as the file had it; one that only exists as pixels becomes a PNG."""
+    if isinstance(image, dict) and image.get("bytes"):
+        return bytes(image["bytes"])
+    if isinstance(image, dict) and image.get("path"):
+        return read_bytes(Path(image["path"]))
+    if hasattr(image, "save"):
+        stream = BytesIO()
+        image.save(stream, format="PNG")
+        return stream.getvalue()
+    raise BadImage(f"{name} holds no picture")

@@ -19,7 +19,7 @@ from genret.components.backbones.llama import LlamaBackbone
 from genret.components.backbones.presets import T5XL, Llama7BLora, T5Base, T5Large
 from genret.components.backbones.tokenizers import train_tokenizer
 from genret.errors import GenretError, UsageError
-from genret.kit import loop
+from genret.kit import checkpoint, loop
 
 torch.set_num_threads(1)
 
@@ -65,7 +65,7 @@ def fit(backbone: LlamaBackbone, where: Path, epochs: int = 6, kill_at: int = -1
 
         yield Bar()
 
-    def step(indices: torch.Tensor, epoch: int) -> dict[str, torch.Tensor]:
+    def step(indices: torch.Tensor, epoch: int, number: int) -> dict[str, torch.Tensor]:
         if len(steps) == kill_at:
             raise KeyboardInterrupt
         steps.append(epoch)
@@ -104,8 +104,8 @@ def test_only_adapters_and_new_rows_are_trained(folder, tmp_path):
 
 
 def test_a_killed_training_resumes_to_the_same_bits_from_a_small_checkpoint(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(loop.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: 0.0)
     options: dict[str, Any] = {"model": str(folder), "lora": {"r": 2, "dropout": 0.3}}
     straight = built(**options)
     expected = fit(straight, tmp_path / "straight")

@@ -121,7 +121,7 @@ def trained(folder: Path, scratch: Path, **options) -> T5Backbone:
     backbone = built(folder, **options)
     tokens = targets(backbone, len(CAPTIONS))
 
-    def step(indices: torch.Tensor, epoch: int) -> dict[str, torch.Tensor]:
+    def step(indices: torch.Tensor, epoch: int, number: int) -> dict[str, torch.Tensor]:
         logits = backbone.logits([CAPTIONS[row] for row in indices.tolist()], tokens[indices])
         return {"loss": torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[indices])}
 

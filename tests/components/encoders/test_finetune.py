@@ -18,13 +18,14 @@ from torch import Tensor
 
 from genret.api import FitContext, Pictures
 from genret.components.encoders.batches import Batches, reading_ahead
-from genret.components.encoders.finetune import Captioned, Finetune, _following
+from genret.components.encoders.finetune import Captioned, Finetune, _examples
 from genret.components.encoders.hf_clip import CLIPEncoder
 from genret.components.encoders.joint import TwoTowerEncoder
 from genret.components.encoders.open_clip import OpenCLIPEncoder
 from genret.components.encoders.paired import PairedEncoder
 from genret.errors import BadImage, GenretError
 from genret.kit import loop
+from genret.kit.checkpoint import Checkpoint
 
 COLOURS = {"red": (230, 20, 20), "blue": (20, 30, 220)}
 WORDS = {"mat": 2, "house": 4, "sea": 8}
@@ -205,7 +206,7 @@ def test_a_stopped_training_ends_with_the_same_bits(
     stop: int, bert_folder: Path, context: Callable[..., FitContext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four steps of the temporary heads, then eight of the towers; another view of each picture in each epoch."""
-    monkeypatch.setattr(loop._Checkpoint, "save_if_due", loop._Checkpoint.save)  # after every step
+    monkeypatch.setattr(Checkpoint, "save_if_due", Checkpoint.save)  # after every step
     options = {"epochs": 2, "batch_size": 12, "lr": 1e-3, "augment": {"strength": 1.0}}
 
     def fit(name: str, stop_at: int) -> dict[str, Tensor]:
@@ -271,10 +272,10 @@ def test_the_batch_that_was_read_ahead_is_the_one_that_is_asked_for(count: int, 
 
     with reading_ahead() as pools:
         read = [lambda row=row: load(row) for row in range(count)]
-        batches = Batches(read, pixels, lambda rows, epoch: _following(count, 7, options, rows, epoch), pools)
+        batches = Batches(read, pixels, lambda number: _examples(count, 7, options, number), pools)
 
-        def step(indices: Tensor, epoch: int) -> dict[str, Tensor]:
-            batch = batches.batch(indices, epoch)
+        def step(indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
+            batch = batches.batch(number)
             assert batch.indices.tolist() == indices.tolist() == batch.pixels[:, 0].tolist()
             assert set(batch.pixels[:, 1].tolist()) == {epoch}
             asked.append((indices.tolist(), epoch))

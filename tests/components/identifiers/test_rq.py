@@ -14,7 +14,7 @@ from genret.components.identifiers.rq import RQIdentifier, RQTraining
 from genret.components.identifiers.training import CaptionVectors, Texts, loss_terms
 from genret.components.losses.tokenizer import AlignLoss, CommitLoss, DiversityLoss, ReconLoss
 from genret.errors import GenretError
-from genret.kit import loop
+from genret.kit import checkpoint
 from genret.kit.usage import usage_statistics
 
 
@@ -106,8 +106,8 @@ def test_save_and_load_give_the_same_identifiers_also_for_new_images(tmp_path):
 def test_a_killed_fit_resumes_to_the_same_codes(tmp_path, monkeypatch):
     train = corpus()
     straight = fitted(tmp_path / "straight", train, epochs=6)
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(loop.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: 0.0)
     real, steps = ReconLoss.__call__, []
 
     def killing(self, batch):

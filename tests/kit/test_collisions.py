@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from genret.api import Corpus
 from genret.errors import GenretError
@@ -118,6 +119,56 @@ def test_extra_symbols_count_and_fill_gaps():
     assert extra_symbols(codes, taken, 8).tolist() == [1, 3, 0, 4]
     with pytest.raises(GenretError, match="more than 2 images share the codes c0_0 c1_1"):
         extra_symbols(codes, torch.zeros(0, 3, dtype=torch.int64), 2)
+
+
+# ------------------------------------------------------------------------------------------------ the assignment
+def match(costs: torch.Tensor) -> torch.Tensor:
+    """costs (n, m), inf in columns that are taken → (n,) the column that `balanced` gives each row, if all rows compete
+    for one prefix; -1 for those that it sends to other prefixes."""
+    n, m = costs.shape
+    closed = [[0, column] for column in range(m) if costs[:, column].isinf().any()]
+    wanted = int(costs.argmin()) if n == 1 else 0  # a single row competes only where its code is taken
+    every = torch.tensor(list(itertools.product(range(n + 1), range(m))))
+    distances = Distances(lambda rows, count: every.expand(len(rows), -1, -1), lambda rows, codes: costs[rows])
+    taken = torch.tensor(closed, dtype=torch.int64).view(-1, 2)
+    settled = balanced(torch.arange(n), torch.tensor([[0, wanted]] * n).view(-1, 2), taken, distances, (n + 1, m))
+    return torch.where(settled[:, 0] == 0, settled[:, 1], -1)
+
+
+def total(costs, columns):
+    return float(sum(costs[row, column] for row, column in enumerate(columns.tolist()) if column >= 0))
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 6), st.data())
+def test_no_permutation_is_cheaper(n, m, data):
+    costs = torch.tensor(data.draw(st.lists(st.integers(-5, 5), min_size=n * m, max_size=n * m))).view(n, m).double()
+    closed = data.draw(st.sets(st.integers(0, m - 1)))
+    costs[:, sorted(closed)] = torch.inf
+    columns = match(costs)
+    chosen = [column for column in columns.tolist() if column >= 0]
+    left = sorted(set(range(m)) - closed)
+    assert len(set(chosen)) == len(chosen) == min(n, len(left)) and not closed & set(chosen)
+    if len(left) >= n:
+        cheapest = min(sum(float(costs[r, c]) for r, c in enumerate(p)) for p in itertools.permutations(left, n))
+    else:
+        cheapest = min(
+            sum(float(costs[r, c]) for r, c in zip(p, left, strict=True))
+            for p in itertools.permutations(range(n), len(left))
+        )
+    assert total(costs, columns) == pytest.approx(cheapest)
+
+
+@pytest.mark.parametrize(("n", "m"), [(60, 60), (40, 100), (100, 40)])
+def test_equals_scipy(n, m):
+    costs = torch.rand(n, m, generator=torch.Generator().manual_seed(0))
+    rows, columns = linear_sum_assignment(costs.numpy())
+    assert total(costs, match(costs)) == pytest.approx(float(costs[rows, columns].sum()), rel=1e-5)
+
+
+def test_no_columns_and_no_rows():
+    assert match(torch.full((2, 3), torch.inf)).tolist() == [-1, -1]
+    assert match(torch.zeros(0, 3)).tolist() == []
 
 
 # ------------------------------------------------------------------------------------------------ with memory
