@@ -289,11 +289,20 @@ def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
 def _guess(data: bytes) -> str:
     """What the bytes look like instead."""
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-        return f"it is a HEIC photograph; {_HEIF.replace('them', 'it')}"
+        has_reader = "HEIF" in _formats()
+        return (
+            "it is a damaged HEIC photograph" if has_reader else f"it is a HEIC photograph; {_one(_CONVERT['.heic'])}"
+        )
+    if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL ":
+        return f"it is a JPEG XL picture; {_one(_CONVERT['.jxl'])}"
     if data[:1024].lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<svg>"):
-        return "it is an SVG or XML file; convert it to PNG"
+        return f"it is an SVG or XML file; {_one(_CONVERT['.svg'])}"
     try:
         data[:1024].decode()
     except UnicodeDecodeError:
         return f"it is none of {', '.join(FORMATS)}"
     return "it is a text file"
+
+
+def _one(advice: str) -> str:
+    return advice.replace("them", "it")

@@ -1,4 +1,4 @@
-"""A folder of images with captions in one table (CSV, TSV, JSONL) or in a text file beside each image."""
+"""A folder of images with captions in one table or in a text file beside each image."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class FolderDataset(SplitDataset):
         split_column: str = "split"
         """Column with the split, if the table has it; all further columns become metadata."""
         dev_split: str | None = "dev"
-        """The split for choices; `dev` is the table's, or its `val` or `validation`; else, and if null, some of train."""
+        """The split for choices; `dev`: the table's, or its `val` or `validation`; else, and if null, some of train."""
         dev_fraction: float = Field(0.1, ge=0, lt=1)
         """Share of the images (of those of train, with a split column) that become the split for choices."""
         test_fraction: float = Field(0.1, ge=0, lt=1)
@@ -81,7 +81,7 @@ class FolderDataset(SplitDataset):
         @classmethod
         def _known(cls, value: str | None) -> str | None:
             try:
-                b"".decode(value or "utf-8")
+                "a".encode(value or "utf-8")
             except (LookupError, UnicodeError) as error:
                 raise ValueError(f"Python knows no text encoding '{value}'; try cp1252, latin-1 or utf-16") from error
             return value

@@ -158,7 +158,7 @@ def _token_lines(lines: _Lines, remarks: list[str]) -> Iterator[Row]:
                 nameless += 1
         lines.begin_row()
     if nameless:
-        remarks.append(f"{nameless:,} captions of names without an image's suffix passed over")
+        remarks.append(f"captions passed over, of names without an image's suffix: {nameless:,}")
 
 
 def _delimited(lines: _Lines, delimiter: str | None, fits: Callable[[Mapping[str, Any]], bool]) -> Layout:
@@ -218,7 +218,7 @@ def _cells(lines: _Lines, first: str, delimiter: str, remarks: list[str]) -> Ite
     except csv.Error as error:
         raise GenretError(f"{lines.file} {lines.place}: {error}") from error
     if mended:
-        remarks.append(f"{mended} broken row{'s' if mended > 1 else ''} mended")
+        remarks.append(f"broken rows mended: {mended:,}")
 
 
 def _mended(head: list[str], cells: list[str]) -> list[str]:
@@ -230,7 +230,7 @@ def _mended(head: list[str], cells: list[str]) -> list[str]:
 def _whole_json(file: Path, encoding: str | None) -> Layout:
     value = read_json(file, encoding)
     if isinstance(value, list):
-        return Layout("a JSON array", file.suffix.lower() == ".json", _entries(file, value), [])
+        return Layout("a JSON array", False, _entries(file, value), [])
     images = value.get("images") if isinstance(value, dict) else None
     if isinstance(images, list) and isinstance(value.get("annotations"), list):
         return Layout("COCO's JSON of images and annotations", False, _coco(file, images, value["annotations"]), [])
