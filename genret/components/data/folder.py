@@ -125,32 +125,30 @@ class FolderDataset(SplitDataset):
     @cached_property
     def _dev_source(self) -> str | None:
         """The table's split that is for development; None: part of the training images."""
-        splits = self._table.splits if self._table else frozenset()
-        if self.config.dev_split is None:
-            if CARVED in splits:
-                raise GenretError(f"{self._file} has a split '{CARVED}' of its own; set dataset.dev_split to a split")
-            return None
-        if self.config.dev_split != CARVED or CARVED in splits:
-            return self.config.dev_split
+        assert self._table is not None
+        asked, splits = self.config.dev_split, self._table.splits
+        if asked is None and CARVED in splits:
+            raise GenretError(f"{self._file} has a split '{CARVED}' of its own; set dataset.dev_split to a split")
+        if asked is None or asked in splits:
+            return asked
+        if asked != CARVED or not {self.train_split, self.test_split} <= splits:
+            return asked  # which is then unknown
         free = [name for name in DEV_NAMES if name in splits and name not in (self.train_split, self.test_split)]
-        source = free[0] if free else None
-        chosen = f"'{source}'" if free else f"{self.config.dev_fraction:.0%} of '{self.train_split}'"
+        chosen = f"'{free[0]}'" if free else f"a share of {self.config.dev_fraction:g} of '{self.train_split}'"
         log.warning("%s has no split '%s'; %s is taken for it", self._file, CARVED, chosen)
-        return source
+        return free[0] if free else None
 
     def _named(self, table: Table, split: str) -> Iterator[Record]:
         """The images of a split that the table names, or that is carved out of one."""
-        carved = self._dev_source is None and split in (self.dev_split, self.train_split)
-        source = self._dev_source if split == self.dev_split else split
-        source = self.train_split if carved else source
+        config = self.config
+        is_dev = split == self.dev_split
+        carved = (is_dev or split == self.train_split) and self._dev_source is None
+        source = self.train_split if carved else self._dev_source if is_dev else split
         if source not in table.splits:
-            hint = f"in the column '{self.config.split_column}' of {self._file}"
+            hint = f"in the column '{config.split_column}' of {self._file}"
             raise UnknownName("split", split, table.splits, hint)
         found = (record for where, record in self._from_table(table) if where == source)
-        if not carved:
-            return found
-        config = self.config
-        return carve(found, split, split == self.dev_split, config.dev_fraction, config.split_seed, self._root)
+        return carve(found, split, is_dev, config.dev_fraction, config.split_seed, self._root) if carved else found
 
     def _from_table(self, table: Table) -> Iterator[tuple[str, Record]]:
         folder = self._root / self.config.images
