@@ -31,20 +31,17 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000
 """What Pillow may try. Never all that it knows: some of its readers start other programs (EPS)."""
 
 IMAGE_SUFFIXES = frozenset(
-    (
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
-        *(".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"),
-    )
+    ".png .jpg .jpeg .jpe .jfif .mpo .webp .gif .bmp .dib .tif .tiff .avif .ppm .pgm .pbm .pnm .jp2 .j2k .jpx".split()
 )
-_HEIF = "pip install 'genret[heif]', or convert them to JPEG"
+_HEIF = "pip install 'genret[heif]', or convert to JPEG"
 _CONVERT = {
     **dict.fromkeys((".heic", ".heif", ".hif"), _HEIF),
-    ".jxl": "convert them to PNG, for instance with djxl of libjxl-tools",
-    **dict.fromkeys((".svg", ".svgz"), "convert them to PNG, for instance with rsvg-convert of librsvg2-bin"),
-    **dict.fromkeys((".psd", ".xcf", ".eps"), "convert them to PNG, for instance with ImageMagick"),
+    ".jxl": "convert to PNG, for instance with djxl of libjxl-tools",
+    **dict.fromkeys((".svg", ".svgz"), "convert to PNG, for instance with rsvg-convert of librsvg2-bin"),
+    **dict.fromkeys((".psd", ".xcf", ".eps"), "convert to PNG, for instance with ImageMagick"),
     **dict.fromkeys(
         (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
-        "convert them to JPEG, for instance with darktable or dcraw",
+        "convert to JPEG, for instance with darktable or dcraw",
     ),
 }
 """Pictures too, which are found, so that they are reported instead of overlooked: what to install to have them."""
@@ -106,7 +103,7 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
     except BadImage:
         raise
     except UnidentifiedImageError as error:
-        raise BadImage(f"{name} is no picture that can be read: {_guess(data)}") from error
+        raise BadImage(f"{name} is no picture that can be read: {_guess(data, name)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"{name} has far more pixels than the {max_pixels:,} allowed; leave it out") from error
     except Exception as error:  # on damaged data Pillow's readers raise nearly anything
@@ -226,7 +223,7 @@ def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
                 continue
             entered.add((place.st_dev, place.st_ino))
             shown = sorted(name for name in folders if not name.startswith("."))
-            links = [name for name in shown if Path(here, name).is_symlink()]
+            links = [name for name in shown if os.path.islink(Path(here, name))]  # noqa: PTH114 (never raises)
             linked.extend(link for name in links if not _leads_up(link := Path(here, name)))
             folders[:] = [name for name in shown if name not in links]
             yield from (Path(here, name) for name in sorted(files) if _is_picture(Path(here, name)))
@@ -286,23 +283,19 @@ def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
     return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
-def _guess(data: bytes) -> str:
-    """What the bytes look like instead."""
+def _guess(data: bytes, name: str) -> str:
+    """What the bytes look like instead, or what the name says."""
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
         has_reader = "HEIF" in _formats()
-        return (
-            "it is a damaged HEIC photograph" if has_reader else f"it is a HEIC photograph; {_one(_CONVERT['.heic'])}"
-        )
+        return "it is a damaged HEIC photograph" if has_reader else f"it is a HEIC photograph; {_CONVERT['.heic']}"
     if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL ":
-        return f"it is a JPEG XL picture; {_one(_CONVERT['.jxl'])}"
+        return f"it is a JPEG XL picture; {_CONVERT['.jxl']}"
     if data[:1024].lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<svg>"):
-        return f"it is an SVG or XML file; {_one(_CONVERT['.svg'])}"
+        return f"it is an SVG or XML file; {_CONVERT['.svg']}"
+    if advice := unreadable(name):
+        return f"files ending in {_suffix(name)} cannot; {advice}"
     try:
         data[:1024].decode()
     except UnicodeDecodeError:
         return f"it is none of {', '.join(FORMATS)}"
     return "it is a text file"
-
-
-def _one(advice: str) -> str:
-    return advice.replace("them", "it")

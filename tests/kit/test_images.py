@@ -217,7 +217,7 @@ def test_heic_needs_a_package(monkeypatch):
         decode_image(data[:200], "x")
     monkeypatch.setattr(images, "_formats", lambda: images.FORMATS)
     assert not images.is_image_name("a.heic") and "pip install 'genret[heif]'" in images.unreadable("a.heic")
-    with pytest.raises(BadImage, match=r"HEIC photograph; pip install 'genret\[heif\]', or convert it to JPEG"):
+    with pytest.raises(BadImage, match=r"HEIC photograph; pip install 'genret\[heif\]', or convert to JPEG"):
         decode_image(data, "x")
 
 
@@ -282,7 +282,10 @@ def test_pictures_of_all_suffixes_are_found(tmp_path: Path):
     assert {path.suffix[1:] for path in walk_images([tmp_path])} == set(suffixes)
     readable = {"jpe", "mpo", "pbm", "pnm", "jp2", "dib"}
     assert readable <= {suffix for suffix in suffixes if images.is_image_name(f"a.{suffix}")}
-    assert all(images.unreadable(f"a.{suffix}") for suffix in ("jxl", "svg", "cr2", "dng"))
+    for suffix in ("jxl", "svg", "cr2", "dng"):
+        assert images.unreadable(f"a.{suffix}")
+        with pytest.raises(BadImage, match=rf"^a\.{suffix} .* convert to "):
+            decode_image(b"\0\1\2\xff" * 9, f"a.{suffix}")
 
 
 def test_linked_folders_are_entered_each_real_one_once(tmp_path: Path):
