@@ -1,6 +1,6 @@
 """Pictures from bytes, files and folders that nobody has vetted. It knows nothing of data sets or models.
 
-Whatever is wrong with one picture is a `BadImage` with one sentence; long runs skip and report it.
+What is wrong with one is a `BadImage` with one sentence; long runs skip and report it.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000
 """What Pillow may try. Never all that it knows: some of its readers start other programs (EPS)."""
 
 IMAGE_SUFFIXES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .mpo .webp .gif .bmp .dib .tif .tiff .avif .ppm .pgm .pbm .pnm .jp2 .j2k .jpx".split()
+    (
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+        *(".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"),
+    )
 )
 _HEIF = "pip install 'genret[heif]', or convert to JPEG"
+_RAW = "convert to JPEG, for instance with darktable or dcraw"
 _CONVERT = {
     **dict.fromkeys((".heic", ".heif", ".hif"), _HEIF),
     ".jxl": "convert to PNG, for instance with djxl of libjxl-tools",
     **dict.fromkeys((".svg", ".svgz"), "convert to PNG, for instance with rsvg-convert of librsvg2-bin"),
     **dict.fromkeys((".psd", ".xcf", ".eps"), "convert to PNG, for instance with ImageMagick"),
-    **dict.fromkeys(
-        (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
-        "convert to JPEG, for instance with darktable or dcraw",
-    ),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"), _RAW),
 }
 """Pictures too, which are found, so that they are reported instead of overlooked: what to install to have them."""
 
@@ -160,9 +161,9 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 def walk_images(paths: Iterable[str | Path]) -> Iterator[Path]:
     """Image files, each once: files as named, folders with all below them in sorted order.
 
-    A file that is named itself comes whatever its suffix; inside folders, hidden files and folders are left out, and
-    files without a suffix come if they begin as pictures do. Linked folders come last, each real folder once. A
-    folder that may not be listed comes itself, so that reading it reports why.
+    A file that is named itself comes in any case; inside folders, hidden ones are left out, and files without a suffix
+    come if they begin as pictures do. Linked folders come last, each real folder once. A folder that may not be listed
+    comes itself, so that reading it reports why.
     """
     seen: set[Path] = set()
     entered: set[tuple[int, int]] = set()
@@ -240,11 +241,9 @@ def _is_picture(path: Path) -> bool:
     if path.name.startswith("."):
         return False
     if suffix := _suffix(path.name):
-        return suffix in IMAGE_SUFFIXES or suffix in _CONVERT
+        return suffix in IMAGE_SUFFIXES | _CONVERT.keys()
     try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as stream:
+        with path.open("rb") if path.is_file() else io.BytesIO() as stream:  # opening a pipe might never end
             return _BEGINNING.match(stream.read(32)) is not None
     except OSError:
         return False
