@@ -9,7 +9,7 @@ N pictures   W views   D width of the tower's vectors
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from hashlib import sha256
@@ -78,7 +78,7 @@ def encode_images(
     good = [i for i, item in enumerate(items) if item.key not in bad]
     keys = [items[i].key + suffix for i in good for suffix in suffixes]
     features = _gather(keys, cache).view(len(good), views, cache.width or 0)
-    skipped = [Skipped(item.uri or item.key, bad[item.key]) for item in items if item.key in bad]
+    skipped = _skipped(items, bad)
     return EncodedImages(features, torch.tensor(good, dtype=torch.long), skipped)
 
 
@@ -102,6 +102,18 @@ def encode_texts(
             cache.put_many({keys[text]: vector for text, vector in zip(batch, vectors, strict=True)})
             bar.advance(len(batch))
     return _gather([keys[text] for text in texts], cache)
+
+
+def _skipped(items: Sequence[ImageItem], bad: Mapping[str, str]) -> list[Skipped]:
+    """What was left out and why. Of equal pictures only the first was opened; others get the reason by their name."""
+    first: dict[str, str] = {}
+    skipped = list[Skipped]()
+    for item in items:
+        if item.key in bad:
+            opened = first.setdefault(item.key, item.uri)
+            reason = bad[item.key].replace(opened, item.uri, 1) if opened else bad[item.key]
+            skipped.append(Skipped(item.uri or item.key, reason))
+    return skipped
 
 
 def _missing(items: Sequence[ImageItem], suffixes: Sequence[str], cache: FeatureCache) -> dict[int, list[int]]:

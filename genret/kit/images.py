@@ -1,17 +1,21 @@
 """Pictures from bytes, files and folders that nobody has vetted. It knows nothing of data sets or models.
 
-Whatever is wrong with one picture is a `BadImage` with one sentence; long runs skip and report it.
+What is wrong with one is a `BadImage` with one sentence; long runs skip and report it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
+import re
 import stat
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +23,29 @@ from PIL import Image, UnidentifiedImageError
 
 from genret.api import Record
 from genret.errors import BadImage, GenretError
+from genret.kit.mend import mended
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+log = logging.getLogger(__name__)
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
 """What Pillow may try. Never all that it knows: some of its readers start other programs (EPS)."""
 
 IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm", ".pgm")
+    (
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+        *(".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"),
+    )
 )
-UNREADABLE_SUFFIXES = frozenset((".heic", ".heif"))
-"""Pictures too, which are found, so that they are reported instead of overlooked."""
+_HEIF = "pip install 'genret[heif]', or convert to JPEG"
+_RAW = "convert to JPEG, for instance with darktable or dcraw"
+_CONVERT = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), _HEIF),
+    ".jxl": "convert to PNG, for instance with djxl of libjxl-tools",
+    **dict.fromkeys((".svg", ".svgz"), "convert to PNG, for instance with rsvg-convert of librsvg2-bin"),
+    **dict.fromkeys((".psd", ".xcf", ".eps"), "convert to PNG, for instance with ImageMagick"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"), _RAW),
+}
+"""Pictures too, which are found, so that they are reported instead of overlooked: what to install to have them."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own bound, a quarter of a gigabyte as RGB."""
@@ -37,6 +55,13 @@ MAX_BYTES = 256 * 2**20
 # `warnings.catch_warnings` would leak between threads that decode.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_BEGINNING = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|....ftyp(avif|avis|heic|heix|mif1|hevc)"
+    rb"|BM.{4}\0{4}.{4}[\x0c(4@8l|]\0{3}|P[1-6]\s[\s\d#]|\0\0\0\x0cjP  \r\n",
+    re.DOTALL,
+)
+"""Of the formats that can be read."""
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -58,7 +83,17 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.
     if not data:
         raise BadImage(f"{name} is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return _decode(data, name, max_pixels)
+    except BadImage:
+        if (found := mended(data, lambda rest: _decode(rest, name, max_pixels))) is None:
+            raise
+        _note(name, found.note)
+        return found.image
+
+
+def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
             if image.width * image.height > max_pixels:
                 raise BadImage(
                     f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} allowed; "
@@ -69,12 +104,28 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.
     except BadImage:
         raise
     except UnidentifiedImageError as error:
-        raise BadImage(f"{name} is no picture that can be read: {_guess(data)}") from error
+        raise BadImage(f"{name} is no picture that can be read: {_guess(data, name)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"{name} has far more pixels than the {max_pixels:,} allowed; leave it out") from error
     except Exception as error:  # on damaged data Pillow's readers raise nearly anything
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise BadImage(f"{name} is damaged and cannot be decoded: {reason}") from error
+
+
+@lru_cache(maxsize=4096)  # a picture is decoded several times in a run
+def _note(name: str, what: str) -> None:
+    log.warning("%s %s; it is taken", name, what)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """`FORMATS`, and HEIF where its reader is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return FORMATS
+    register_heif_opener()
+    return (*FORMATS, "HEIF")
 
 
 def content_hash(data: bytes) -> str:
@@ -110,15 +161,17 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 def walk_images(paths: Iterable[str | Path]) -> Iterator[Path]:
     """Image files, each once: files as named, folders with all below them in sorted order.
 
-    A file that is named itself comes whatever its suffix; inside folders, hidden files and folders are left out. A
-    folder that may not be listed comes itself, so that reading it reports why.
+    A file that is named itself comes in any case; inside folders, hidden ones are left out, and files without a suffix
+    come if they begin as pictures do. Linked folders come last, each real folder once. A folder that may not be listed
+    comes itself, so that reading it reports why.
     """
     seen: set[Path] = set()
+    entered: set[tuple[int, int]] = set()
     for given in paths:
         start = Path(given).expanduser().absolute()
         if not start.exists():
             raise GenretError(f"there is no file or folder {start}")
-        for path in _walk(start) if start.is_dir() else [start]:
+        for path in _walk(start, entered) if start.is_dir() else [start]:
             if path not in seen:
                 seen.add(path)
                 yield path
@@ -145,18 +198,55 @@ def printable(path: Path) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (names, not paths)
+    return _suffix(name) in IMAGE_SUFFIXES or (unreadable(name) is None and _suffix(name) in _CONVERT)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def unreadable(name: str) -> str | None:
+    """What to do about a picture, by its name or suffix, that cannot be read; None for all other files."""
+    suffix = _suffix("x" + name)
+    return None if _CONVERT.get(suffix) == _HEIF and "HEIF" in _formats() else _CONVERT.get(suffix)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 (names, not paths)
+
+
+def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
+    """`entered`: real folders (device, inode) that were walked already; these here are added."""
     unlisted: list[Path] = []
-    wanted = IMAGE_SUFFIXES | UNREADABLE_SUFFIXES
-    for here, folders, files in os.walk(folder, onerror=lambda error: unlisted.append(Path(error.filename))):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in wanted:  # noqa: PTH122
-                yield Path(here, name)
+    linked: deque[Path] = deque([folder])
+    while linked:
+        start = linked.popleft()
+        for here, folders, files in os.walk(start, onerror=lambda error: unlisted.append(Path(error.filename))):
+            place = Path(here).stat()
+            if (place.st_dev, place.st_ino) in entered:
+                folders.clear()
+                continue
+            entered.add((place.st_dev, place.st_ino))
+            shown = sorted(name for name in folders if not name.startswith("."))
+            links = [name for name in shown if os.path.islink(Path(here, name))]  # noqa: PTH114 (never raises)
+            linked.extend(link for name in links if not _leads_up(link := Path(here, name)))
+            folders[:] = [name for name in shown if name not in links]
+            yield from (Path(here, name) for name in sorted(files) if _is_picture(Path(here, name)))
     yield from unlisted
+
+
+def _leads_up(link: Path) -> bool:
+    """A linked folder that holds the link is a loop."""
+    return link.parent.resolve().is_relative_to(link.resolve())
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name; without a suffix, by how it begins."""
+    if path.name.startswith("."):
+        return False
+    if suffix := _suffix(path.name):
+        return suffix in IMAGE_SUFFIXES | _CONVERT.keys()
+    try:
+        with path.open("rb") if path.is_file() else io.BytesIO() as stream:  # opening a pipe might never end
+            return _BEGINNING.match(stream.read(32)) is not None
+    except OSError:
+        return False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -192,12 +282,17 @@ def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
     return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
-def _guess(data: bytes) -> str:
-    """What the bytes look like instead."""
+def _guess(data: bytes, name: str) -> str:
+    """What the bytes look like instead, or what the name says."""
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-        return "it is a HEIC photograph; convert it to JPEG"
+        has_reader = "HEIF" in _formats()
+        return "it is a damaged HEIC photograph" if has_reader else f"it is a HEIC photograph; {_CONVERT['.heic']}"
+    if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL ":
+        return f"it is a JPEG XL picture; {_CONVERT['.jxl']}"
     if data[:1024].lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<svg>"):
-        return "it is an SVG or XML file; convert it to PNG"
+        return f"it is an SVG or XML file; {_CONVERT['.svg']}"
+    if advice := unreadable(name):
+        return f"files ending in {_suffix(name)} cannot; {advice}"
     try:
         data[:1024].decode()
     except UnicodeDecodeError:

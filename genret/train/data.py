@@ -87,6 +87,11 @@ class Split(NamedTuple):
             [record.image_id for record in self.records], self.hashes, self.captions, self.owners.tolist()
         )
 
+    @property
+    def num_captionless(self) -> int:
+        """Images that nobody described"""
+        return len(self.records) - len(self.owners.unique())
+
     def without(self, hashes: set[str]) -> Split:
         """The split less the pictures with these contents, and less their captions."""
         keep = torch.tensor([content not in hashes for content in self.hashes], dtype=torch.bool)

@@ -82,6 +82,13 @@ class Pipeline:
             self.ui.warn(f"left out {item.path}: {item.reason}")
         if len(found.skipped) > 5:
             self.ui.warn(f"... and {len(found.skipped) - 5} more of split '{split}' were left out")
+        if bare := found.num_captionless:
+            used = (
+                "only an identifier model learns from them"
+                if split == self.parts.dataset.train_split
+                else "no query asks for them"
+            )
+            self.ui.note(f"{bare:,} of {len(found.records):,} pictures of split '{split}' have no caption: {used}")
         return found
 
     def heads(self, train: Split, dev: Split) -> Artifact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
 import struct
 import zlib
@@ -171,10 +172,13 @@ def test_training_goes_on_without_the_bad_pictures(tiny, odd, tmp_path):
     for split in ("dev", "test"):  # bad ones in every split
         shutil.copy(odd / "cut.jpg", data / f"{split}.jpg")
         rows.append(f"{split}.jpg,a cut picture,{split},red")
+    tiny.draw(data / "bare.png", "red", "ring")
+    rows.append("bare.png,,train,red")
     (data / "captions.csv").write_text("\n".join(rows) + "\n")
     run = tmp_path / "run"
     answer = tiny.genret("train", tiny.recipe, "--set", f"dataset.root={data}", "--run", run, "--json")
     assert answer.code == 0, answer.err
+    assert re.search(r"1 of \d+ pictures of split 'train' have no caption: only an identifier model", answer.err)
     for name in (*BAD, "dev.jpg", "test.jpg"):
         assert f"left out {data / name}: " in " ".join(answer.err.split()), name
     assert answer.document["evaluation"]["num_images"] == 8

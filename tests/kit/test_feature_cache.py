@@ -103,7 +103,7 @@ def test_same_picture_once_and_bad_ones_skipped(cache: FeatureCache) -> None:
     assert encoder.images == 3 and sum(advanced) == totals[0] == 4
     assert result.rows.tolist() == [0, 1, 2, 4, 5]
     assert torch.equal(result.features, expected(3, 1)[[0, 1, 2, 0, 1]])
-    assert [skip.path for skip in result.skipped] == ["3.png", "copy.png"]
+    assert result.skipped == [("3.png", "3.png: truncated"), ("copy.png", "copy.png: truncated")]
     nothing = encode_images(encoder, [given[3]], cache)
     assert len(nothing.features) == 0 and len(nothing.skipped) == 1
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from genret.errors import BadImage, GenretError
+from genret.kit import images
 from genret.kit.images import content_hash, decode_image, read_bytes, record_of, thumbnail, walk_images
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
@@ -38,9 +39,9 @@ def near(pixel, wanted, tolerance: int = 12) -> bool:
     return all(abs(int(a) - int(b)) <= tolerance for a, b in zip(pixel, wanted, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000"])
 def test_every_format_gives_the_same_rgb_picture(kind):
-    options = {"quality": 100} if kind in ("JPEG", "WEBP") else {}
+    options = {"quality": 100} if kind in ("JPEG", "WEBP", "MPO") else {}
     image = decode_image(encoded(halves(), kind, **options), "x")
     assert image.mode == "RGB" and image.size == (32, 16)
     assert near(image.getpixel((3, 8)), RED) and near(image.getpixel((28, 8)), BLUE)
@@ -134,6 +135,7 @@ NOISE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
         (b"hello, I am no picture\n", "text file"),
         (b"<?xml version='1.0'?><svg/>", "SVG"),
         (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC"),
+        (b"\xff\x0a" + bytes(50), "JPEG XL"),
         (os.urandom(2) + b"\xff\xfe\xfd" * 50, "none of PNG"),
         (encoded(Image.fromarray(NOISE), "JPEG")[:1500], "damaged"),
         (encoded(Image.fromarray(NOISE), "PNG")[:1500], "damaged"),
@@ -154,6 +156,20 @@ def test_the_pixel_limit_is_exact():
     assert decode_image(data, "x", max_pixels=100).size == (10, 10)
     with pytest.raises(BadImage, match="10 x 10 pixels, more than the 99"):
         decode_image(data, "x", max_pixels=99)
+
+
+def test_heic_needs_a_package(monkeypatch):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    data = encoded(halves(), "HEIF", quality=100)
+    assert near(decode_image(data, "x").getpixel((3, 8)), RED) and near(decode_image(data, "x").getpixel((28, 8)), BLUE)
+    assert images.is_image_name("a.HEIC") and images.unreadable("a.heic") is None
+    with pytest.raises(BadImage, match=r"^x is .*damaged"):
+        decode_image(data[:200], "x")
+    monkeypatch.setattr(images, "_formats", lambda: images.FORMATS)
+    assert not images.is_image_name("a.heic") and "pip install 'genret[heif]'" in images.unreadable("a.heic")
+    with pytest.raises(BadImage, match=r"HEIC photograph; pip install 'genret\[heif\]', or convert to JPEG"):
+        decode_image(data, "x")
 
 
 SEEDS = [encoded(halves(), kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")]
@@ -194,6 +210,59 @@ def test_walk_finds_images_once_in_order(tmp_path: Path):
     assert list(walk_images([tmp_path / "sub" / "notes.txt"])) == [tmp_path / "sub" / "notes.txt"]
     with pytest.raises(GenretError, match=r"no file or folder .*nowhere"):
         list(walk_images([tmp_path / "nowhere"]))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000"])
+def test_files_without_a_suffix_are_found_by_their_beginning(tmp_path: Path, kind):
+    (tmp_path / "1000092795").write_bytes(encoded(halves(), kind))
+    for name, content in (
+        ("README", b"BM is not MM"),
+        ("Makefile", b"P1: all\n"),
+        ("empty", b""),
+        ("x.dat", b"\xff\xd8\xff"),
+    ):
+        (tmp_path / name).write_bytes(content)
+    os.mkfifo(tmp_path / "pipe")
+    assert list(walk_images([tmp_path])) == [tmp_path / "1000092795"]
+
+
+def test_pictures_of_all_suffixes_are_found(tmp_path: Path):
+    suffixes = ["jpe", "mpo", "pbm", "pnm", "jp2", "jxl", "svg", "cr2", "dng", "heic", "dib"]
+    for suffix in suffixes:
+        (tmp_path / f"a.{suffix}").write_bytes(b"x")
+    assert {path.suffix[1:] for path in walk_images([tmp_path])} == set(suffixes)
+    readable = {"jpe", "mpo", "pbm", "pnm", "jp2", "dib"}
+    assert readable <= {suffix for suffix in suffixes if images.is_image_name(f"a.{suffix}")}
+    for suffix in ("jxl", "svg", "cr2", "dng"):
+        assert images.unreadable(f"a.{suffix}")
+        with pytest.raises(BadImage, match=rf"^a\.{suffix} .* convert to "):
+            decode_image(b"\0\1\2\xff" * 9, f"a.{suffix}")
+
+
+def test_linked_folders_are_entered_each_real_one_once(tmp_path: Path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for folder in (inside / "real", outside / "deep", tmp_path / "beside"):
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_bytes(b"x")
+    for link, target in (
+        ("a-link-to-real", inside / "real"),
+        ("linked", outside),
+        ("linked-again", outside),
+        ("deeper", outside / "deep"),
+        ("up", tmp_path),
+        ("self", inside),
+        ("broken", tmp_path / "nowhere"),
+        (".hidden", tmp_path / "beside"),
+    ):
+        (inside / link).symlink_to(target)
+    (outside / "back").symlink_to(inside)
+    (outside / "deep" / "loop").symlink_to(outside)
+    found = [path.relative_to(inside).as_posix() for path in walk_images([inside])]
+    assert found == ["real/a.png", "deeper/a.png"]  # outside/deep came by its own link, and comes once
+    assert list(walk_images([inside / "linked"])) == [
+        inside / "linked" / "deep" / "a.png",
+        inside / "linked/back/real/a.png",
+    ]
 
 
 def test_a_folder_that_may_not_be_listed_is_reported_by_reading_it(tmp_path: Path, monkeypatch):

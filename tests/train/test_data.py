@@ -52,3 +52,5 @@ def test_vectors_are_dropped_with_their_captions_and_nobody_elses() -> None:
     assert kept.captions == ["a1", "a2", "c1", "c2", "c3"] and kept.texts.flatten().tolist() == [0, 1, 3, 4, 5]
     assert kept.owners.tolist() == [0, 0, 1, 1, 1]
     assert kept.key != split.key == split.without(set()).key
+    assert split.num_captionless == kept.num_captionless == 0
+    assert split._replace(owners=torch.tensor([0, 0, 1, 2, 2, 2, 0])).num_captionless == 1

@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import Field
 
 from genret.api import Record
+from genret.components.data.text import captions_in
 from genret.errors import BadImage, GenretError, UnknownName
 from genret.kit.images import read_bytes
-from genret.kit.splits import CARVED, NamedSplits, SplitDataset, clean_captions, hashed, local_path, nonempty, scalars
+from genret.kit.splits import CARVED, NamedSplits, SplitDataset, carve, local_path, nonempty, scalars
 
 _ROWS_AT_ONCE = 1000
 
@@ -48,10 +49,11 @@ class HuggingFaceDataset(SplitDataset):
             source = split
         else:
             raise UnknownName("split", split, self._tables, f"the splits of {self.config.name}")
+        config = self.config
         found = self._rows(source)
-        if self.config.dev_split is None and source == self.config.train_split:
-            found = (record for record in found if self._is_dev(record) == (split == CARVED))
-        yield from nonempty(found, split, self.config.name)
+        if config.dev_split is None and source == config.train_split:
+            found = carve(found, split, split == CARVED, config.dev_fraction, config.split_seed, config.name)
+        yield from nonempty(found, split, config.name)
 
     def read(self, record: Record) -> bytes:
         source, _, row = record.image_id.rpartition("/")
@@ -63,9 +65,6 @@ class HuggingFaceDataset(SplitDataset):
             raise BadImage(f"{record.uri} has no picture")
         return picture["bytes"] or read_bytes(Path(picture["path"]))
 
-    def _is_dev(self, record: Record) -> bool:
-        return hashed(record.image_id, self.config.split_seed) < self.config.dev_fraction
-
     def _rows(self, split: str) -> Iterator[Record]:
         """Captions and metadata of a split; the picture column stays on disk."""
         config = self.config
@@ -73,15 +72,14 @@ class HuggingFaceDataset(SplitDataset):
         number = 0
         for rows in table.iter(batch_size=_ROWS_AT_ONCE):
             for offset, captions in enumerate(rows[config.caption_column]):
-                texts = [captions] if isinstance(captions, str) else captions
-                if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                if (texts := captions_in(captions)) is None:
                     raise GenretError(
                         f"row {number} of {config.name} {split}: '{config.caption_column}' is no text and no list of "
                         "texts; set dataset.caption_column"
                     )
                 metadata = scalars({column: rows[column][offset] for column in config.metadata_columns})
                 uri = f"{config.name}:{split}/{number}"
-                yield Record(f"{split}/{number}", uri, clean_captions(texts), metadata)
+                yield Record(f"{split}/{number}", uri, texts, metadata)
                 number += 1
 
     @cached_property

@@ -5,7 +5,6 @@ Only names and captions are held in memory; the pictures stay in their folder.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from genret.api import Record
+from genret.components.data.text import read_json
 from genret.errors import GenretError, UnknownName
 from genret.kit.images import read_bytes
 from genret.kit.splits import (
@@ -75,7 +75,8 @@ class KarpathyDataset(SplitDataset):
         return read_bytes(Path(record.uri))
 
     def _record(self, image: _Image) -> Record:
-        return Record(Path(image.name).name, str(self._folder / image.name), tuple(image.captions.split("\n")))
+        uri = str(self._folder / self._spelled.get(image.name, image.name))
+        return Record(Path(image.name).name, uri, tuple(image.captions.split("\n")))
 
     @cached_property
     def _file(self) -> Path:
@@ -94,7 +95,7 @@ class KarpathyDataset(SplitDataset):
 
     @cached_property
     def _splits(self) -> dict[str, list[_Image]]:
-        name, images = _parse(self._file)
+        name, images = _parse(self._file, self._folder)
         splits: dict[str, list[_Image]] = {}
         for image in images:
             split = "train" if image.split == "restval" and self.config.use_restval else image.split
@@ -111,7 +112,9 @@ class KarpathyDataset(SplitDataset):
                     f"{self._file} has no split '{split}', it has {has}; "
                     "set dataset.train_split, dev_split and test_split to these"
                 )
-        check_present(self._folder, (image.name for split in wanted for image in splits[split]), self._file)
+        self._spelled = check_present(
+            self._folder, (image.name for split in wanted for image in splits[split]), self._file
+        )
         if self.config.dev_split is None:
             self._carve(splits)
         return splits
@@ -153,7 +156,7 @@ class KarpathyDataset(SplitDataset):
         splits[self.config.train_split] = [image for image in train if image.name not in chosen]
 
 
-def _parse(file: Path) -> tuple[str, list[_Image]]:
+def _parse(file: Path, images_folder: Path) -> tuple[str, list[_Image]]:
     """The "dataset" field and the images."""
 
     def compact(values: dict[str, Any]) -> Any:
@@ -171,15 +174,11 @@ def _parse(file: Path) -> tuple[str, list[_Image]]:
         if not (kept := clean_captions(captions)):
             raise GenretError(f"{file}: image {name} has no captions")
         folder = values.get("filepath") or ""
-        return _Image(below(f"{folder}/{name}" if folder else name, file), values["split"], "\n".join(kept))
+        return _Image(
+            below(f"{folder}/{name}" if folder else name, file, images_folder), values["split"], "\n".join(kept)
+        )
 
-    try:
-        with file.open(encoding="utf-8") as stream:
-            parsed = json.load(stream, object_hook=compact)
-    except OSError as error:
-        raise GenretError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise GenretError(f"{file} is no JSON: {error}") from error
+    parsed = read_json(file, object_hook=compact)
     images = parsed.get("images") if isinstance(parsed, dict) else None
     if not isinstance(images, list) or not images or not all(isinstance(image, _Image) for image in images):
         raise GenretError(

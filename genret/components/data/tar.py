@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from genret.components.data.text import MAX_TEXT_BYTES, decode_text
 from genret.errors import BadImage, GenretError
 
-MAX_TEXT_BYTES = 2**20
 MAX_HEADER_BYTES = 2**20
 """Of a tar member: long names and extended headers may claim any size."""
 
@@ -74,11 +74,8 @@ def scan(shard: Path) -> Iterator[Member]:
 
 
 def text_of(member: Member, shard: Path, stream: IO[bytes]) -> str:
-    """A small member as UTF-8; one that is larger than a caption can be is refused."""
+    """A small member as text; one that is larger than a caption can be is refused."""
     name = f"{shard}:{member.name}"
     if member.size > MAX_TEXT_BYTES:
         raise GenretError(f"{name} has {member.size:,} bytes, more than the {MAX_TEXT_BYTES:,} allowed for text")
-    try:
-        return member.read(shard, name, MAX_TEXT_BYTES, stream).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise GenretError(f"{name} is no UTF-8 text: {error}") from error
+    return decode_text(member.read(shard, name, MAX_TEXT_BYTES, stream), name)

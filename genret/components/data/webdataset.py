@@ -22,10 +22,11 @@ from pydantic import Field, model_validator
 
 from genret import api
 from genret.api import Dataset, Record
-from genret.components.data.tar import MAX_TEXT_BYTES, Member, scan, text_of
+from genret.components.data.tar import Member, scan, text_of
+from genret.components.data.text import MAX_TEXT_BYTES, captions_in, open_text
 from genret.errors import BadImage, GenretError, UnknownName
-from genret.kit.images import MAX_BYTES, is_image_name
-from genret.kit.splits import clean_captions, hashed, local_folder, nonempty, scalars
+from genret.kit.images import MAX_BYTES, is_image_name, unreadable
+from genret.kit.splits import carve, clean_captions, local_folder, nonempty, scalars
 
 MAX_SHARDS = 100_000
 REMEMBERED_SHARDS = 32
@@ -46,6 +47,8 @@ class WebDataset(Dataset):
         """Share of the training images that become `dev`, when `dev` is null."""
         split_seed: int = 0
         """Which images these are; not the seed of the training."""
+        image_suffix: str | None = None
+        """Suffix of the image where samples have several, such as `input.png`; null: of the only one."""
         caption_suffix: str = "txt"
         """Suffix of the members with captions, one a line."""
         caption_key: str = "caption"
@@ -82,9 +85,8 @@ class WebDataset(Dataset):
             pattern = {self.train_split: config.train, self.dev_split: config.dev, self.test_split: config.test}[split]
             yield from self._stream(pattern or "")
             return
-        for record in self._stream(config.train):
-            if (hashed(record.image_id, config.split_seed) < config.dev_fraction) == (split == self.dev_split):
-                yield record
+        train, dev = self._stream(config.train), split == self.dev_split
+        yield from carve(train, split, dev, config.dev_fraction, config.split_seed, self._root)
 
     def _stream(self, pattern: str) -> Iterator[Record]:
         for shard in _shards(self._root, pattern):
@@ -101,6 +103,8 @@ class WebDataset(Dataset):
         with shard.open("rb") as stream:
             for member in scan(shard):
                 folder, name = os.path.split(member.name)
+                if name.startswith(".") or "__MACOSX" in folder.split("/"):
+                    continue  # macOS adds ._a.png to every a.png; webdataset, too, passes over hidden files
                 base, _, suffix = name.partition(".")
                 key = f"{folder}/{base}" if folder else base
                 if sample is None or key != sample.key:
@@ -130,17 +134,30 @@ class WebDataset(Dataset):
             return sample._replace(told=told, metadata=sample.metadata | scalars(values))
         if suffix == "cls":
             return sample._replace(metadata=sample.metadata | {"class": self._class(text_of(member, shard, stream))})
-        if is_image_name(member.name) and sample.image is None:
-            return sample._replace(image=member)
+        wanted = self.config.image_suffix
+        if suffix == wanted.lower() if wanted else is_image_name(member.name):
+            return sample._replace(image=self._only(sample, member, shard))
+        if unreadable(member.name) and sample.image is None:
+            return sample._replace(image=member)  # where it is decoded, it is reported
         return sample
+
+    def _only(self, sample: _Sample, member: Member, shard: Path) -> Member:
+        """The sample's image: a second one, which may belong to a sample of its own, is refused."""
+        first = sample.image
+        if first is not None and unreadable(first.name) is None:
+            raise GenretError(
+                f"{shard} has two images of one sample, {first.name} and {member.name}: its name ends at the first "
+                "dot; write names without further dots, or, if both belong together, set dataset.image_suffix to the "
+                "one that is searched"
+            )
+        return member
 
     def _captions_in(self, values: dict[str, Any], name: str) -> tuple[str, ...]:
         """Takes the captions out of a sample's JSON: a text or a list of texts."""
         found = values.pop(self.config.caption_key, None)
-        texts = [found] if isinstance(found, str) else found or []
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        if (captions := captions_in(found or [])) is None:
             raise GenretError(f"{name}: '{self.config.caption_key}' is no text and no list of texts")
-        return clean_captions(texts)
+        return captions
 
     def _class(self, text: str) -> str:
         """A sample's class by its name where `classnames.txt` has it, else as it is written."""
@@ -152,12 +169,22 @@ class WebDataset(Dataset):
         file = self._root / "classnames.txt"
         if not file.is_file():
             return []
-        if file.stat().st_size > MAX_TEXT_BYTES:
-            raise GenretError(f"{file} is larger than {MAX_TEXT_BYTES:,} bytes and so no list of classes")
         try:
-            return file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            with open_text(file) as stream:
+                text = stream.read(MAX_TEXT_BYTES + 1)
+        except (OSError, UnicodeError) as error:
             raise GenretError(f"{file} cannot be read: {error}") from error
+        if len(text) > MAX_TEXT_BYTES:
+            raise GenretError(f"{file} is larger than {MAX_TEXT_BYTES:,} characters and so no list of classes")
+        return text.splitlines()
+
+    def _is_image(self, name: str) -> bool:
+        wanted = self.config.image_suffix
+        return (
+            is_image_name(name)
+            or unreadable(name) is not None
+            or bool(wanted and name.lower().endswith(f".{wanted.lower()}"))
+        )
 
     def _members(self, shard: str) -> dict[str, Member]:
         """Where the images of a shard lie, by member name."""
@@ -165,7 +192,7 @@ class WebDataset(Dataset):
             path = Path(shard)
             if not path.is_relative_to(self._root):
                 raise BadImage(f"{shard} is not below {self._root}")
-            self._places[shard] = {member.name: member for member in scan(path) if is_image_name(member.name)}
+            self._places[shard] = {member.name: member for member in scan(path) if self._is_image(member.name)}
             if len(self._places) > REMEMBERED_SHARDS:
                 self._places.popitem(last=False)
         self._places.move_to_end(shard)

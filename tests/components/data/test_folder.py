@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from genret.api import Record
 from genret.components.data.folder import FolderDataset
 from genret.errors import BadImage, GenretError, UnknownName
+from genret.kit import images
 
 ROWS = [
     {"image": "a.png", "caption": "a dog", "split": "train", "year": "2001"},
@@ -119,6 +120,50 @@ def test_missing_images_are_counted_and_the_first_named(tmp_path: Path):
     (tmp_path / "c.png").unlink()
     with pytest.raises(GenretError, match=r"captions.csv names 2 of 3 images that do not exist, the first is .*b.png"):
         list(dataset(tmp_path, captions=file).records("train"))
+
+
+def test_names_that_the_disk_spells_otherwise(tmp_path: Path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for name in (f"{decomposed}/{decomposed}.png", "B.PNG", "Sub/c.png", "d.png", "D.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    names = [f"{composed}/{composed}.png", "b.png", "sub/C.png", "d.png", str(tmp_path / "D.png")]
+    (tmp_path / "c.csv").write_text("image,caption\n" + "".join(f"{name},x\n" for name in names))
+    data = dataset(tmp_path, captions="c.csv", dev_fraction=0, test_fraction=0)
+    records = list(data.records("train"))
+    assert [record.image_id for record in records] == [*names[:4], "D.png"]
+    files = [f"{decomposed}/{decomposed}.png", "B.PNG", "Sub/c.png", "d.png", "D.png"]
+    assert [data.read(record).decode() for record in records] == files
+    (tmp_path / "c.csv").write_text("image,caption\nd.PNG,x\n")  # d.png or D.png?
+    with pytest.raises(GenretError, match=r"names 1 of 1 images that do not exist, the first is .*d\.PNG"):
+        list(dataset(tmp_path, captions="c.csv").records("train"))
+
+
+def test_absolute_names_through_a_linked_root(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / "a.png").write_bytes(b"x")
+    for root in ("real", "link"):
+        (tmp_path / "real" / "c.csv").write_text(f"image,caption\n{tmp_path / 'real' / 'a.png'},x\n")
+        data = dataset(tmp_path / root, captions="c.csv", dev_fraction=0, test_fraction=0)
+        assert [record.image_id for record in data.records("train")] == ["a.png"]
+
+
+def test_what_cannot_be_read_is_counted_by_kind(tmp_path: Path, caplog, monkeypatch):
+    monkeypatch.setattr(images, "_formats", lambda: images.FORMATS)  # as without pillow-heif
+    for name in ("a.png", "b.heic", "c.HEIC", "d.jxl", "e.svg", "f.cr2", "g.dng", "h.jp2", "i.mpo", "notes.md"):
+        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / name).with_suffix(".txt").write_text("words")
+    (tmp_path / "plain").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "plain.txt").write_text("words")
+    data = dataset(tmp_path, dev_fraction=0, test_fraction=0)
+    found = [record.image_id for record in data.records("train")]
+    assert found == ["a.png", "h.jp2", "i.mpo", "plain"] and found == [
+        record.image_id for record in data.records("train")
+    ]
+    kinds = [record.message.removeprefix(f"{tmp_path}: passed over ").split(" files; ") for record in caplog.records]
+    assert [kind for kind, _ in kinds] == ["1 .cr2", "1 .dng", "2 .heic", "1 .jxl", "1 .svg"]
+    assert "pip install 'genret[heif]'" in kinds[2][1] and "djxl" in kinds[3][1] and "PNG" in kinds[4][1]
 
 
 @pytest.mark.parametrize(

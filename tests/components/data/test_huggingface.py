@@ -83,6 +83,15 @@ def test_image_folder(tmp_path: Path, monkeypatch):
     assert found == {f"test {number}": png(number) for number in range(6)}
 
 
+def test_lists_within_texts_and_a_share_that_holds_no_image(tmp_path: Path):
+    rows = {"image": [{"bytes": png(n), "path": None} for n in range(20)], "caption": ['["one", "two"]'] * 20}
+    made = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    datasets.DatasetDict({"train": made, "test": made}).save_to_disk(str(tmp_path / "set"))
+    assert next(dataset(tmp_path / "set").records("test")).captions == ("one", "two")
+    with pytest.raises(GenretError, match=r"the split 'dev' of .* has no images: of 20 .*raise dataset\.dev_fraction"):
+        list(dataset(tmp_path / "set", dev_fraction=0.0001).records("dev"))
+
+
 def test_what_cannot_be_loaded_is_one_sentence(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "empty").mkdir()

@@ -167,6 +167,25 @@ def test_any_json_is_read_or_refused(tmp_path: Path, value):
         ids(dataset(tmp_path), "test")
 
 
+def test_names_that_the_disk_spells_otherwise(tmp_path: Path):
+    images = write(tmp_path, {"train": 6, "test": 2})
+    file = tmp_path / "dataset_mine.json"
+    (tmp_path / "images" / "test_0.png").rename(tmp_path / "images" / "TEST_0.PNG")
+    images[1]["filename"] = str(tmp_path / "images" / "train_1.png")
+    file.write_text("\ufeff" + json.dumps({"images": images}), encoding="utf-8")
+    data = dataset(tmp_path, dev_images=1)
+    record = next(data.records("test"))
+    assert record.image_id == "test_0.png" and record.uri.endswith("TEST_0.PNG") and data.read(record)
+    assert {*ids(data, "train"), *ids(data, "dev")} == {f"train_{number}.png" for number in range(6)}
+
+
+def test_a_giant_is_refused_unread(tmp_path: Path):
+    with (tmp_path / "dataset_mine.json").open("wb") as stream:
+        stream.truncate(2**31)
+    with pytest.raises(GenretError, match=r"dataset_mine\.json has 2,147,483,648 bytes, more than the 268,435,456"):
+        ids(dataset(tmp_path), "test")
+
+
 def test_pictures_that_vanish_are_bad_images(tmp_path: Path):
     write(tmp_path, {"train": 6, "test": 2})
     data = dataset(tmp_path, dev_images=1)

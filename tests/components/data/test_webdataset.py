@@ -102,6 +102,64 @@ def test_clip_benchmark_as_its_builder_writes_it(tmp_path: Path):
         list(dataset(tmp_path).records("test"))
 
 
+def test_macos_litter_is_passed_over(tmp_path: Path):
+    members = []
+    for key in ("000", "001"):
+        for name in (f"{key}.png", f"{key}.txt"):
+            members += [(f"./._{name}", b"\0\5\x16\7Mac OS X"), (f"./{name}", key.encode())]
+    members += [("./.DS_Store", b"x"), ("__MACOSX/._000.png", b"x"), ("__MACOSX/000.png", b"x")]
+    path = shard(tmp_path / "test/0.tar", members)
+    data = dataset(tmp_path)
+    records = list(data.records("test"))
+    assert [record.image_id for record in records] == ["test/0/./000", "test/0/./001"]
+    assert [record.captions for record in records] == [("000",), ("001",)]
+    assert [data.read(record) for record in records] == [b"000", b"001"]
+    library = [sample["__key__"] for sample in webdataset.WebDataset(str(path), shardshuffle=False)]
+    assert [f"test/0/{key}" for key in library if "MACOSX" not in key] == [record.image_id for record in records]
+
+
+def test_a_second_image_of_a_sample_is_named(tmp_path: Path):
+    names = ("IMG_00.0.png", "IMG_00.0.txt", "IMG_00.1.png", "IMG_00.1.txt")
+    shard(tmp_path / "test/0.tar", [(name, name.encode()) for name in names])
+    with pytest.raises(GenretError, match=r"0\.tar has two images .*IMG_00\.0\.png and IMG_00\.1\.png"):
+        list(dataset(tmp_path).records("test"))
+
+
+def test_samples_of_several_images_say_which(tmp_path: Path):
+    names = ("a.input.png", "a.target.png", "a.txt", "b.target.png", "b.input.png", "b.txt")
+    shard(tmp_path / "test/0.tar", [(name, name.encode()) for name in names])
+    for suffix in ("input.png", "target.png"):
+        data = dataset(tmp_path, image_suffix=suffix)
+        assert [data.read(record) for record in data.records("test")] == [f"{key}.{suffix}".encode() for key in "ab"]
+    with pytest.raises(GenretError, match="has no images"):
+        list(dataset(tmp_path, image_suffix="webp").records("test"))
+
+
+def test_pictures_that_cannot_be_read_are_samples_too(tmp_path: Path):
+    """Where they are decoded they are reported; beside one that can be read they are not needed."""
+    shard(
+        tmp_path / "test/0.tar", [("a.jxl", b"x"), ("a.txt", b"y"), ("b.dng", b"x"), ("b.jpg", b"J"), ("b.svg", b"x")]
+    )
+    data = dataset(tmp_path)
+    assert [data.read(record) for record in data.records("test")] == [b"x", b"J"]
+
+
+def test_a_share_that_holds_no_image_is_to_be_raised(tmp_path: Path):
+    shard(tmp_path / "train/0.tar", [(f"{n}.png", b"x") for n in range(20)])
+    with pytest.raises(GenretError, match=r"the split 'dev' of .* has no images: of 20 .*raise dataset\.dev_fraction"):
+        list(dataset(tmp_path, dev_fraction=0.001).records("dev"))
+    with pytest.raises(GenretError, match=r"the split 'train' .*lower dataset\.dev_fraction"):
+        list(dataset(tmp_path, dev_fraction=0.999).records("train"))
+    assert len(list(dataset(tmp_path, dev_fraction=0.001).records("train"))) == 20
+
+
+def test_texts_with_byte_order_marks_and_lists_in_texts(tmp_path: Path):
+    members = [("a.png", b"x"), ("a.txt", "\ufeffsüß\n".encode()), ("b.png", b"x"), ("b.txt", "süß".encode("utf-16"))]
+    members += [("c.png", b"x"), ("c.json", '\ufeff{"caption": "[\\"one\\", \\"two\\"]"}'.encode())]
+    shard(tmp_path / "test/0.tar", members)
+    assert [record.captions for record in dataset(tmp_path).records("test")] == [("süß",), ("süß",), ("one", "two")]
+
+
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_every_tar_format_and_long_names(tmp_path: Path, format):
     long = "d/" + ("n" * (90 if format == tarfile.USTAR_FORMAT else 180))
