@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genret.api import Record
+from genret.components.data.paths import below, check_present
 from genret.errors import GenretError
-from genret.kit.splits import below, carve, check_present
+from genret.kit.splits import carve
 
 
 def test_paths_stay_below_their_folder(tmp_path: Path):

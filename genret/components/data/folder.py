@@ -13,21 +13,12 @@ from pydantic import Field, field_validator, model_validator
 
 from genret.api import Record
 from genret.components.data.layouts import Format
+from genret.components.data.paths import check_present, local_folder
 from genret.components.data.tables import CAPTION, IMAGE, Columns, Table, read_table
 from genret.components.data.text import SET_ENCODING, read_text
 from genret.errors import GenretError, UnknownName
 from genret.kit.images import read_bytes, unreadable, walk_images
-from genret.kit.splits import (
-    CARVED,
-    NamedSplits,
-    SplitDataset,
-    carve,
-    check_present,
-    clean_captions,
-    hashed,
-    local_folder,
-    nonempty,
-)
+from genret.kit.splits import CARVED, NamedSplits, SplitDataset, carve, clean_captions, hashed, nonempty
 
 log = logging.getLogger(__name__)
 

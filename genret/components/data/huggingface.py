@@ -13,10 +13,11 @@ from typing import Any
 from pydantic import Field
 
 from genret.api import Record
+from genret.components.data.paths import local_path
 from genret.components.data.text import captions_in
 from genret.errors import BadImage, GenretError, UnknownName
 from genret.kit.images import read_bytes
-from genret.kit.splits import CARVED, NamedSplits, SplitDataset, carve, local_path, nonempty, scalars
+from genret.kit.splits import CARVED, NamedSplits, SplitDataset, carve, nonempty, scalars
 
 _ROWS_AT_ONCE = 1000
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genret.components.data.layouts import Format, Layout, Row, opened
+from genret.components.data.paths import below
 from genret.components.data.text import captions_in
 from genret.errors import GenretError, did_you_mean, one_line
-from genret.kit.splits import below, scalars
+from genret.kit.splits import scalars
 
 log = logging.getLogger(__name__)
 
