@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genret.errors import GenretError, one_line
+from genret.kit.weights import check_finite
 
 
 class Stored(NamedTuple):
@@ -37,7 +38,9 @@ def load(folder: Path, name: str) -> Stored:
     """What `save` wrote, on the CPU; to be read, and made use of, within `reading`."""
     facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     tensors = folder / f"{name}.safetensors"
-    return Stored(load_file(tensors) if tensors.exists() else {}, facts)
+    found = load_file(tensors) if tensors.exists() else {}
+    check_finite(tensors, found.items())
+    return Stored(found, facts)
 
 
 @contextmanager

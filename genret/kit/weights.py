@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -69,6 +69,25 @@ def has_weights(folder: Path) -> None:
     """Refuses a folder without safetensors; several shards are fine."""
     if not any(folder.glob("*.safetensors")):
         weights_file(folder)
+
+
+def check_loaded(model: Any, report: Mapping[str, Any], folder: Path, may_miss: Sequence[str] = ()) -> None:
+    """Refuses a model of transformers whose weights are missing, of other shapes or not finite, by file and tensor.
+
+    `report`: what `from_pretrained(..., output_loading_info=True)` says. `may_miss`: how unused tensors' names begin.
+    """
+    missing = [key for key in report["missing_keys"] if not key.startswith(tuple(may_miss))]
+    missing += [entry[0] if isinstance(entry, tuple) else entry for entry in report.get("mismatched_keys", ())]
+    if missing:
+        raise GenretError(f"{folder} lacks the weights of {len(missing)} layers, {min(missing)} for one")
+    check_finite(folder, model.named_parameters())
+
+
+def check_finite(folder: Path, tensors: Iterable[tuple[str, Any]]) -> None:
+    """Refuses weights that are no numbers: what they compute is none either, and ranks images at random."""
+    for name, tensor in tensors:
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise GenretError(f"{folder} is damaged: its tensor {name} holds values that are not finite")
 
 
 @contextmanager

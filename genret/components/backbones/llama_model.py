@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from genret.errors import GenretError, one_line
-from genret.kit.weights import has_weights
+from genret.kit.weights import check_loaded, has_weights
 
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 """Kinds of layers whose memory is keys and values, which is what tree attention needs."""
@@ -42,9 +42,12 @@ def opened(folder: Path, options: Any) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     if tokenizer.eos_token_id is None:
         raise GenretError(f"{folder}: the tokenizer has no end symbol (eos_token), which identifiers may need")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, options.dtype), use_safetensors=True, **own, **local
+    model: Any
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, options.dtype), use_safetensors=True, output_loading_info=True, **own, **local
     )
+    model, report = loaded
+    check_loaded(model, report, folder)
     return tokenizer, model
 
 

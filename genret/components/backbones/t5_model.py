@@ -19,7 +19,7 @@ from transformers import (
 from genret.components.backbones.vocabulary import untie
 from genret.components.backbones.vocabulary import untied as is_untied
 from genret.errors import GenretError
-from genret.kit.weights import has_weights, loading
+from genret.kit.weights import check_loaded, has_weights, loading
 
 ARCHITECTURES: dict[str, Any] = {"t5": T5ForConditionalGeneration, "mt5": MT5ForConditionalGeneration}
 """Those that `t5_decoder` computes exactly, by their `model_type`; v1.1 and flan-T5 are t5, too."""
@@ -62,7 +62,10 @@ def opened(folder: Path, untied: bool = False) -> Any:
     if architecture not in ARCHITECTURES:
         raise GenretError(f"{folder} holds a model of type {architecture}; take a T5, T5 v1.1, flan-T5 or mT5")
     kind = ARCHITECTURES[architecture]
-    model = kind.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, **local)
+    model, report = kind.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
+    )
+    check_loaded(model, report, folder)
     if untied and not is_untied(model):  # transformers 5 ties T5 unless told otherwise
         untie(model, load_file(folder / "model.safetensors")["lm_head.weight"])
     return model

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTo
 
 from genret.errors import GenretError
 from genret.kit.device import autocast
-from genret.kit.weights import has_weights, loading
+from genret.kit.weights import check_loaded, has_weights, loading
 
 MOST_BYTES = 1 << 30
 """Memory for remembered states: 100,000 captions of 13 pieces at MiniLM's width."""
@@ -56,9 +56,7 @@ class TextEncoder:
             self.model, report = kind.from_pretrained(
                 folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
             )
-        missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-        if missing:
-            raise GenretError(f"{folder} lacks the weights of {len(missing)} layers, {missing[0]} for one")
+        check_loaded(self.model, report, folder, ["pooler."])
         width = getattr(settings, "hidden_size", None)
         if not isinstance(width, int):
             raise GenretError(f"{folder} holds a {settings.model_type} model, which is no text encoder")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genret.components.encoders.preprocess import Preprocess, from_transformers
 from genret.components.encoders.towers import ImageTower, ImageTowerConfig
 from genret.errors import GenretError
-from genret.kit.weights import fingerprint, has_weights, loading, model_folder, read_json
+from genret.kit.weights import check_loaded, fingerprint, has_weights, loading, model_folder, read_json
 
 
 class HuggingFaceImage(ImageTowerConfig):
@@ -112,9 +112,7 @@ def load_model(folder: Path, may_miss: tuple[str, ...] = ()) -> nn.Module:
             output_loading_info=True,
             **whole,
         )
-    missing = [key for key in report["missing_keys"] if key.split(".")[0] not in may_miss]
-    if missing:
-        raise GenretError(f"{folder} lacks the weights of {len(missing)} layers, {sorted(missing)[0]} for one")
+    check_loaded(model, report, folder, [f"{name}." for name in may_miss])
     return model
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from genret.components.encoders.towers import TextTower, TowerConfig, most_tokens
 from genret.errors import GenretError
-from genret.kit.weights import fingerprint, has_weights, loading, model_folder, read_json, weights_file
+from genret.kit.weights import check_loaded, fingerprint, has_weights, loading, model_folder, read_json, weights_file
 
 Pooling = Literal["mean", "cls", "max", "last"]
 ACTIVATIONS = {"Tanh": torch.tanh, "ReLU": torch.relu, "GELU": F.gelu, "Identity": lambda x: x}
@@ -79,9 +79,7 @@ class SentenceTextTower(TextTower):
             model, report = kind.from_pretrained(
                 folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
             )
-        missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
-        if missing:
-            raise GenretError(f"{folder} lacks the weights of {len(missing)} layers, {missing[0]} for one")
+        check_loaded(model, report, folder, ["pooler."])
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._steps = read_steps(folder)

@@ -22,7 +22,7 @@ from torch import Tensor
 from genret.api import Candidates, Reranker, RerankerConfig
 from genret.errors import BadImage, GenretError
 from genret.kit.device import autocast
-from genret.kit.weights import has_weights, loading, model_folder, read_json
+from genret.kit.weights import check_loaded, has_weights, loading, model_folder, read_json
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +143,5 @@ def _load(folder: Path, architectures: Sequence[str]) -> tuple[Any, Any]:
         model, report = getattr(transformers, named[0]).from_pretrained(
             folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
-    if missing := sorted(report["missing_keys"]):
-        raise GenretError(f"rerank.model: {folder} lacks the weights of {len(missing)} layers, {missing[0]} for one")
+    check_loaded(model, report, folder)
     return processor, model
