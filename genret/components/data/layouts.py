@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
-from genret.components.data.text import MAX_TEXT_BYTES, SET_ENCODING, open_text, read_json, wrong_encoding
+from genret.components.data.text import MAX_TEXT_BYTES, SET_ENCODING, check_start, open_text, read_json, wrong_encoding
 from genret.errors import GenretError
 from genret.kit.images import is_image_name
 
@@ -65,6 +65,8 @@ def opened(
         )
     try:
         with open_text(file, encoding) as stream:
+            check_start(stream.read(4), file, SET_ENCODING)
+            stream.seek(0)
             if format == "auto":
                 kind = _kind_of(kind, stream)
                 stream.seek(0)

@@ -21,7 +21,7 @@ MAX_TEXT_BYTES = 2**20
 MAX_JSON_BYTES = 256 * 2**20
 """JSON is read as a whole; the largest that is published, of COCO, has 145 MB."""
 SAVE = "save it as UTF-8"
-SET_ENCODING = "set dataset.encoding to what it is, such as cp1252, latin-1 or utf-16"
+SET_ENCODING = "set dataset.encoding to what it is, such as cp1252, latin-1 or utf-16-le"
 
 _STRING = r"""(?:'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")"""
 _PYTHON_LIST = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*,?\s*\]")
@@ -40,9 +40,17 @@ def open_text(file: Path, encoding: str | None = None) -> TextIO:
 def decode_text(data: bytes, name: str, encoding: str | None = None, advice: str = SAVE) -> str:
     """The text of a small file or archive member; `GenretError` names it `name` and says what to do."""
     try:
-        return data.decode(encoding or _encoding_of(data))
+        text = data.decode(encoding or _encoding_of(data))
     except UnicodeError as error:
         raise wrong_encoding(name, encoding, error, advice) from error
+    check_start(text, name, advice)
+    return text
+
+
+def check_start(start: str, name: str | Path, advice: str = SAVE) -> None:
+    """Refuses text that begins as UTF-16 does where its byte order mark is missing."""
+    if "\0" in start[:4]:
+        raise GenretError(f"{name} is no UTF-8 text: it looks like UTF-16 without its mark; {advice}")
 
 
 def read_text(file: Path, encoding: str | None = None, advice: str = SAVE) -> str:

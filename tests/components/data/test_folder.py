@@ -107,6 +107,23 @@ def test_sidecars(tmp_path: Path):
     assert [record.image_id for record in found["train"]] == sorted(record.image_id for record in found["train"])
 
 
+def test_encodings_of_text_files_beside_the_images(tmp_path: Path):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(b"x")
+    (tmp_path / "a.txt").write_bytes("süß\n".encode("utf-16"))
+    options = {"root": tmp_path, "dev_fraction": 0, "test_fraction": 0}
+    assert next(FolderDataset(FolderDataset.Config(**options)).records("train")).captions == ("süß",)
+    (tmp_path / "b.txt").write_bytes("süß\n".encode("latin-1"))
+    with pytest.raises(GenretError, match=r"b\.txt is no UTF-8 text.*set dataset\.encoding"):
+        list(FolderDataset(FolderDataset.Config(**options)).records("train"))
+    (tmp_path / "a.txt").unlink()
+    found = FolderDataset(FolderDataset.Config(**options, encoding="latin-1")).records("train")
+    assert [record.captions for record in found] == [(), ("süß",)]
+    for wrong in ("nonsense", "rot13", "base64"):
+        with pytest.raises(ValidationError, match="no text encoding"):
+            FolderDataset.Config(**options, encoding=wrong)
+
+
 def test_no_sidecars_at_all(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(b"x")
     with pytest.raises(GenretError, match=r"no image below .* has captions in a .txt file"):
