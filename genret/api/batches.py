@@ -39,8 +39,8 @@ class Soft(NamedTuple):
 class GeneratorBatch(NamedTuple):
     """What a loss of stage `generator` sees (paper 3.2)."""
 
-    logits: Tensor
-    """(B, L, V) teacher-forced"""
+    logits: Tensor | None
+    """(B, L, V) teacher-forced; None in steps whose losses all compare candidates (`needs_candidates`)"""
     targets: Tensor
     """(B, L) tokens of the right identifier, -1 pads"""
     columns: Sequence[Tensor | None]

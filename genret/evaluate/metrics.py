@@ -81,14 +81,6 @@ class Scores(NamedTuple):
         return self._asdict()
 
 
-def summarize(
-    ranked: Ints, relevant: RelevantLike, cutoffs: Sequence[int] = CUTOFFS, num_beams: int | None = None
-) -> Scores:
-    """All measures of rankings (Q, K); -1 pads. What takes more than `num_beams` places is not measured: None."""
-    wanted = Relevant.of(relevant)
-    return scores_of(pair_ranks(ranked, wanted), wanted, cutoffs, num_beams)
-
-
 def scores_of(
     ranks: Ints, relevant: RelevantLike, cutoffs: Sequence[int] = CUTOFFS, num_beams: int | None = None
 ) -> Scores:
@@ -122,12 +114,6 @@ def pair_ranks(ranked: Ints, relevant: RelevantLike) -> Ints:
     return ranks
 
 
-def best_ranks(ranked: Ints, relevant: RelevantLike) -> Ints:
-    """(Q, K) rows, -1 pads → (Q,) rank of the best placed relevant image from 1, `MISSED` where there is none."""
-    wanted = Relevant.of(relevant)
-    return _best(pair_ranks(ranked, wanted), wanted)
-
-
 def recalls(ranks: Ints, cutoffs: Sequence[int] = CUTOFFS, num_beams: int | None = None) -> Recalls:
     """(Q,) ranks → recall@k by k, in percent; None for k above `num_beams`."""
     return {str(k): recall(ranks, k) if num_beams is None or k <= num_beams else None for k in cutoffs}
@@ -136,12 +122,6 @@ def recalls(ranks: Ints, cutoffs: Sequence[int] = CUTOFFS, num_beams: int | None
 def recall(ranks: Ints, k: int) -> float:
     """(Q,) ranks → percentage of the queries whose best relevant image is among the first k."""
     return 100.0 * int((ranks <= k).sum()) / max(1, len(ranks))
-
-
-def true_recall(ranked: Ints, relevant: RelevantLike, k: int) -> float:
-    """Percentage of a query's relevant images that are among the first k, averaged over queries."""
-    wanted = Relevant.of(relevant)
-    return _true_recall(pair_ranks(ranked, wanted), wanted, k)
 
 
 def mrr(ranks: Ints) -> float:
@@ -166,12 +146,6 @@ def median_rank(ranks: Ints) -> float | None:
         return None
     middle = np.sort(ranks)[[(len(ranks) - 1) // 2, len(ranks) // 2]]
     return None if middle[1] >= MISSED else float(middle.mean())
-
-
-def ndcg(ranked: Ints, relevant: RelevantLike, k: int = 10) -> float:
-    """Normalised discounted cumulative gain at k, gain 1 for each relevant image."""
-    wanted = Relevant.of(relevant)
-    return _ndcg(pair_ranks(ranked, wanted), wanted, k)
 
 
 def _best(ranks: Ints, relevant: Relevant) -> Ints:

@@ -90,7 +90,7 @@ def fit_generator(
         target = draw(indices)
         compare = only_compares or (epoch >= options.rank_from and number % options.rank_every == 0)
         active = {name: loss for name, loss in losses.items() if compare or not loss.needs_candidates}
-        batch = GeneratorBatch(torch.empty(0), target, columns)
+        batch = GeneratorBatch(None, target, columns)
         if any(not loss.needs_candidates for loss in active.values()):
             batch = batch._replace(logits=backbone.logits(queries, target))
         if examples.teacher is not None and any(loss.needs_teacher for loss in active.values()):

@@ -14,11 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_measures import RR, R, Success, nDCG
 
-from genret.evaluate.metrics import MISSED, Scores, pair_ranks, scores_of, summarize
+from genret.evaluate.metrics import MISSED, Scores, pair_ranks, scores_of
 from genret.lab.trec import write_qrels, write_run
 from genret.search.ranking import LeafImages, Ranked, rank_images
 
 IDS = [f"image {letter}" for letter in "abcdefgh"]
+
+
+def summarize(ranked: Any, relevant: Any) -> Scores:
+    """All measures of rankings (Q, K); -1 pads."""
+    return scores_of(pair_ranks(ranked, relevant), relevant)
 
 
 def collisions() -> Ranked:

@@ -22,6 +22,7 @@ class TokenLoss(Loss):
     stage = "generator"
 
     def __call__(self, batch: GeneratorBatch) -> Tensor:
+        assert batch.logits is not None, "only losses that compare candidates go without"
         return _cross_entropy(batch.logits, batch.targets, batch.columns, self.config.label_smoothing)
 
 
@@ -81,6 +82,7 @@ class DistillLoss(Loss):
 
     def __call__(self, batch: GeneratorBatch) -> Tensor:
         assert batch.teacher, "needs_teacher promises it"
+        assert batch.logits is not None, "only losses that compare candidates go without"
         total = batch.logits.new_zeros((), dtype=torch.float32)
         for position, soft in enumerate(batch.teacher):
             columns = batch.columns[position]

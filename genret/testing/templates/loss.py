@@ -18,6 +18,7 @@ class ExampleLoss(genret.Loss):
         """How far above, in logits."""
 
     def __call__(self, batch: genret.GeneratorBatch):
+        assert batch.logits is not None
         total = batch.logits.new_zeros((), dtype=torch.float32)
         for position, columns in enumerate(batch.columns):
             target = batch.targets[:, position]  # (B,), -1 where a shorter identifier is over
