@@ -61,7 +61,7 @@ def test_values_that_are_no_numbers_are_named(generator: Path, value: float) -> 
 def test_fitted_parts_are_held_to_the_same(tmp_path: Path) -> None:
     saving.save(tmp_path, "heads", {"image": torch.tensor([1.0, float("nan")])}, {})
     with (
-        pytest.raises(GenretError, match="heads.safetensors is damaged: its tensor image"),
+        pytest.raises(GenretError, match=r"heads\.safetensors is damaged: its tensor image"),
         saving.reading(tmp_path, "x"),
     ):
         saving.load(tmp_path, "heads")
