@@ -15,9 +15,9 @@ from torch import Tensor
 from genret.api import Progress
 from genret.errors import UnknownName
 from genret.evaluate.metrics import Ints, Relevant
+from genret.kit.captions import wording
 from genret.kit.encode import encode_texts
 from genret.kit.feature_cache import FeatureCache
-from genret.kit.wording import wording
 from genret.plugin.code import tower_key
 from genret.search.batch import QueryBatch
 from genret.search.catalog import CatalogRetriever

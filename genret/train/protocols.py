@@ -22,8 +22,7 @@ from torch import Tensor
 
 from genret.api import Corpus
 from genret.errors import GenretError, one_line
-from genret.kit.nearest_captions import nearest_captions
-from genret.kit.wording import wording
+from genret.kit.captions import nearest_captions, wording
 from genret.recipe.schema import Protocol, PseudoQueries
 from genret.train.artifacts import content_key
 

@@ -17,6 +17,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from genret.catalog.store import Catalog
 from genret.kit.checkpoint import Checkpoint
 from genret.kit.encode import encode_images, encode_texts
 from genret.kit.feature_cache import FeatureCache
+from genret.run import Run
 from genret.train import finish
 
 CHECKPOINT_EVERY = 3
@@ -86,7 +88,7 @@ def arm(killer: Killer) -> None:
     before(killer, genret.train.pipeline, "make_targets", "targets")
     after(killer, genret.train.pipeline.Targets, "save", "targets")
     after(killer, Catalog, "add", "catalog")
-    before(killer, finish, "evaluate", "evaluation")
+    before(killer, Run, "evaluate", "evaluation")
     steps = 0
 
     def save_if_due(checkpoint: Any) -> None:
@@ -108,6 +110,8 @@ def fork(work: Callable[[], None]) -> int:
         work()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception:
+        traceback.print_exc()  # into the log that the test shows
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

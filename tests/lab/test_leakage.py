@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genret.errors import GenretError
-from genret.kit.wording import wording
+from genret.kit.captions import wording
 from genret.lab.leakage.duplicates import NEAR, NEIGHBOURS, Side, near_duplicates, same_captions, same_pictures
 from genret.lab.leakage.leakage import EXAMPLES, find_leakage, read_leakage, sentences, summary
 

@@ -23,7 +23,7 @@ from genret.api import Corpus, FitContext, Identifier, Identifiers, Loss
 from genret.components.identifiers.known import texts_of
 from genret.errors import GenretError
 from genret.kit import saving as stored
-from genret.kit.nearest_captions import nearest_captions
+from genret.kit.captions import nearest_captions
 
 
 class Captioned(NamedTuple):

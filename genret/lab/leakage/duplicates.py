@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from genret.kit.wording import wording
+from genret.kit.captions import wording
 from genret.search.dense import dense_search
 from genret.train.copies import Copy, centred
 from genret.train.data import Split
