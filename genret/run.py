@@ -169,8 +169,9 @@ class Run:
         images are skipped and reported."""
         ui = ui or Silent()
         given = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
-        skipped = [Skipped(str(path), "it does not exist") for path in given if not path.expanduser().exists()]
+        absent = [Skipped(str(path), "it does not exist") for path in given if not path.expanduser().exists()]
         there = [path for path in given if path.expanduser().exists()]
+        skipped = list[Skipped]()
         files = list(walk_images(there))
         with ui.progress("indexing pictures", len(files)) as bar:
 
@@ -185,7 +186,7 @@ class Run:
             report = self.retriever.index(images()) if files else IndexReport(0, 0, [])
         if not files:
             skipped += [Skipped(str(path), "it holds no pictures") for path in there]
-        return report._replace(skipped=[*report.skipped, *skipped])
+        return report._replace(skipped=[*absent, *report.skipped, *skipped])
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         """Forgets images; unknown ids are reported as skipped."""

@@ -63,7 +63,7 @@ def test_following_changes_ends_where_loading_everything_does(data: Any) -> None
             fresh = LiveTrie(retriever.spelt, CPU).at(view)
             assert trimmed(content(followed)) == trimmed(content(fresh))
         with dense.opened() as (view, vectors):
-            anew = two_tower(catalog).searched(view)
+            anew = two_tower(catalog).index_at(view)
             assert vectors.keys.tolist() == anew.keys.tolist() and vectors.features.equal(anew.features)
 
 
