@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Corpus,
         Dataset,
         Encoder,
+        Evaluator,
         FitContext,
         GeneratorBatch,
         Identifier,
@@ -36,13 +37,29 @@ if TYPE_CHECKING:
     )
     from genret.errors import BadImage, GenretError, RecipeError, UnknownName, UsageError
     from genret.plugin.hookspecs import hookimpl
+    from genret.search.batch import QueryBatch
+    from genret.search.catalog import CatalogRetriever
+    from genret.search.ranking import Ranked
 
 _HOME = {
     "hookimpl": "plugin.hookspecs",
+    "CatalogRetriever": "search.catalog",
+    "QueryBatch": "search.batch",
+    "Ranked": "search.ranking",
     **dict.fromkeys(("BadImage", "GenretError", "RecipeError", "UnknownName", "UsageError"), "errors"),
     **dict.fromkeys(
         (
-            *("Backbone", "Candidates", "Component", "Config", "Corpus", "Dataset", "Encoder", "FitContext"),
+            *(
+                "Backbone",
+                "Candidates",
+                "Component",
+                "Config",
+                "Corpus",
+                "Dataset",
+                "Encoder",
+                "Evaluator",
+                "FitContext",
+            ),
             *("GeneratorBatch", "Identifier", "Identifiers", "LoopOptions", "Loss", "LossConfig", "Pairs", "Pictures"),
             *("Record", "Reranker", "RerankerConfig", "Retriever", "Soft", "TokenizerBatch", "Vokens"),
         ),
@@ -55,11 +72,13 @@ __all__ = [
     "Backbone",
     "BadImage",
     "Candidates",
+    "CatalogRetriever",
     "Component",
     "Config",
     "Corpus",
     "Dataset",
     "Encoder",
+    "Evaluator",
     "FitContext",
     "GeneratorBatch",
     "GenretError",
@@ -70,6 +89,8 @@ __all__ = [
     "LossConfig",
     "Pairs",
     "Pictures",
+    "QueryBatch",
+    "Ranked",
     "RecipeError",
     "Record",
     "Reranker",

@@ -29,14 +29,14 @@ def trace_of(queries: list[Query], reranked: bool = True) -> Trace:
         return np.array([query[name] for query in queries], dtype=kind)
 
     return Trace(
-        column("dense"),
-        column("ceiling"),
-        column("prefix").reshape(len(queries), -1),
-        column("identifier"),
-        column("image"),
-        column("forced", np.float32),
-        column("scores", np.float32),
-        column("reranked") if reranked else None,
+        dense_ranks=column("dense"),
+        ceiling_ranks=column("ceiling"),
+        prefix_ranks=column("prefix").reshape(len(queries), -1),
+        identifier_ranks=column("identifier"),
+        image_ranks=column("image"),
+        forced_scores=column("forced", np.float32),
+        beam_scores=column("scores", np.float32),
+        reranked_ranks=column("reranked") if reranked else None,
     )
 
 

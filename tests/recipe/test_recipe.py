@@ -90,6 +90,16 @@ class AlignLoss(TokenLoss):
     stage = "tokenizer"
 
 
+class ToyGenerative(genret.Retriever):
+    needs = ("identifier", "backbone", "loss")
+    has_beams = True
+    index = remove = search = None
+
+
+class ToyTwoTower(genret.Retriever):
+    index = remove = search = None
+
+
 class ToyReranker(genret.Reranker):
     def score(self, candidates):
         raise AssertionError
@@ -107,6 +117,8 @@ def registries(tmp_path_factory) -> Registries:
     registries.loss.register("rank", RankLoss)
     registries.loss.register("align", AlignLoss)
     registries.reranker.register("dense", ToyReranker)
+    registries.retriever.register("generative", ToyGenerative)
+    registries.retriever.register("two-tower", ToyTwoTower)
     return registries
 
 
@@ -144,7 +156,7 @@ def test_options_are_the_components_own(load):
     assert recipe.encoder.options.heads.epochs == 3
     assert recipe.loss["rank"] == RankLoss.Config(weight=0.5)
     assert recipe.train.seed == 3 and recipe.train.lr == 1e-3
-    assert recipe.retriever == "generative" and recipe.protocol == "inductive" and recipe.rerank is None
+    assert recipe.retriever.type == "generative" and recipe.protocol == "inductive" and recipe.rerank is None
     assert recipe.search.num_beams == 20 and recipe.search.score == "level"
 
 
