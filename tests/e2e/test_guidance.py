@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -110,7 +109,10 @@ def test_commands(tiny: Any, guided: Path, short: Path) -> None:
     assert [one["guidance"] for one in compared["runs"]] == [None, WEIGHT]
     answer = tiny.genret("report", guided, "--out", tiny.root / "guided.html", "--queries", 1)
     assert answer.code == 0, answer.err
-    assert "with the query&#39;s own vector added to the beams&#39; scores (guidance 40)" in (tiny.root / "guided.html").read_text()
+    assert (
+        "with the query&#39;s own vector added to the beams&#39; scores (guidance 40)"
+        in (tiny.root / "guided.html").read_text()
+    )
     answer = tiny.genret("report", short, "--out", tiny.root / "short.html", "--queries", 1)
     assert answer.code == 0, answer.err
     assert "writes the first 2 symbols of the pictures&#39; identifiers" in (tiny.root / "short.html").read_text()

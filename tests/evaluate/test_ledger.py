@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,7 +208,7 @@ def test_traces_of_a_plain_beam_search(seed, k, num_beams):
                 scores=[score for _, score in beam] + [-np.inf] * (5 - len(beam)),
             )
         )
-    trace = trace_of(found)._replace(beam_scores=np.array([q["scores"][:num_beams] for q in found], dtype=np.float32))
+    trace = replace(trace_of(found), beam_scores=np.array([q["scores"][:num_beams] for q in found], dtype=np.float32))
     named = {row.stage: row for row in ledger(trace, k)}
     assert named["reached"].queries == sum(query["image"] <= k for query in found)
     for query, cause in zip(found, attribute(trace, k), strict=True):

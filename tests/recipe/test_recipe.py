@@ -242,7 +242,7 @@ def test_all_faults_at_once_with_file_line_path_and_nearest_key(load, tmp_path):
         ("loss.token=1", "loss.token: should be a mapping"),
         ("loss.token.weight=-1", "greater than or equal to 0"),
         ("dataset=null", "dataset: required"),
-        ("retriever=generativ", "retriever: "),
+        ("retriever=generativ", "retriever.type: unknown retriever 'generativ', did you mean 'generative'?"),
         ("protocol=transductive", "protocol: "),
         ("nonsense", "key=value"),
         ("=1", "key=value"),

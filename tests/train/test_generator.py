@@ -101,7 +101,9 @@ def test_other_identifiers_of_the_right_image_are_no_rivals(tmp_path):
     target = backbone.tokens(codes)
     batch = generator.GeneratorBatch(torch.empty(0), target, [backbone.level_tokens(0), backbone.level_tokens(1)])
     own = synonyms[targets.images(torch.arange(36))]
-    out = with_candidates(batch, backbone, CAPTIONS, development.trie, options.model_copy(update={"rank_beams": 20}), own)
+    out = with_candidates(
+        batch, backbone, CAPTIONS, development.trie, options.model_copy(update={"rank_beams": 20}), own
+    )
     beams = beam_search(backbone, CAPTIONS, development.trie, 20, "level", batch.columns)
     for row in range(36):
         rivals = torch.isfinite(out.candidate_scores[row])
