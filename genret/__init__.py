@@ -1,6 +1,6 @@
 """genret: generative text-to-image retrieval.
 
-What plugin authors import. Names are looked up when they are used, so `import genret` alone stays quick.
+What programs and plugin authors import. Names are looked up when they are used, so `import genret` alone stays quick.
 """
 
 from __future__ import annotations
@@ -37,11 +37,14 @@ if TYPE_CHECKING:
     )
     from genret.errors import BadImage, GenretError, RecipeError, UnknownName, UsageError
     from genret.plugin.hookspecs import hookimpl
+    from genret.run import Run, load
     from genret.search.batch import QueryBatch
     from genret.search.catalog import CatalogRetriever
     from genret.search.ranking import Ranked
 
 _HOME = {
+    "Run": "run",
+    "load": "run",
     "hookimpl": "plugin.hookspecs",
     "CatalogRetriever": "search.catalog",
     "QueryBatch": "search.batch",
@@ -96,6 +99,7 @@ __all__ = [
     "Reranker",
     "RerankerConfig",
     "Retriever",
+    "Run",
     "Soft",
     "TokenizerBatch",
     "UnknownName",
@@ -103,6 +107,7 @@ __all__ = [
     "Vokens",
     "__version__",
     "hookimpl",
+    "load",
 ]
 
 
