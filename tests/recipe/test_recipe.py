@@ -277,6 +277,17 @@ def test_files_that_cannot_be_read(load, tmp_path, registries):
     assert all(str(tmp_path) in fault for fault in caught.value.faults)
 
 
+def test_words_of_earlier_versions(load):
+    """A resolved recipe of then is read as it is; what it meant otherwise has another place now, and that is said."""
+    search = "search: {num_beams: 20, score: level, index: exact, written_levels: null, end_symbol: false}\n"
+    assert load(BASE + search) == load()
+    text = BASE + "search: {index: hnsw, written_levels: 2, end_symbol: true}\n"
+    found = faults(load, text)
+    assert len(found) == 3 and all(":7: search." in fault for fault in found)
+    for words in ("retriever={type: two-tower, index: hnsw}", "train.written_levels now", "train.end_symbol now"):
+        assert sum(words in fault for fault in found) == 1, words
+
+
 def test_a_scalar_slot_is_found_on_its_line(load, tmp_path):
     (fault,) = faults(load, BASE + "\nrerank: dens\n")
     assert fault.startswith(f"{tmp_path / 'r0.yaml'}:8: rerank.type: unknown reranker 'dens'")
