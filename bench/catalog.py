@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from bench import machine, report
 from bench.identifiers import identifiers
 from bench.measure import Cost, cost_of
-from bench.models import model
+from bench.models import VOKENS, model
 from bench.options import say
 from bench.report import RESULTS, Row, Section, bar, bars, short
 from genret.catalog.codec import pack_codes
@@ -31,7 +32,8 @@ from genret.catalog.store import Catalog, NewImage
 from genret.components.retrievers.generative import GenerativeRetriever
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.trie_cache import TrieCache
-from genret.recipe.schema import SearchOptions
+from genret.recipe.schema import SearchOptions, TrainOptions
+from genret.search.batch import Resources
 from genret.search.image_trie import ImageTrie
 
 SELECT = "SELECT image_key, identifier FROM identifiers WHERE searchable"
@@ -156,8 +158,12 @@ def new_image(number: int, identifier: bytes) -> NewImage:
 
 def searcher(catalog: Catalog, backbone: Any) -> GenerativeRetriever:
     """A retriever whose pictures and vectors nobody asks for, and that keeps no cache on disk."""
-    parts: dict[str, Any] = {"thumbnails": None, "encoder": None, "reranker": None, "identifier": None}
-    return GenerativeRetriever(catalog, options=SearchOptions(), device=CPU, backbone=backbone, **parts)
+    scheme = SimpleNamespace(vokens=VOKENS)
+    parts: dict[str, Any] = {"thumbnails": None, "encoder": None, "reranker": None, "identifier": scheme}
+    options: dict[str, Any] = {"search": SearchOptions(), "train": TrainOptions(), "device": CPU}
+    retriever = GenerativeRetriever()
+    retriever.connect(Resources(catalog=catalog, backbone=backbone, **parts, **options))
+    return retriever
 
 
 def opened(retriever: GenerativeRetriever) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from genret.kit import device as machine
 from genret.lab.speed import speed
 from genret.lab.speed.speed import Timing
 
@@ -82,7 +83,7 @@ def free_bytes(device: torch.device) -> int:
     """What is left on a GPU, or in this machine (Linux)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = speed.free_bytes()
+    free = machine.free_bytes()
     assert free is not None, "Linux says it"
     return free
 

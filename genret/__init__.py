@@ -1,6 +1,6 @@
 """genret: generative text-to-image retrieval.
 
-What plugin authors import. Names are looked up when they are used, so `import genret` alone stays quick.
+What programs and plugin authors import. Names are looked up when they are used, so `import genret` alone stays quick.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Corpus,
         Dataset,
         Encoder,
+        Evaluator,
         FitContext,
         GeneratorBatch,
         Identifier,
@@ -36,13 +37,32 @@ if TYPE_CHECKING:
     )
     from genret.errors import BadImage, GenretError, RecipeError, UnknownName, UsageError
     from genret.plugin.hookspecs import hookimpl
+    from genret.run import Run, load
+    from genret.search.batch import QueryBatch
+    from genret.search.catalog import CatalogRetriever
+    from genret.search.ranking import Ranked
 
 _HOME = {
+    "Run": "run",
+    "load": "run",
     "hookimpl": "plugin.hookspecs",
+    "CatalogRetriever": "search.catalog",
+    "QueryBatch": "search.batch",
+    "Ranked": "search.ranking",
     **dict.fromkeys(("BadImage", "GenretError", "RecipeError", "UnknownName", "UsageError"), "errors"),
     **dict.fromkeys(
         (
-            *("Backbone", "Candidates", "Component", "Config", "Corpus", "Dataset", "Encoder", "FitContext"),
+            *(
+                "Backbone",
+                "Candidates",
+                "Component",
+                "Config",
+                "Corpus",
+                "Dataset",
+                "Encoder",
+                "Evaluator",
+                "FitContext",
+            ),
             *("GeneratorBatch", "Identifier", "Identifiers", "LoopOptions", "Loss", "LossConfig", "Pairs", "Pictures"),
             *("Record", "Reranker", "RerankerConfig", "Retriever", "Soft", "TokenizerBatch", "Vokens"),
         ),
@@ -55,11 +75,13 @@ __all__ = [
     "Backbone",
     "BadImage",
     "Candidates",
+    "CatalogRetriever",
     "Component",
     "Config",
     "Corpus",
     "Dataset",
     "Encoder",
+    "Evaluator",
     "FitContext",
     "GeneratorBatch",
     "GenretError",
@@ -70,11 +92,14 @@ __all__ = [
     "LossConfig",
     "Pairs",
     "Pictures",
+    "QueryBatch",
+    "Ranked",
     "RecipeError",
     "Record",
     "Reranker",
     "RerankerConfig",
     "Retriever",
+    "Run",
     "Soft",
     "TokenizerBatch",
     "UnknownName",
@@ -82,6 +107,7 @@ __all__ = [
     "Vokens",
     "__version__",
     "hookimpl",
+    "load",
 ]
 
 

@@ -22,7 +22,7 @@ from rich.text import Text
 from genret.api import Dataset, Evaluator, IndexReport, Record, Restriction, SearchResult, Silent, Skipped, Ui
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
-from genret.errors import BadImage, GenretError
+from genret.errors import BadImage, GenretError, UsageError
 from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ranks import QueryRanks, read_ranks, write_ranks
 from genret.evaluate.run import evaluate
@@ -159,6 +159,8 @@ class Run:
         below which a query finds nothing.
         """
         queries = [query] if isinstance(query, str) else list(query)
+        if where and "restrict" in options:
+            raise UsageError("give `where` or `restrict`, not both; a Restriction has a field `where`")
         if where:
             options["restrict"] = Restriction(where=where)
         found = self.retriever.search(queries, k, **options)
@@ -169,8 +171,9 @@ class Run:
         images are skipped and reported."""
         ui = ui or Silent()
         given = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
-        skipped = [Skipped(str(path), "it does not exist") for path in given if not path.expanduser().exists()]
+        absent = [Skipped(str(path), "it does not exist") for path in given if not path.expanduser().exists()]
         there = [path for path in given if path.expanduser().exists()]
+        skipped = list[Skipped]()
         files = list(walk_images(there))
         with ui.progress("indexing pictures", len(files)) as bar:
 
@@ -185,7 +188,7 @@ class Run:
             report = self.retriever.index(images()) if files else IndexReport(0, 0, [])
         if not files:
             skipped += [Skipped(str(path), "it holds no pictures") for path in there]
-        return report._replace(skipped=[*report.skipped, *skipped])
+        return report._replace(skipped=[*absent, *report.skipped, *skipped])
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         """Forgets images; unknown ids are reported as skipped."""
@@ -243,7 +246,8 @@ class Run:
         """An evaluation for people, as rich shows it."""
         told = evaluation_tables(found)
         for name, figures in found.more.items():
-            evaluator = self.registries.evaluator.get(name)()
+            kind: type[Evaluator] = self.registries.evaluator.get(name)
+            evaluator = kind(kind.Config.model_construct())  # figures speak for themselves, whatever was asked for
             told += [
                 one.rich() if isinstance(one, TextTable) else Text(str(one))
                 for one in evaluator.tables(figures, found.split)

@@ -1,10 +1,11 @@
 """The documents keep up with the code: file map, commands, hooks, options, settings.
 
-`python tests/test_docs.py` rewrites the generated part of docs/recipes.md.
+`python tests/test_docs.py` rewrites the generated ends of docs/recipes.md and docs/architecture.md.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -37,7 +38,8 @@ DOCUMENTS = [
 ]  # fmt: skip
 OURS = ("genret", "fsq", "margin", "random", "starter")
 """Plugins whose components the documents describe."""
-GENERATED = "<!-- options: generated from the code by `python tests/test_docs.py` -->\n"
+OPTIONS = "<!-- options: generated from the code by `python tests/test_docs.py` -->\n"
+FILES = "<!-- files: generated from their docstrings by `python tests/test_docs.py` -->\n"
 
 needs_plugins = pytest.mark.skipif(
     any(find_spec(f"genret_{name}") is None for name in OURS[1:]), reason="not all of plugins/* are installed"
@@ -59,23 +61,50 @@ def fenced(text: str) -> list[str]:
     return re.findall(r"^```[a-z]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-# ------------------------------------------------------------------------------------------------ README
+# ------------------------------------------------------------------------------------------------ file map
+LONG = 90
+"""Letters of a sentence in the file map; of longer ones what stands before the first colon or semicolon."""
+
+
+def sources() -> list[Path]:
+    return sorted((ROOT / "genret").rglob("*.py"), key=lambda path: (path.parent.parts, path.name))
+
+
+def purpose(path: Path) -> str:
+    """The first sentence of a module's docstring."""
+    paragraph, *_ = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")
+    said = re.split(r"(?<=[.?]) (?=[A-Z])", " ".join(paragraph.split()))[0].rstrip(".")
+    return said if len(said) <= LONG else re.split("[:;] ", said)[0]
+
+
+def file_map() -> str:
+    """A heading for each folder of the package, a line for each file."""
+    lines: list[str] = []
+    for path in sources():
+        folder = path.parent.relative_to(ROOT).as_posix()
+        if path.name == "__init__.py":
+            said = purpose(path)
+            lines += ["", f"**{folder}/**" + (f" {said}" if said else ""), ""]
+        else:
+            lines.append(f"- `{path.name}` {purpose(path)}")
+    return "\n".join(lines).strip() + "\n"
+
+
 def test_file_map_lists_every_file() -> None:
-    """One line per file of the package: its path below genret/ and what it is for."""
-    (drawn,) = fenced(section(read("README.md"), "File map"))
-    listed, folder = set(), ""
-    for line in drawn.splitlines():
-        name, *comment = line.split(maxsplit=1)
-        assert comment and len(line) <= 120, f"the file map says in one line what {name} is for"
-        folder = folder if line.startswith(" ") else name if name.endswith("/") else ""
-        if not name.endswith("/"):
-            listed.add(folder + name)
-    there = {path.relative_to(ROOT / "genret").as_posix() for path in (ROOT / "genret").rglob("*.py")}
-    # docstring-only files need no line
-    there = {name for name in there if not name.endswith("/__init__.py") or name.startswith(("cli/", "testing/"))}
-    assert listed == there, f"missing: {sorted(there - listed)}, stale: {sorted(listed - there)}"
+    """What each says of itself in one line, under its folder."""
+    _, marker, stored = read("docs/architecture.md").partition(FILES)
+    assert marker and stored.strip() == file_map().strip(), "run: python tests/test_docs.py"
+    listed, folder = list[str](), ""
+    for line in filter(None, stored.splitlines()):
+        found = re.fullmatch(r"\*\*(?P<folder>[\w/]+/)\*\*( .+)?|- `(?P<name>\w+\.py)` .{10,150}", line)
+        assert found, f"a folder, or a file and what it is for: {line}"
+        folder = found["folder"] or folder
+        listed.append(folder + (found["name"] or "__init__.py"))
+    there = {path.relative_to(ROOT).as_posix() for path in sources()}
+    assert len(listed) == len(set(listed)) and set(listed) == there, "every file, once"
 
 
+# ------------------------------------------------------------------------------------------------ README
 @pytest.mark.parametrize(
     ("heading", "starts", "words"),
     [
@@ -180,7 +209,12 @@ def test_what_components_have_to_have_is_what_is_abstract() -> None:
         (row,) = re.findall(rf"^\| `{base.__name__}` \|(.*?)\|(.*?)\|$", table, re.MULTILINE)
         needed, optional = (set(re.findall(r"`(\w+)`", cell)) for cell in row)
         assert base.__abstractmethods__ <= needed, kind  # type: ignore[attr-defined]
-        assert all(hasattr(base, name) for name in optional | (needed - {"stage", "tokenizer", "generator"})), kind
+        words = optional | (needed - {"stage", "tokenizer", "generator"})
+        if base is genret.Retriever:
+            base = genret.CatalogRetriever  # what most retrievers derive from is told in the same row
+            assert base.__abstractmethods__ <= needed
+            words -= {"CatalogRetriever"}
+        assert all(hasattr(base, name) for name in words), kind
 
 
 def test_shipped_plugins_are_listed_tested_and_known() -> None:
@@ -284,7 +318,7 @@ def generated() -> str:
 
 @needs_plugins
 def test_option_tables_are_those_of_the_code() -> None:
-    _, marker, stored = read("docs/recipes.md").partition(GENERATED)
+    _, marker, stored = read("docs/recipes.md").partition(OPTIONS)
     assert marker and stored.strip() == generated().strip(), "run: python tests/test_docs.py"
 
 
@@ -306,7 +340,8 @@ def test_no_document_names_a_machine_or_a_package_index() -> None:
 
 
 if __name__ == "__main__":
-    path = ROOT / "docs" / "recipes.md"
-    before, marker, _ = path.read_text(encoding="utf-8").partition(GENERATED)
-    assert marker, f"{path} has no line {GENERATED}"
-    path.write_text(before + GENERATED + "\n" + generated().rstrip() + "\n", encoding="utf-8")
+    for name, sign, text in (("recipes", OPTIONS, generated()), ("architecture", FILES, file_map())):
+        path = ROOT / "docs" / f"{name}.md"
+        before, marker, _ = path.read_text(encoding="utf-8").partition(sign)
+        assert marker, f"{path} has no line {sign}"
+        path.write_text(before + sign + "\n" + text.rstrip() + "\n", encoding="utf-8")

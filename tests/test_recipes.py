@@ -268,7 +268,8 @@ def test_flickr30k_end_to_end(genret: Any, tmp_path: Path) -> None:
         "generator",
         "catalog",
         "evaluation",
-        "confidence",
+        "copies",
+        "evaluators",
     }
     assert stages == set(trained["seconds"])
 

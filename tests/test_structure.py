@@ -88,7 +88,11 @@ def test_every_import_is_allowed():
 def test_the_package_only_forwards():
     graph = grimp.build_graph("genret", cache_dir=None)
     forwarded = graph.find_modules_directly_imported_by("genret")
-    assert forwarded == {"genret.api", "genret.errors", "genret.plugin.hookspecs"}
+    homes = {f"genret.{home}" for home in genret._HOME.values()}
+    assert forwarded == homes, "what type checkers see is what is looked up"
+    assert homes == {"genret.api", "genret.errors", "genret.plugin.hookspecs", "genret.run"} | {
+        f"genret.search.{name}" for name in ("batch", "catalog", "ranking")
+    }
 
 
 def test_no_circles():

@@ -49,11 +49,9 @@ def index(
     if not paths and not remove:
         raise UsageError("name pictures or folders to add, or --remove ID")
     with state.ui(as_json) as ui, state.open(run) as opened:
-        report = IndexReport(0, 0, [])
-        if remove:
-            report = _sum(report, opened.remove(remove))
-        if paths:
-            report = _sum(report, opened.index(paths, ui))
+        nothing = IndexReport(0, 0, [])
+        removed = opened.remove(remove) if remove else nothing
+        report = _sum(opened.index(paths, ui) if paths else nothing, removed)
         if as_json:
             ui.document(_as_document(report))
         else:

@@ -20,12 +20,16 @@ from genret.recipe.faults import faults_of
 from genret.recipe.plain_yaml import Keys
 from genret.recipe.schema import PARTS, SLOTS, PlainOptions, Recipe, RetrieverSlot, Slot
 
-RENAMED: dict[Keys, str] = {
-    ("search", "index"): "is an option of the retriever now: --set 'retriever={type: two-tower, index: hnsw}'",
-    ("search", "written_levels"): "is train.written_levels now, because training depends on it",
-    ("search", "end_symbol"): "is train.end_symbol now, because training depends on it",
+RENAMED: dict[Keys, tuple[Any, str]] = {
+    ("search", "index"): (
+        "exact",
+        "is an option of the retriever now: --set 'retriever={type: two-tower, index: hnsw}'",
+    ),
+    ("search", "written_levels"): (None, "is train.written_levels now, because training depends on it"),
+    ("search", "end_symbol"): (False, "is train.end_symbol now, because training depends on it"),
 }
-"""Words of earlier versions, each with the present one."""
+"""Words of earlier versions, each with what it was unless a recipe said otherwise, and the present word. Older runs'
+resolved recipes hold all of them."""
 
 
 def load_recipe(files: Sequence[Path | str], overrides: Iterable[str], registries: Registries) -> Recipe:
@@ -60,8 +64,8 @@ class _Checker:
             if key not in Recipe.model_fields:
                 known = list(Recipe.model_fields)
                 self.draft.fault((key,), f"unknown key{did_you_mean(key, known)}; keys: {', '.join(known)}")
-        for path, what in RENAMED.items():
-            if isinstance(inner := values.get(str(path[0])), dict) and inner.pop(path[1], None) is not None:
+        for path, (default, what) in RENAMED.items():
+            if isinstance(inner := values.get(str(path[0])), dict) and inner.pop(path[1], default) != default:
                 self.draft.fault(path, what)
         plain = {key: values[key] for key in PlainOptions.model_fields if key in values}
         options = self._options((), PlainOptions, plain)

@@ -17,6 +17,7 @@ from genret.cli.state import State
 from genret.errors import BadImage, GenretError
 from genret.plugin import discovery
 from genret.plugin.loading import load_plugins
+from genret.run import Run
 from genret.settings import Settings
 
 TOYS = '''
@@ -108,11 +109,7 @@ def cli(tmp_path, monkeypatch) -> Cli:
     cli = Cli(tmp_path / "home")
     (cli.home / "plugins").mkdir(parents=True)
     (cli.home / "plugins" / "toys.py").write_text(TOYS)
-    monkeypatch.setitem(
-        sys.modules,
-        "genret.run",
-        SimpleNamespace(open_retriever=lambda run, registries, settings: cli.retriever),
-    )
+    monkeypatch.setattr(Run, "retriever", property(lambda run: cli.retriever))
     return cli
 
 
@@ -301,15 +298,16 @@ def test_index_that_can_do_nothing_exits_1(cli, tmp_path):
 def test_evaluate(cli, monkeypatch, tmp_path):
     run, seen = cli.finished(), []
 
-    def evaluate(*given):
-        seen.append(given)
-        return SimpleNamespace(as_json=lambda: {"recall": {"1": None}}, tables=lambda: ["a table"])
+    def evaluate(opened, split, num_beams, *, also, ui):
+        seen.append((opened.folder, split, num_beams, also))
+        return SimpleNamespace(as_json=lambda: {"recall": {"1": None}})
 
-    monkeypatch.setitem(sys.modules, "genret.evaluate.run", SimpleNamespace(evaluate=evaluate))
+    monkeypatch.setattr(Run, "evaluate", evaluate)
+    monkeypatch.setattr(Run, "tables", lambda opened, found: ["a table"])
     result = cli("evaluate", "--num-beams", "20, 1,5", "--trec", str(tmp_path), "--json")
     assert json.loads(result.stdout) == {"recall": {"1": None}}
-    assert seen[0][:3] == (run, "test", [1, 5, 20]) and seen[0][6] == tmp_path
-    assert cli("evaluate").stdout == "a table\n" and seen[1][2] == []
+    assert seen == [(run, "test", [1, 5, 20], {"trec": {"folder": str(tmp_path)}})]
+    assert cli("evaluate").stdout == "a table\n" and seen[1] == (run, "test", [], {})
 
 
 # ------------------------------------------------------------------------------------------------------------- train
@@ -317,8 +315,8 @@ def test_evaluate(cli, monkeypatch, tmp_path):
 def trained(monkeypatch):
     calls = []
 
-    def train(recipe, run, registries, settings, ui, resume):
-        calls.append(SimpleNamespace(recipe=recipe, run=run, resume=resume))
+    def train(recipe, run, registries, settings, ui):
+        calls.append(SimpleNamespace(recipe=recipe, run=run))
         (run / "recipe.yaml").write_text(recipe.dump_yaml())
         if calls[-1].recipe.train.seed == 13:
             raise KeyboardInterrupt
@@ -333,7 +331,7 @@ def test_train_numbers_its_runs(cli, recipe, trained):
     for number in (1, 2):
         result = cli("train", str(recipe), "--json")
         assert json.loads(result.stdout) == {"run": str(cli.home / "runs" / f"toy-{number}")}
-    assert not trained[0].resume and trained[0].recipe.dataset.options.size == 3
+    assert [call.run.name for call in trained] == ["toy-1", "toy-2"] and trained[0].recipe.dataset.options.size == 3
 
 
 def test_train_refuses_a_used_directory(cli, recipe, trained, tmp_path):
@@ -360,7 +358,7 @@ def test_interruption_says_how_to_continue_and_resume_finds_it(cli, recipe, trai
     assert f"genret train --run {run} --resume" in result.stderr
     for argv in (["--run", str(run)], [str(recipe)], ["--run", "toy-1"]):
         assert cli("train", *argv, "--set", "train.seed=13", "--resume").exit_code == 130
-        assert trained[-1].run == run and trained[-1].resume
+        assert trained[-1].run == run and trained[-1].recipe.dump_yaml() == trained[0].recipe.dump_yaml()
     assert cli("train", "--run", str(run), "--resume", "--set", "train.seed=1").exit_code == 0
     result = cli("train", str(recipe), "--resume")
     assert result.exit_code == 2 and "no unfinished run of 'toy'" in result.stderr
@@ -452,7 +450,7 @@ def test_plugins_and_their_commands(cli):
     )
     assert cli("hello").stdout == "hello from a plugin\n"
     document = json.loads(cli("plugins", "--json").stdout)
-    assert {plugin["name"] for plugin in document["plugins"]} == {"genret", "thief", "toys"}
+    assert {plugin["name"] for plugin in document["plugins"]} == {"genret", "genret.lab", "thief", "toys"}
     assert {f["name"]: f["reason"] for f in document["failures"]} == {
         "sick": "RuntimeError: boom",
         "thief": "its commands are left out: the command 'train' already exists",

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from genret.kit import checkpoint
+from genret.kit.files import write_json
 
 
 def sound(tiny: Any) -> None:
@@ -274,6 +275,16 @@ def full(*_: Any, **__: Any) -> Any:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+LAST = "genret.training.write_json"
+
+
+def full_at_the_end(path: Path, content: Any) -> None:
+    """The run is measured and all but the summary is written."""
+    if path.name == "summary.json":
+        full()
+    write_json(path, content)
+
+
 def full_tensors(*_: Any, **__: Any) -> Any:
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
@@ -290,7 +301,9 @@ def full_tensors(*_: Any, **__: Any) -> Any:
         "genret.kit.files.shutil.copytree",
         "genret.catalog.store.Upsert._flush",
         "genret.search.thumbnails.thumbnail",
-        "genret.train.finish.write_json",
+        "genret.lab.leakage.leakage.write_json",
+        "genret.lab.confidence.evaluator.write_json",
+        LAST,
     ],
 )
 def test_a_full_disk_while_training(tiny, tmp_path, monkeypatch, target):
@@ -299,7 +312,8 @@ def test_a_full_disk_while_training(tiny, tmp_path, monkeypatch, target):
     shutil.copytree(tiny.home / "features", home / "features")
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "SECONDS", 0.0)
-        patch.setattr(target, full_tensors if target.endswith("save_file") else full)
+        fails = full_tensors if target.endswith("save_file") else full_at_the_end if target == LAST else full
+        patch.setattr(target, fails)
         answer = tiny.genret("train", tiny.recipe, "--run", run, home=home)
     assert answer.code == 1 and "Traceback" not in answer.err, answer
     last = answer.err[answer.err.rindex("Error: ") :]

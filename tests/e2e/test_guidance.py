@@ -5,19 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from genret.api import Restriction
-from genret.evaluate.generated import forced_scores, leaves_of_images, search_beams
-from genret.evaluate.question import question_of
+from genret.api import Restriction, Silent
+from genret.components.retrievers.trace import forced_scores, leaves_of, trace
+from genret.evaluate.queries import query_set
 from genret.plugin.loading import load_plugins
 from genret.run import Run
-from genret.search.image_trie import index_trie
 from genret.search.spelling import by_image
 from genret.settings import Settings
-from tests.e2e.quiet import Quiet
 
 WEIGHT = 40.0
 
@@ -34,7 +31,7 @@ def guided(tiny: Any) -> Path:
 @pytest.fixture(scope="module")
 def short(tiny: Any) -> Path:
     """A language model that learns and writes the first two of three levels, by every loss and a teacher."""
-    options = ["search.written_levels=2", f"search.guidance={WEIGHT}", "loss.distill.weight=1"]
+    options = ["train.written_levels=2", f"search.guidance={WEIGHT}", "loss.distill.weight=1"]
     sets = [word for option in [*options, "train.teacher_targets=0.5"] for word in ("--set", option)]
     answer = tiny.genret("train", tiny.recipe, *sets, "--run", tiny.root / "short")
     assert answer.code == 0, answer.err
@@ -47,44 +44,51 @@ def test_search_evaluation_and_definition_agree(tiny: Any, name: str, request: p
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
     run = request.getfixturevalue(name)
     retriever: Any = Run(run, load_plugins((), settings).registries, settings).retriever
-    question = question_of(retriever, "test", settings, Quiet())
+    asked = query_set(retriever, "test", settings.features_dir, Silent().progress)
     _, identifiers = by_image(retriever.catalog.read_identifiers(split="test"))
-    index = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), False)
-    leaf_table = leaves_of_images(index, len(question.keys))
-    found = search_beams(retriever, question, index, leaf_table, 50, Quiet())  # more beams than identifiers
+    with retriever.catalog.snapshot() as view:
+        index = retriever.build_index(view, asked.keys)
+        leaves = leaves_of(index, asked.right_keys)
+
+        def searched() -> Any:  # with more beams than identifiers
+            return asked.rows(
+                trace(retriever, view, index, asked.batch, asked.right_keys, 50, Silent().progress).ranked
+            )
+
+        found = searched()
+        retriever.options = retriever.options.model_copy(update={"guidance": 0.0})
+        alone = searched()
+        retriever.options = retriever.options.model_copy(update={"guidance": WEIGHT})
+        forced = forced_scores(retriever, index, asked.batch, leaves, Silent().progress)
 
     # what is left of the query's vector, by the network's own books
     network, codes = retriever.identifier.network, identifiers.codes
     assert codes is not None
     with torch.no_grad():
-        target = network.latent(question.query_features)
+        target = network.latent(asked.query_features)
         points = sum(network.quantizer.book(level)[codes[:, level]] for level in range(codes.shape[1]))
         drawn = -WEIGHT / 2 * torch.cdist(target, points).square()  # (Q, N)
-    retriever.options = retriever.options.model_copy(update={"guidance": 0.0})
-    written = retriever.options.written_levels
+    written = retriever.written_levels
     assert written == (2 if name == "short" else None)
-    alone = search_beams(retriever, question, index, leaf_table, 50, Quiet())
     tokens, owners = retriever.backbone.tokens(identifiers)[:, :written], identifiers.owners.tolist()
     columns = [retriever.backbone.level_tokens(level) for level in range(tokens.shape[1])]
-    for query in range(len(question.queries)):
-        of_words = retriever.backbone.score([question.queries[query]], tokens[None], columns).sum(-1)[0]
-        plain = dict(zip(alone.ranked.images[query].tolist(), alone.ranked.scores[query].tolist(), strict=True))
-        for image, score in zip(found.ranked.images[query].tolist(), found.ranked.scores[query].tolist(), strict=True):
+    for query in range(len(asked.queries)):
+        of_words = retriever.backbone.score([asked.queries[query]], tokens[None], columns).sum(-1)[0]
+        plain = dict(zip(alone.images[query].tolist(), alone.scores[query].tolist(), strict=True))
+        for image, score in zip(found.images[query].tolist(), found.scores[query].tolist(), strict=True):
             if image >= 0:
                 assert plain[image] == pytest.approx(float(of_words[owners.index(image)].detach()), abs=1e-3)
                 assert score == pytest.approx(plain[image] + float(drawn[query, image]), abs=1e-3)
 
-    retriever.options = retriever.options.model_copy(update={"guidance": WEIGHT})
-    forced = forced_scores(retriever, question, index, leaf_table, Quiet())
-    for query, right in enumerate(question.relevant.tolist()):
-        place = found.ranked.images[query].tolist().index(right)
-        assert forced[query] == pytest.approx(float(found.ranked.scores[query, place]), abs=1e-3)
+    for query, right in enumerate(asked.relevant.tolist()):
+        place = found.images[query].tolist().index(right)
+        assert forced[query] == pytest.approx(float(found.scores[query, place]), abs=1e-3)
 
-    only = Restriction(only=question.image_ids)  # the catalog has another split as well
+    only = Restriction(only=asked.image_ids)  # the catalog has another split as well
     for result, images in zip(
-        retriever.search(question.queries, 8, num_beams=50, restrict=only), found.ranked.images, strict=True
+        retriever.search(asked.queries, 8, num_beams=50, restrict=only), found.images, strict=True
     ):
-        names = [question.image_ids[image] for image in images if image >= 0][:8]
+        names = [asked.image_ids[image] for image in images if image >= 0][:8]
         assert [hit.image_id for hit in result.hits] == names
 
 
@@ -96,7 +100,7 @@ def test_commands(tiny: Any, guided: Path, short: Path) -> None:
     assert figures["two_tower"] == plain["two_tower"] and figures["ceiling"] == plain["ceiling"]
     assert (figures["guidance"], plain["guidance"]) == (WEIGHT, None)
     said = tiny.genret("evaluate", "--run", guided).out
-    assert "drawn by the query's own vector, guidance 40" in " ".join(said.split())
+    assert "the query's own vector adds to the beams' scores, guidance 40" in " ".join(said.split())
     assert figures["written_levels"] is None
     assert tiny.genret("evaluate", "--run", short, "--json").document["written_levels"] == 2
     said = " ".join(tiny.genret("evaluate", "--run", short).out.split())
@@ -105,7 +109,10 @@ def test_commands(tiny: Any, guided: Path, short: Path) -> None:
     assert [one["guidance"] for one in compared["runs"]] == [None, WEIGHT]
     answer = tiny.genret("report", guided, "--out", tiny.root / "guided.html", "--queries", 1)
     assert answer.code == 0, answer.err
-    assert "beams drawn by the query&#39;s own vector (guidance 40)" in (tiny.root / "guided.html").read_text()
+    assert (
+        "with the query&#39;s own vector added to the beams&#39; scores (guidance 40)"
+        in (tiny.root / "guided.html").read_text()
+    )
     answer = tiny.genret("report", short, "--out", tiny.root / "short.html", "--queries", 1)
     assert answer.code == 0, answer.err
     assert "writes the first 2 symbols of the pictures&#39; identifiers" in (tiny.root / "short.html").read_text()

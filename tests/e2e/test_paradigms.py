@@ -97,7 +97,7 @@ def test_two_tower_trains_heads_alone_and_searches_densely(paradigms: Paradigms,
 def test_hnsw_finds_the_same_and_sees_changes(paradigms: Paradigms, tmp_path: Path) -> None:
     pytest.importorskip("faiss")
     exact = paradigms.two_tower("two-tower-exact")
-    run = paradigms.two_tower("hnsw", *sets("search.index=hnsw"))
+    run = paradigms.two_tower("hnsw", *sets("retriever.index=hnsw"))
     same = [("image_id", "rank"), ("--where", "colour=red")]
     for words in ((), same[1]):
         ids = [[(hit["image_id"], hit["rank"]) for hit in paradigms.hits(one, *words)] for one in (exact, run)]

@@ -195,9 +195,9 @@ def test_figure4_goes_on_where_it_stopped(
     assert "1,000" in (tmp_path / "figure4.md").read_text()
 
     # where vectors do not fit, that is said and the other is measured
-    from genret.lab.speed import filled
+    from genret.components.retrievers import enlarged
 
-    monkeypatch.setattr(filled, "free_bytes", lambda: 64 * 2 * 5000)
+    monkeypatch.setattr(enlarged, "free_bytes", lambda: 64 * 2 * 5000)
     found = tiny.genret(*words, "9999", "--json").document
     assert "vectors of 9,999 images take" in found["systems"][1]["speeds"][0]["note"]
     assert found["systems"][0]["speeds"][0]["queries_per_s"] > 0
@@ -240,7 +240,6 @@ def test_the_papers_figures() -> None:
 @pytest.mark.parametrize("kind", ["generative", "two-tower"])
 def test_filled_catalogs_are_searched_as_the_runs_own(tiny: Any, recipes: Path, tmp_path: Path, kind: str) -> None:
     """Without made-up images the same images and scores as the retriever's; with them, its own in the same order."""
-    from genret.lab.speed.filled import filled
     from genret.plugin.loading import load_plugins
     from genret.run import Run
     from genret.settings import Settings
@@ -256,8 +255,12 @@ def test_filled_catalogs_are_searched_as_the_runs_own(tiny: Any, recipes: Path, 
     names = {row.key: row.image_id for row in rows}
     keys = list(names)
 
+    def enlarged(size: int) -> Any:
+        with retriever.catalog.snapshot() as view:
+            return retriever.enlarged(view, size)
+
     def found(size: int) -> list[list[tuple[str, float]]]:
-        answer = filled(retriever, size, 64, k=size).search(queries)
+        answer = enlarged(size).search(queries, 64, k=size)
         if kind == "generative":
             pairs = [
                 zip(images, scores, strict=True) for images, scores in zip(answer.images, answer.scores, strict=True)
@@ -273,7 +276,7 @@ def test_filled_catalogs_are_searched_as_the_runs_own(tiny: Any, recipes: Path, 
         assert [[name for name, _ in one] for one in there] == [[name for name, _ in one] for one in own]
         for ours, theirs in zip(there, own, strict=True):
             assert [s for _, s in ours] == pytest.approx([s for _, s in theirs], abs=1e-5)
-    assert filled(retriever, 50).num_images == 50 and filled(retriever, 3).num_images == 8
+    assert enlarged(50).num_images == 50 and enlarged(3).num_images == 8
     retriever.catalog.close()
 
 

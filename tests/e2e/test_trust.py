@@ -10,19 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from genret.api import Identifiers
+from genret.api import Silent
 from genret.evaluate.metrics import Relevant
-from genret.evaluate.question import question_of
-from genret.lab.confidence import confidence
+from genret.evaluate.queries import query_set
+from genret.lab.confidence.evaluator import _without
 from genret.plugin.loading import load_plugins
 from genret.run import Run
-from genret.search.image_trie import index_trie
-from genret.search.spelling import by_image
 from genret.settings import Settings
-from tests.e2e.quiet import Quiet
 
 
 @pytest.fixture(scope="module")
@@ -119,22 +115,20 @@ def test_left_out_is_as_if_never_indexed(tiny: Any) -> None:
     """A search without some images against one in a trie of the others, for every query another set."""
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
     retriever: Any = Run(tiny.run, load_plugins((), settings).registries, settings).retriever
-    question = question_of(retriever, "test", settings, Quiet())
-    _, identifiers = by_image(retriever.catalog.read_identifiers(split="test"))
-    whole = index_trie(retriever.backbone, identifiers, np.arange(len(question.keys)), False)
+    asked = query_set(retriever, "test", settings.features_dir, Silent().progress)
     random = np.random.default_rng(0)
-    hidden = Relevant.of([random.choice(8, random.integers(1, 5), replace=False) for _ in question.queries])
-    found = confidence._generated(retriever, question, whole, 20, hidden, Quiet())
-    for query in range(len(question.queries)):
-        left = np.setdiff1d(np.arange(8), hidden.rows[hidden.queries == query])
-        rows = torch.from_numpy(np.flatnonzero(np.isin(identifiers.owners.numpy(), left)))
-        owners = torch.from_numpy(np.searchsorted(left, identifiers.owners[rows].numpy()))
-        assert identifiers.codes is not None
-        others = index_trie(retriever.backbone, Identifiers(owners, identifiers.codes[rows]), left, False)
-        one = question._replace(queries=question.queries[query : query + 1])
-        nothing = Relevant(np.zeros(0, np.int64), np.zeros(0, np.int64), 1)
-        alone = confidence._generated(retriever, one, others, 20, nothing, Quiet())
-        count = len(left)
-        assert found.images[query, :count].tolist() == alone.images[0, :count].tolist()
-        assert found.scores[query, :count] == pytest.approx(alone.scores[0, :count], abs=1e-5)
-        assert (found.images[query, count:] == -1).all()
+    hidden = Relevant.of([random.choice(8, random.integers(1, 5), replace=False) for _ in asked.queries])
+    with retriever.catalog.snapshot() as view:
+        whole = retriever.build_index(view, asked.keys)
+        found = _without(retriever, asked, whole, 20, hidden, "", Silent())
+        for query, text in enumerate(asked.queries):
+            left = asked.keys[np.setdiff1d(np.arange(8), hidden.rows[hidden.queries == query])]
+            others = retriever.build_index(view, left)
+            one, count = asked.chosen(np.array([query])), len(left)
+            assert one.queries == [text]
+            nothing = Relevant(np.zeros(0, np.int64), np.zeros(0, np.int64), 1)
+            alone = _without(retriever, one, others, 20, nothing, "", Silent())
+            assert sorted(alone.images[0, :count]) == sorted(left)
+            assert found.images[query, :count].tolist() == alone.images[0, :count].tolist()
+            assert found.scores[query, :count] == pytest.approx(alone.scores[0, :count], abs=1e-5)
+            assert (found.images[query, count:] == -1).all()

@@ -14,7 +14,6 @@ import pytest
 
 import genret
 
-
 PROGRAM = """
 import sys
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder)]  # it would find the lab elsewhere

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,14 +30,14 @@ def trace_of(queries: list[Query], reranked: bool = True) -> Trace:
         return np.array([query[name] for query in queries], dtype=kind)
 
     return Trace(
-        column("dense"),
-        column("ceiling"),
-        column("prefix").reshape(len(queries), -1),
-        column("identifier"),
-        column("image"),
-        column("forced", np.float32),
-        column("scores", np.float32),
-        column("reranked") if reranked else None,
+        dense_ranks=column("dense"),
+        ceiling_ranks=column("ceiling"),
+        prefix_ranks=column("prefix").reshape(len(queries), -1),
+        identifier_ranks=column("identifier"),
+        image_ranks=column("image"),
+        forced_scores=column("forced", np.float32),
+        beam_scores=column("scores", np.float32),
+        reranked_ranks=column("reranked") if reranked else None,
     )
 
 
@@ -207,7 +208,7 @@ def test_traces_of_a_plain_beam_search(seed, k, num_beams):
                 scores=[score for _, score in beam] + [-np.inf] * (5 - len(beam)),
             )
         )
-    trace = trace_of(found)._replace(beam_scores=np.array([q["scores"][:num_beams] for q in found], dtype=np.float32))
+    trace = replace(trace_of(found), beam_scores=np.array([q["scores"][:num_beams] for q in found], dtype=np.float32))
     named = {row.stage: row for row in ledger(trace, k)}
     assert named["reached"].queries == sum(query["image"] <= k for query in found)
     for query, cause in zip(found, attribute(trace, k), strict=True):

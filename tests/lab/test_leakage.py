@@ -9,42 +9,21 @@ import torch
 
 from genret.errors import GenretError
 from genret.kit.captions import wording
-from genret.lab.leakage.duplicates import NEAR, NEIGHBOURS, Side, near_duplicates, same_captions, same_pictures
+from genret.lab.leakage.duplicates import NEAR, NEIGHBOURS, near_duplicates, same_captions, same_pictures
 from genret.lab.leakage.leakage import EXAMPLES, find_leakage, read_leakage, sentences, summary
+from tests.train.sides import copies_of, side, training
 
 
-def side(split: str, contents: str, features: torch.Tensor | None = None, captions: tuple[str, ...] = ()) -> Side:
-    """An image per letter. Small letters are another file of the large one's pixels; both have its vector."""
-    if features is None:
-        vectors = torch.randn(26, 8, generator=torch.Generator().manual_seed(0))
-        features = torch.stack([vectors[ord(letter.upper()) - 65] for letter in contents])
-    names = [f"{split}/{place}" for place in range(len(contents))]
-    words = captions or tuple(f"{name}'s" for name in names)
-    hashes = [f"file {letter}" for letter in contents]
-    return Side(
-        split, names, names, hashes, features, words, torch.arange(len(words)), lambda row: contents[row].upper()
-    )
-
-
-def test_pictures_are_known_by_file_and_by_pixels() -> None:
-    found = same_pictures(side("train", "ABcdA"), side("test", "XCDAd"), left_out=True)
-    assert [(row, leak.kind, leak.other_image_id, leak.image_id) for row, leak in found] == [
-        (0, "same-file", "train/0", "test/3"),
-        (2, "same-pixels", "train/2", "test/1"),
-        (3, "same-file", "train/3", "test/4"),
-        (4, "same-file", "train/4", "test/3"),
+def test_copies_are_told_by_name() -> None:
+    known, searched = side("train", "ABcdA"), side("test", "XCDAd")
+    found = same_pictures(known, searched, copies_of(known, searched), left_out=True)
+    assert [(leak.kind, leak.other_image_id, leak.image_id) for leak in found] == [
+        ("same-file", "train/0", "test/3"),
+        ("same-pixels", "train/2", "test/1"),
+        ("same-file", "train/3", "test/4"),
+        ("same-file", "train/4", "test/3"),
     ]
-    assert all(leak.left_out for _, leak in found)
-
-
-def test_equal_vectors_of_other_pixels_are_other_pictures() -> None:
-    equal = torch.randn(1, 8).expand(3, 8)
-    assert same_pictures(side("train", "ABC", equal), side("test", "XYZ", equal), left_out=True) == []
-
-
-def test_pictures_that_cannot_be_read_any_more() -> None:
-    torn = side("train", "a")._replace(pixels=lambda row: None)
-    assert same_pictures(torn, side("test", "AB"), left_out=True) == []
+    assert all((leak.split, leak.other_split, leak.left_out) == ("test", "train", True) for leak in found)
 
 
 def test_near_duplicates_are_those_of_brute_force() -> None:
@@ -92,8 +71,9 @@ def test_everything_of_three_splits(tmp_path: Path) -> None:
     words = tuple(f"word {number}" for number in range(9))
     train = side("train", "ABCDEF", captions=(*words[:5], "a dog"))
     dev, test = side("dev", "GHA", captions=words[5:8]), side("test", "bGJ", captions=(words[1], "x", "A dog."))
-    found, gone = find_leakage(train, dev, test, None)
-    assert gone == {0, 1}
+    splits = training(train, dev, test)
+    assert {one.row for found in splits.copies.values() for one in found} == {0, 1}
+    found = find_leakage(splits)
     assert [(leak.kind, leak.other_image_id, leak.image_id, leak.left_out) for leak in found.leaks] == [
         ("same-file", "train/0", "dev/2", True),
         ("same-pixels", "train/1", "test/0", True),
@@ -116,7 +96,7 @@ def test_shared_concepts_do_not_drown_the_reader() -> None:
     names = tuple(f"emoji {number}" for number in range(20))
     train, test = side("train", "ABCDEFGHIJ" * 2, captions=names), side("test", "KLMNOPQRST" * 2, captions=names)
     nothing = side("dev", "U", captions=("none of these",))
-    found, _ = find_leakage(train, nothing, test, "seen-concepts")
+    found = find_leakage(training(train, nothing, test, "seen-concepts"))
     (line,) = sentences(summary(found, "test"), "test")
     assert "20 captions" in line and "by design" in line and "emoji 3" not in line
     (line,) = sentences(summary(found._replace(concepts=None), "test"), "test")

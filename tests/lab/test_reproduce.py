@@ -52,7 +52,7 @@ def test_methods_keep_what_makes_them(data: DataSet) -> None:
     sizes = [one.identifier.options.model_dump(exclude={"fit_texts"}) for one in (irgen, avg) if one.identifier]
     assert sizes[0] == sizes[1], "the same sizes"
     assert {loss for loss, options in irgen.loss.items() if options.weight > 0} == {"recon", "commit", "token"}
-    assert avg.loss["align"].weight > 0 and found["two-tower"].retriever == "two-tower"
+    assert avg.loss["align"].weight > 0 and found["two-tower"].retriever.type == "two-tower"
     assert len({recipe.train.epochs for name, recipe in found.items() if name != "two-tower"}) == 1
 
 

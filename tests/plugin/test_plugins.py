@@ -24,6 +24,9 @@ def register_losses(register):
 """
 
 
+BUILT_IN = ["genret", "genret.lab"]
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setattr(discovery, "entry_points", lambda group: [])
@@ -43,7 +46,7 @@ def write(home: Path, name: str, text: str) -> Path:
 
 def test_builtins_come_in_by_the_same_door(home):
     loaded = load(home)
-    assert [plugin.name for plugin in loaded.loaded] == ["genret"] and not loaded.failures
+    assert [plugin.name for plugin in loaded.loaded] == BUILT_IN and not loaded.failures
     assert loaded.registries.identifier.origin("rq") == "genret"
     assert {"recon", "commit", "align", "token", "rank"} <= set(loaded.registries.loss.names())
 
@@ -153,8 +156,8 @@ def test_import_noise_goes_to_standard_error(home, capsys):
 def test_switching_off_and_choosing(home):
     for name in ("a", "b"):
         write(home, name, GOOD.format(name=f"loss-{name}"))
-    assert [plugin.name for plugin in load(home, plugins="").loaded] == ["genret"]
-    assert [plugin.name for plugin in load(home, plugins=" b ").loaded] == ["genret", "b"]
+    assert [plugin.name for plugin in load(home, plugins="").loaded] == BUILT_IN
+    assert [plugin.name for plugin in load(home, plugins=" b ").loaded] == [*BUILT_IN, "b"]
     assert "did you mean 'a'" not in load(home, plugins="b,nowhere").failures[0].reason
     assert load(home, plugins="b,nowhere").failures[0].name == "nowhere"
 
@@ -217,7 +220,7 @@ def test_sound_plugins_without_commands_are_imported_when_they_are_asked_for(hom
     assert imports() == "plain teller", "the first time nothing is known"
     again = load(home)
     assert imports() == "teller"
-    assert [plugin.name for plugin in again.loaded] == ["genret", "teller", "plain"] and imports() == "plain"
+    assert [plugin.name for plugin in again.loaded] == [*BUILT_IN, "teller", "plain"] and imports() == "plain"
     assert {"plain", "teller"} <= set(again.registries.loss.names())
     assert load(home, strict_plugins=True).loaded and imports() == "plain teller"
 

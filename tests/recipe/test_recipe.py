@@ -90,6 +90,16 @@ class AlignLoss(TokenLoss):
     stage = "tokenizer"
 
 
+class ToyGenerative(genret.Retriever):
+    needs = ("identifier", "backbone", "loss")
+    has_beams = True
+    index = remove = search = None
+
+
+class ToyTwoTower(genret.Retriever):
+    index = remove = search = None
+
+
 class ToyReranker(genret.Reranker):
     def score(self, candidates):
         raise AssertionError
@@ -107,6 +117,8 @@ def registries(tmp_path_factory) -> Registries:
     registries.loss.register("rank", RankLoss)
     registries.loss.register("align", AlignLoss)
     registries.reranker.register("dense", ToyReranker)
+    registries.retriever.register("generative", ToyGenerative)
+    registries.retriever.register("two-tower", ToyTwoTower)
     return registries
 
 
@@ -144,7 +156,7 @@ def test_options_are_the_components_own(load):
     assert recipe.encoder.options.heads.epochs == 3
     assert recipe.loss["rank"] == RankLoss.Config(weight=0.5)
     assert recipe.train.seed == 3 and recipe.train.lr == 1e-3
-    assert recipe.retriever == "generative" and recipe.protocol == "inductive" and recipe.rerank is None
+    assert recipe.retriever.type == "generative" and recipe.protocol == "inductive" and recipe.rerank is None
     assert recipe.search.num_beams == 20 and recipe.search.score == "level"
 
 
@@ -230,7 +242,7 @@ def test_all_faults_at_once_with_file_line_path_and_nearest_key(load, tmp_path):
         ("loss.token=1", "loss.token: should be a mapping"),
         ("loss.token.weight=-1", "greater than or equal to 0"),
         ("dataset=null", "dataset: required"),
-        ("retriever=generativ", "retriever: "),
+        ("retriever=generativ", "retriever.type: unknown retriever 'generativ', did you mean 'generative'?"),
         ("protocol=transductive", "protocol: "),
         ("nonsense", "key=value"),
         ("=1", "key=value"),
@@ -263,6 +275,17 @@ def test_files_that_cannot_be_read(load, tmp_path, registries):
         load_recipe(files, [], registries)
     assert len(caught.value.faults) == 5
     assert all(str(tmp_path) in fault for fault in caught.value.faults)
+
+
+def test_words_of_earlier_versions(load):
+    """A resolved recipe of then is read as it is; what it meant otherwise has another place now, and that is said."""
+    search = "search: {num_beams: 20, score: level, index: exact, written_levels: null, end_symbol: false}\n"
+    assert load(BASE + search) == load()
+    text = BASE + "search: {index: hnsw, written_levels: 2, end_symbol: true}\n"
+    found = faults(load, text)
+    assert len(found) == 3 and all(":7: search." in fault for fault in found)
+    for words in ("retriever={type: two-tower, index: hnsw}", "train.written_levels now", "train.end_symbol now"):
+        assert sum(words in fault for fault in found) == 1, words
 
 
 def test_a_scalar_slot_is_found_on_its_line(load, tmp_path):

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from genret.catalog.codec import pack_codes
 from genret.catalog.store import Catalog, NewImage
 from genret.components.retrievers.generative import GenerativeRetriever
 from genret.components.retrievers.two_tower import TwoTowerRetriever
-from genret.recipe.schema import SearchOptions
+from genret.recipe.schema import SearchOptions, TrainOptions
+from genret.search.batch import Resources
 
 END = 1
 FIRST = 10
@@ -99,16 +100,24 @@ class TwoTower(TwoTowerRetriever):
         return torch.nn.functional.normalize(rows, dim=1)
 
 
+def resources(catalog: Catalog, search: SearchOptions, **parts: Any) -> Resources:
+    """Of a catalog alone, but for `parts`."""
+    nothing = dict.fromkeys(("thumbnails", "encoder", "identifier", "backbone", "reranker"), NOTHING)
+    device, train = torch.device("cpu"), TrainOptions()
+    return Resources(**{**nothing, **parts}, catalog=catalog, search=search, train=train, device=device)
+
+
 def generative(catalog: Catalog, writer: Any = None, **options: Any) -> Generative:
-    backbone: Any = writer or Writer()
-    scheme: Any = Scheme()
-    settings = SearchOptions(**options)
-    device = torch.device("cpu")
-    return Generative(catalog, NOTHING, NOTHING, NOTHING, settings, device, identifier=scheme, backbone=backbone)
+    retriever = Generative()
+    parts = {"identifier": Scheme(), "backbone": writer or Writer()}
+    retriever.connect(resources(catalog, SearchOptions(**options), **parts))
+    return retriever
 
 
-def two_tower(catalog: Catalog, **options: Any) -> TwoTower:
-    return TwoTower(catalog, NOTHING, NOTHING, NOTHING, SearchOptions(**options), torch.device("cpu"))
+def two_tower(catalog: Catalog, index: Literal["exact", "hnsw"] = "exact") -> TwoTower:
+    retriever = TwoTower(TwoTower.Config(index=index))
+    retriever.connect(resources(catalog, SearchOptions()))
+    return retriever
 
 
 def in_memory() -> Catalog:

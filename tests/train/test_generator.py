@@ -15,7 +15,7 @@ from genret.components.losses.generator import RankLoss, TokenLoss
 from genret.decode.beam import beam_search
 from genret.errors import UsageError
 from genret.kit import checkpoint, loop
-from genret.recipe.schema import SearchOptions, TrainOptions
+from genret.recipe.schema import TrainOptions
 from genret.search.image_trie import index_trie
 from genret.search.spelling import tokens_with_end
 from genret.train import generator
@@ -48,18 +48,18 @@ def job(folder: Path, losses, epochs: int = 30, end_symbol: bool = False, **trai
     targets = Targets(identifiers, 36, torch.arange(36)[:, None], torch.ones(36, 1))
     examples = Examples(CAPTIONS, targets, tokens_with_end(backbone, identifiers, end_symbol), index.trie)
     options = TrainOptions(**({"epochs": epochs, "batch_size": 12, "lr": 5e-3, "bf16": False, "rank_beams": 5} | train))
-    search = SearchOptions(num_beams=10, end_symbol=end_symbol)
+    options = options.model_copy(update={"dev_beams": 10, "end_symbol": end_symbol})
     development = Development(CAPTIONS, np.arange(36), index.trie, index.leaf_images)
     context = loop.FitContext(0, torch.device("cpu"), folder, progress, lambda row: None)
-    result = fit_generator(backbone, examples, losses, options, search, development, context)
-    return backbone, development, search, result
+    result = fit_generator(backbone, examples, losses, options, development, context)
+    return backbone, development, options, result
 
 
 @pytest.mark.parametrize("end_symbol", [False, True])
 def test_it_learns_to_write_the_identifiers(tmp_path, end_symbol):
     losses = {"token": TokenLoss(), "rank": RankLoss()}
-    backbone, development, search, result = job(tmp_path, losses, end_symbol=end_symbol, epochs=90, rank_from=60)
-    found = recalls(backbone, development, search)
+    backbone, development, options, result = job(tmp_path, losses, end_symbol=end_symbol, epochs=90, rank_from=60)
+    found = recalls(backbone, development, options)
     assert found[1] > 80 and result.best == pytest.approx(sum(found.values()) / 3)
 
 
@@ -70,14 +70,14 @@ def test_the_rank_loss_alone_learns_too(tmp_path):
 
 
 def test_candidates_are_the_models_own_beams_with_the_right_one_among_them(tmp_path):
-    backbone, development, search, _ = job(tmp_path, {"token": TokenLoss()}, epochs=1)
+    backbone, development, options, _ = job(tmp_path, {"token": TokenLoss()}, epochs=1)
     target = backbone.tokens(Identifiers(torch.arange(36), codes=CODES))
     seen = []
     real = backbone.score
     backbone.score = lambda queries, sequences, columns: seen.append(sequences) or real(queries, sequences, columns)
     columns = [backbone.level_tokens(0), backbone.level_tokens(1)]
     batch = generator.GeneratorBatch(torch.empty(0), target, columns)
-    out = with_candidates(batch, backbone, CAPTIONS, development.trie, 5, search)
+    out = with_candidates(batch, backbone, CAPTIONS, development.trie, options)
     beams = beam_search(backbone, CAPTIONS, development.trie, 5, "level", columns)
     own = development.trie.tokens_of(beams.leaves)
     for row in range(36):
@@ -92,7 +92,7 @@ def test_candidates_are_the_models_own_beams_with_the_right_one_among_them(tmp_p
 
 def test_other_identifiers_of_the_right_image_are_no_rivals(tmp_path):
     """Six images, each with six identifiers."""
-    backbone, development, search, _ = job(tmp_path, {"token": TokenLoss()}, epochs=1)
+    backbone, development, options, _ = job(tmp_path, {"token": TokenLoss()}, epochs=1)
     codes = Identifiers(torch.arange(6).repeat_interleave(6), codes=CODES)
     targets = Targets(codes, 36, torch.arange(36)[:, None], torch.ones(36, 1))
     assert torch.equal(targets.images(torch.arange(36)), codes.owners)
@@ -101,7 +101,9 @@ def test_other_identifiers_of_the_right_image_are_no_rivals(tmp_path):
     target = backbone.tokens(codes)
     batch = generator.GeneratorBatch(torch.empty(0), target, [backbone.level_tokens(0), backbone.level_tokens(1)])
     own = synonyms[targets.images(torch.arange(36))]
-    out = with_candidates(batch, backbone, CAPTIONS, development.trie, 20, search, own)
+    out = with_candidates(
+        batch, backbone, CAPTIONS, development.trie, options.model_copy(update={"rank_beams": 20}), own
+    )
     beams = beam_search(backbone, CAPTIONS, development.trie, 20, "level", batch.columns)
     for row in range(36):
         rivals = torch.isfinite(out.candidate_scores[row])

@@ -12,7 +12,7 @@ from genret.api import GeneratorBatch, Identifiers, Vokens
 from genret.components.backbones.t5 import T5Backbone
 from genret.components.losses.generator import MemoriseLoss, ReverseLoss, TokenLoss
 from genret.kit import loop
-from genret.recipe.schema import SearchOptions, TrainOptions
+from genret.recipe.schema import TrainOptions
 from genret.search.image_trie import index_trie
 from genret.search.spelling import tokens_with_end
 from genret.train.generator import Examples, fit_generator
@@ -37,7 +37,7 @@ def fitted(folder: Path, losses, **words) -> T5Backbone:
     examples = Examples(CAPTIONS, targets, tokens, index.trie, None, VECTORS)
     options = TrainOptions(**({"epochs": 60, "batch_size": 6, "lr": 5e-3, "bf16": False} | words))
     context = loop.FitContext(0, torch.device("cpu"), folder, progress, lambda row: None)
-    fit_generator(backbone, examples, losses, options, SearchOptions(), None, context)
+    fit_generator(backbone, examples, losses, options, None, context)
     return backbone
 
 

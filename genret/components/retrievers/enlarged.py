@@ -10,7 +10,6 @@ N images   M levels   D width   R identifiers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor
 from genret.api import Identifiers
 from genret.catalog.store import View
 from genret.errors import GenretError
+from genret.kit.device import free_bytes
 from genret.search.batch import QueryBatch
 from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Floats, Ints, rank_images
@@ -88,12 +88,3 @@ def vectors(retriever: TwoTowerRetriever, view: View, num_images: int) -> Enlarg
         part /= part.norm(dim=-1, keepdim=True)
     nearest = retriever.nearest_of(features)
     return Enlarged(total, lambda queries, num_beams=None, k=10: nearest(retriever.text_vectors(queries), k), needed)
-
-
-def free_bytes() -> int | None:
-    """Of this machine's memory; None where nothing says so."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None

@@ -62,8 +62,8 @@ def _faiss() -> Any:
         import faiss
     except ImportError as error:
         raise GenretError(
-            "search.index is hnsw, but the package faiss is not installed: pip install 'genret[faiss]', "
-            "or --set search.index=exact"
+            "retriever.index is hnsw, but the package faiss is not installed: pip install 'genret[faiss]', "
+            "or --set retriever.index=exact"
         ) from error
     faiss.omp_set_num_threads(torch.get_num_threads())
     return faiss

@@ -34,7 +34,7 @@ class CodebookEvaluator(Evaluator):
     def evaluate(self, run: Run, found: Evaluated, ui: Ui) -> dict[str, Any] | None:
         sizes = () if run.parts.identifier is None else run.parts.identifier.vokens.sizes
         codes = found.retriever.catalog.identifiers_of(found.asked.keys).codes
-        if codes is None or not sizes:
+        if codes is None or not len(codes) or not sizes:  # words, or images without identifiers
             return None
         levels = usage_statistics(torch.from_numpy(codes).long(), sizes)
         return {

@@ -10,7 +10,6 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -78,15 +77,6 @@ def alternate(
             if was_enabled:
                 gc.enable()
     return [_timing(times) for times in taken]
-
-
-def free_bytes() -> int | None:
-    """Of this machine's memory; None where nothing says so."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None
 
 
 def _timing(times: list[float]) -> Timing:

@@ -17,6 +17,7 @@ from genret.components.retrievers.generative import GenerativeRetriever
 from genret.errors import GenretError
 from genret.recipe.schema import SearchOptions
 from genret.search.spelling import may_end_early, tokens_with_end
+from tests.search.fakes import resources
 
 END = 1
 
@@ -88,18 +89,10 @@ class Retriever(GenerativeRetriever):
 
 @pytest.fixture
 def retriever(tmp_path):
-    nothing: Any = None
     with Catalog.create(tmp_path / "catalog.sqlite") as catalog:
-        yield Retriever(
-            catalog,
-            nothing,
-            nothing,
-            nothing,
-            SearchOptions(),
-            torch.device("cpu"),
-            identifier=StringIdentifier(),
-            backbone=Letters(),
-        )
+        retriever = Retriever()
+        retriever.connect(resources(catalog, SearchOptions(), identifier=StringIdentifier(), backbone=Letters()))
+        yield retriever
 
 
 def added(retriever: GenerativeRetriever, names: dict[str, list[str]]) -> None:

@@ -48,5 +48,5 @@ def test_equal_images_come_in_order_and_gaps_are_marked() -> None:
 
 def test_without_faiss_one_sentence_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(GenretError, match=r"pip install 'genret\[faiss\]', or --set search.index=exact$"):
+    with pytest.raises(GenretError, match=r"pip install 'genret\[faiss\]', or --set retriever.index=exact$"):
         HNSW(torch.eye(3))

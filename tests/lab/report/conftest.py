@@ -87,9 +87,9 @@ def make_run(tmp_path: Path, registries: Registries) -> Any:
         (run / "draft.yaml").rename(run / "recipe.yaml").write_text(resolved.dump_yaml())
         dense = np.array([1, 1, 2, 3, 4, 6, 9, 10, 40, 50])
         wide, narrow = np.array([1, 1, 1, 4, 8, 60, 70, 80, 90, 99]), np.array([1, 1, 2, 4, 70, 70, 70, 80, 90, 99])
-        generative = resolved.retriever == "generative"
+        generative = resolved.retriever.type == "generative"
         found = {"two-tower": dense}
-        found |= {"20-beams": wide, "5-beams": narrow} if generative else {"dense": dense}
+        found |= {"20-beams": wide, "5-beams": narrow} if generative else {"search": dense}
         write_ranks(run, "test", [f"query {q}" for q in range(10)], range(10), [f"i{n}" for n in range(10)], found)
         evaluation = {
             "protocol": resolved.protocol, "concepts": None, "split": "test", "num_queries": 10, "num_images": 10,
