@@ -20,14 +20,14 @@ from genret.catalog.feed import move_to, next_version
 from genret.catalog.migrate import upgrade
 from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, NewImage
 from genret.catalog.schema import SCHEMA_VERSION, metadata, properties
-from genret.catalog.view import View
+from genret.catalog.snapshot import Snapshot
 from genret.catalog.write import Upsert, delete_images, take_turn
 from genret.errors import GenretError
 
-__all__ = ["CaptionRows", "Catalog", "Changes", "IdentifierRows", "ImageRow", "NewImage", "View"]
+__all__ = ["CaptionRows", "Catalog", "Changes", "IdentifierRows", "ImageRow", "NewImage", "Snapshot"]
 
 
-class Catalog(View):
+class Catalog(Snapshot):
     """Made by `Catalog.create` or `Catalog.open`."""
 
     # ------------------------------------------------------------------------------------------------------- opening
@@ -102,11 +102,11 @@ class Catalog(View):
         return self._database.name
 
     @contextmanager
-    def snapshot(self) -> Iterator[View]:
+    def snapshot(self) -> Iterator[Snapshot]:
         """Many questions to one version of the catalog, whoever writes meanwhile. For one thread, and not for long: the
         database keeps what it shows."""
         with reading(self._database) as connection:
-            yield View(self._database, connection)
+            yield Snapshot(self._database, connection)
 
     # ------------------------------------------------------------------------------------------------------- changing
     def add(self, rows: Iterable[NewImage]) -> IndexReport:

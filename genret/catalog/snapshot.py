@@ -25,7 +25,7 @@ from genret.catalog.stream import CHUNK, fetch, identifier_chunks, joined_rows, 
 from genret.errors import GenretError
 
 
-class View:
+class Snapshot:
     """What can be asked of a catalog. Made by `Catalog.create`, `Catalog.open` and `Catalog.snapshot`."""
 
     def __init__(self, database: Database, pinned: Connection | None = None):
