@@ -11,29 +11,36 @@
 Keys are those of the images' metadata and `split`, `uri` and `image_id`. < <= > >= with a bare number compare numbers,
 and a stored text counts by the number it begins with (2020-05-01 is 2020); with anything else they compare text. `null`
 stands for a missing value. `!=` and `not` hold for images without the key. The text is compiled to an SQL expression
-whose values are bound parameters; nothing of it is ever evaluated.
+whose values are bound parameters; nothing of it is ever evaluated. It means the same in every database.
 """
 
 from __future__ import annotations
 
+import operator
 import re
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, Float, Text, and_, case, cast, collate, false, func, not_, or_, select
 
-from genret.catalog.conditions import COLUMNS, comparison, value_of
+from genret.catalog.rows import is_text
 from genret.catalog.schema import images
 from genret.errors import UnknownName, UsageError
 
 MAX_LENGTH = 2000
 MAX_DEPTH = 50
 """Parentheses within parentheses."""
+COLUMNS: dict[str, Any] = {"split": images.c.split, "uri": images.c.uri, "image_id": images.c.image_id}
+"""The keys that are no metadata."""
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<operator><=|>=|!=|==|=|<|>|~)|(?P<bracket>[()])
-        |(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[^\s()=!<>~"']+))""",
+        |(?P<quoted>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[^\s()=!<>~"']+)|(?P<end>$))""",
     re.VERBOSE | re.DOTALL,
 )
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_BEGINS_WITH_NUMBER = r"^(?:[+-]?\d{1,200}(?:\.\d{0,200})?|\.\d{1,200})(?:[eE][+-]?\d{1,2}(?!\d))?"
+"""PostgreSQL fails at a number that no float holds: the first 200 digits count, and exponents of at most two."""
+_ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 class _Token(NamedTuple):
@@ -54,17 +61,19 @@ class Compiled(NamedTuple):
         if connection.execute(select(images.c.id).limit(1)).first() is None:
             return
         for key in self.keys:
-            if connection.execute(select(images.c.id).where(value_of(key).is_not(None)).limit(1)).first() is None:
+            if connection.execute(select(images.c.id).where(_stored(key).is_not(None)).limit(1)).first() is None:
                 sample = connection.execute(select(images.c["metadata"]).limit(1000)).scalars()
                 known = {str(name) for facts in sample for name in facts} | set(COLUMNS)
                 raise UnknownName("key in --where", key, known)
 
 
-def compile_filter(text: str) -> Compiled:
+def compile_filter(text: str, dialect: str = "sqlite") -> Compiled:
     """A filter → a condition on rows of `images`; `UsageError` says where it is wrong."""
     if len(text) > MAX_LENGTH:
         raise UsageError(f"--where is longer than {MAX_LENGTH} characters; make it shorter")
-    parser = _Parser(text)
+    if not is_text(text):
+        raise UsageError(f"--where {text!a} is no valid UTF-8 text; write it in UTF-8, without NUL")
+    parser = _Parser(text, dialect)
     condition = parser.alternatives(0)
     if parser.next.kind != "end":
         parser.fail("'and', 'or' or the end (values of several words go in quotes)")
@@ -74,8 +83,9 @@ def compile_filter(text: str) -> Compiled:
 class _Parser:
     """Recursive descent with one token of look-ahead."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, dialect: str):
         self.text = text
+        self.dialect = dialect
         self.keys: list[str] = []
         self.next = self._token(0)
 
@@ -112,17 +122,17 @@ class _Parser:
         self.advance()
         if self.next.kind != "operator":
             self.fail("one of = != < <= > >= ~")
-        operator = self.next.text
+        sign = self.next.text
         self.advance()
         if self.next.kind not in ("word", "quoted"):
             self.fail("a value")
         value, bare = _unquoted(self.next), self.next.kind == "word"
-        if bare and value.lower() == "null" and operator not in ("=", "==", "!="):
+        if bare and value.lower() == "null" and sign not in ("=", "==", "!="):
             self.fail("a value other than null")
         self.advance()
         if key not in COLUMNS:
             self.keys.append(key)
-        return comparison(key, operator, value, bare)
+        return _comparison(key, sign, value, bare, self.dialect == "postgresql")
 
     def accept(self, kind: str, text: str) -> bool:
         if self.next.kind == kind and self.next.text.lower() == text:
@@ -138,18 +148,67 @@ class _Parser:
         raise UsageError(f"--where {self.text!r}: at character {self.next.at} {found}, expected {expected}")
 
     def _token(self, start: int) -> _Token:
-        match = _TOKEN.match(self.text, start)
-        if match is not None and match.lastgroup is not None:
-            return _Token(match.lastgroup, match[match.lastgroup], match.start(match.lastgroup) + 1)
-        rest = self.text[start:]
-        at = start + len(rest) - len(rest.lstrip()) + 1
-        if not rest.strip():
-            return _Token("end", "", at)
-        what = (
-            "a quote is opened and not closed" if rest.lstrip()[0] in "\"'" else f"'{rest.lstrip()[0]}' means nothing"
-        )
+        if match := _TOKEN.match(self.text, start):
+            kind = str(match.lastgroup)
+            return _Token(kind, match[kind], match.start(kind) + 1)
+        wrong = self.text[start:].lstrip()
+        at = len(self.text) - len(wrong) + 1
+        what = "a quote is opened and not closed" if wrong[0] in "\"'" else f"'{wrong[0]}' means nothing"
         raise UsageError(f"--where {self.text!r}: at character {at} {what}")
 
 
 def _unquoted(token: _Token) -> str:
     return re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL) if token.kind == "quoted" else token.text
+
+
+# ------------------------------------------------------------------------------------------------------- conditions
+def _stored(key: str) -> Any:
+    return COLUMNS[key] if key in COLUMNS else images.c["metadata"][key].as_string()
+
+
+def _comparison(key: str, sign: str, value: str, bare: bool, postgresql: bool) -> ColumnElement[bool]:
+    """Never NULL, so that `not` turns it round for images without the key, too."""
+    stored = _stored(key)
+    if bare and value.lower() == "null":
+        return stored.is_not(None) if sign == "!=" else stored.is_(None)
+    # SQLite gives a JSON number or truth value as itself, other databases as text
+    text: Any = cast(stored, Text)
+    if postgresql:  # by code point, and with the cases of ASCII, whatever the database's language
+        text = collate(text, "C")
+    numeric = bare and _NUMBER.fullmatch(value)
+    if sign in ("=", "==", "!="):
+        same = [text.in_(_spellings(value) if numeric else [value])]
+        if bare and value.lower() in ("true", "false") and key not in COLUMNS:
+            same.append(_is_truth(key, value.lower(), postgresql))
+        equal = func.coalesce(or_(*same), false())
+        return not_(equal) if sign == "!=" else equal
+    if sign == "~":
+        found = text.icontains(value, autoescape=True)
+    elif numeric:
+        found = _ORDER[sign](_number(text, postgresql), float(value))
+    else:
+        found = _ORDER[sign](text, value)
+    return func.coalesce(found, false())
+
+
+def _number(text: Any, postgresql: bool) -> Any:
+    """The number at the beginning of a text, NULL where there is none."""
+    if postgresql:  # which, unlike others, fails at a text that goes on after the number
+        return cast(func.substring(text, _BEGINS_WITH_NUMBER), Float)
+    first, second = func.substr(text, 1, 1), func.substr(text, 2, 1)
+    begins = or_(first.between("0", "9"), and_(first.in_(["-", "+", "."]), second.between("0", "9")))
+    return case((begins, cast(text, Float)), else_=None)
+
+
+def _is_truth(key: str, truth: str, postgresql: bool) -> ColumnElement[bool]:
+    stored = images.c["metadata"][key]
+    if postgresql:  # where a cast to BOOLEAN would fail at the first value that is none
+        return stored.as_string() == truth
+    return stored.as_boolean().is_(truth == "true")
+
+
+def _spellings(number: str) -> list[str]:
+    """How a stored value may be written that is equal to a number: 7, 7.0 and as it was asked for."""
+    value = float(number)
+    whole = [str(int(value))] if value.is_integer() else []
+    return list(dict.fromkeys([number, repr(value), *whole]))
