@@ -86,22 +86,17 @@ def _flat(rows: Sequence[Any]) -> tuple[Ints, Ints, bytes]:
     return keys, np.fromiter(map(len, blobs), np.int64, len(rows)), b"".join(blobs)
 
 
-def joined_rows(chunks: list[IdentifierRows]) -> IdentifierRows:
-    """One table of all chunks, as wide as the widest; empties the list on the way, so that nothing is there twice."""
+def joined_rows(chunks: Sequence[IdentifierRows]) -> IdentifierRows:
+    """One table of all chunks, as wide as the widest."""
     keys = np.concatenate([np.zeros(0, dtype=np.int64), *(chunk.image_keys for chunk in chunks)])
-    if not chunks:
-        return IdentifierRows(keys, None, None)
     tables = [chunk.codes for chunk in chunks if chunk.codes is not None]
-    if len(tables) not in (0, len(chunks)):
+    texts = [text for chunk in chunks for text in chunk.texts or ()]
+    if tables and texts:
         raise GenretError("the catalog mixes identifiers of symbols and of text; train anew")
     if not tables:
-        return IdentifierRows(keys, None, [text for chunk in chunks for text in chunk.texts or ()])
-    chunks.clear()
-    codes = np.empty((len(keys), max(table.shape[1] for table in tables)), np.result_type(*{t.dtype for t in tables}))
-    end = len(keys)
-    while tables:
-        table = tables.pop()
-        part = codes[end - len(table) : end]
-        part[:, : table.shape[1]], part[:, table.shape[1] :] = table, -1
-        end -= len(table)
-    return IdentifierRows(keys, codes, None)
+        return IdentifierRows(keys, None, texts or None)
+    width = max(table.shape[1] for table in tables)
+    for place, table in enumerate(tables):
+        if table.shape[1] < width:
+            tables[place] = np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=-1)
+    return IdentifierRows(keys, np.concatenate(tables), None)

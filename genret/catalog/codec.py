@@ -65,8 +65,8 @@ def unpack_joined(joined: bytes, lengths: NDArray[np.int64]) -> Unpacked:
     tags = set(np.unique(data[starts]).tolist()) if lengths.min() else set()
     if tags == {TEXT[0]}:
         try:
-            ends = (starts + lengths).tolist()
-            return Unpacked(None, [joined[a + 1 : b].decode() for a, b in zip(starts.tolist(), ends, strict=True)])
+            bounds = pairwise([*starts.tolist(), len(joined)])
+            return Unpacked(None, [joined[start + 1 : end].decode() for start, end in bounds])
         except UnicodeDecodeError:
             raise GenretError("an identifier in the catalog is damaged: it is no UTF-8 text") from None
     if tags != {CODES[0]}:
@@ -77,12 +77,7 @@ def unpack_joined(joined: bytes, lengths: NDArray[np.int64]) -> Unpacked:
         table = np.ascontiguousarray(data.reshape(len(lengths), -1)[:, 1:]).view(">u2")
         if not (table == _ESCAPE).any():
             return Unpacked(table.astype(_width(table)), None)
-        halves = table.reshape(-1)
-    else:
-        untagged = np.ones(len(data), dtype=bool)
-        untagged[starts] = False
-        halves = data[untagged].view(">u2")
-    return Unpacked(_rows(halves, lengths // 2), None)
+    return Unpacked(_rows(np.delete(data, starts).view(">u2"), lengths // 2), None)
 
 
 def _rows(halves: NDArray[np.uint16], counts: NDArray[np.int64]) -> NDArray[np.signedinteger[Any]]:

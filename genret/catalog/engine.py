@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -66,8 +66,7 @@ def connect_to(where: str | Path) -> Database:
             if url.drivername == "postgresql":
                 url = url.set(drivername="postgresql+psycopg")  # before SQLAlchemy 2.1 it meant an older driver
             if url.get_backend_name() != "sqlite":
-                engine = create_engine(url, json_serializer=as_json)
-                return Database(engine, None, url.render_as_string(hide_password=True))
+                return Database(create_engine(url, json_serializer=as_json), None, url.render_as_string())
         except ModuleNotFoundError as error:
             name = "'genret[postgres]'" if error.name == "psycopg" else error.name
             raise UsageError(f"{where.partition('://')[0]}://... needs a driver: pip install {name}") from None
@@ -78,10 +77,9 @@ def connect_to(where: str | Path) -> Database:
             return Database(_sqlite(url, name, poolclass=StaticPool, connect_args=options), None, name)
         where = str(url.database)
     path = Path(where)
-    if path.is_dir():
-        raise GenretError(f"{path} is a folder, not a catalog; name its catalog.sqlite")
     if path.exists() and not path.is_file():
-        raise GenretError(f"{path} is no regular file; put a catalog there")
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise GenretError(f"{path} is {what}, not a catalog; name a catalog.sqlite")
     # SQLite in WAL mode wants to write even to read, unless it is told that nothing will change.
     writable = not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
     url = URL.create("sqlite", database=str(path))
@@ -99,13 +97,10 @@ def _sqlite(url: URL, name: str, writable: bool = True, **options: Any) -> Engin
     def connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, so that a writer takes its lock at once
         _refuse_what_is_no_catalog(connection, name)
-        for pragma in (
-            f"busy_timeout = {int(1000 * BUSY_TIMEOUT)}",
-            "foreign_keys = ON",
-            "synchronous = NORMAL",
-            "mmap_size = 0",  # before SQLite 3.51.3 a write beside it can damage a file in WAL mode
-        ):
-            connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_TIMEOUT)}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA mmap_size = 0")  # SQLite before 3.51.3 is not to map a file that others write
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
@@ -163,21 +158,16 @@ def _only_writer(database: Database) -> Iterator[None]:
         raise GenretError(f"cannot write {database.name}: {error.strerror}; check its folder's rights") from None
     try:
         give_up = time.monotonic() + BUSY_TIMEOUT
-        while not _locked(handle):
-            if time.monotonic() > give_up:
-                raise GenretError(f"{database.name} is being written by another process; try again when it is done")
+        while time.monotonic() < give_up:
+            with suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             time.sleep(0.02)
+        else:
+            raise GenretError(f"{database.name} is being written by another process; try again when it is done")
         yield
     finally:
         os.close(handle)
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager

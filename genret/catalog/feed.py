@@ -13,7 +13,7 @@ import numpy as np
 from sqlalchemy import Connection, delete, func, insert, select
 
 from genret.catalog.bulk import identifier_chunks, joined_rows, read_ints
-from genret.catalog.rows import Changes, IdentifierRows
+from genret.catalog.rows import Changes
 from genret.catalog.schema import identifiers, images, outdated, properties, versions
 
 HISTORY = 30 * 24 * 3600 * 1_000_000
@@ -48,9 +48,6 @@ def changes_since(connection: Connection, since: int) -> Changes | None:
     known = select(versions.c.version).where(versions.c.version == since, versions.c.version >= version - HISTORY)
     if connection.execute(known).first() is None:
         return None
-    if version == since:
-        nothing = np.zeros(0, dtype=np.int64)
-        return Changes(version, nothing, nothing, IdentifierRows(nothing, None, None))
     changed = select(images.c.id).where(images.c.version > since, images.c.searchable)
     named = (
         select(identifiers.c.image_key, identifiers.c.identifier)

@@ -50,6 +50,14 @@ class _Token(NamedTuple):
     at: int
     """position in the filter, from 1"""
 
+    @property
+    def value(self) -> str:
+        return re.sub(r"\\(.)", r"\1", self.text[1:-1], flags=re.DOTALL) if self.kind == "quoted" else self.text
+
+    @property
+    def is_null(self) -> bool:
+        return self.text.lower() == "null"  # with quotes it is a text
+
 
 class Compiled(NamedTuple):
     condition: ColumnElement[bool]
@@ -91,57 +99,53 @@ class _Parser:
 
     def alternatives(self, depth: int) -> ColumnElement[bool]:
         parts = [self.conjunction(depth)]
-        while self.accept("word", "or"):
+        while self.accept("or"):
             parts.append(self.conjunction(depth))
         return or_(*parts)
 
     def conjunction(self, depth: int) -> ColumnElement[bool]:
         parts = [self.one(depth)]
-        while self.accept("word", "and"):
+        while self.accept("and"):
             parts.append(self.one(depth))
         return and_(*parts)
 
     def one(self, depth: int) -> ColumnElement[bool]:
         if depth > MAX_DEPTH:
             self.fail("fewer parentheses and 'not's within one another")
-        if self.accept("word", "not"):
+        if self.accept("not"):
             return not_(self.one(depth + 1))
-        if self.accept("bracket", "("):
+        if self.accept("("):
             inside = self.alternatives(depth + 1)
-            if not self.accept("bracket", ")"):
+            if not self.accept(")"):
                 self.fail("')'")
             return inside.self_group()
         return self.comparison()
 
     def comparison(self) -> ColumnElement[bool]:
-        if self.next.kind not in ("word", "quoted") or self.next.text.lower() in ("and", "or"):
+        key = self.next
+        if key.kind not in ("word", "quoted") or key.text.lower() in ("and", "or"):
             self.fail("a key such as group, split, uri or image_id")
-        key = _unquoted(self.next)
-        if not key or '"' in key or "\\" in key:
+        if not key.value or '"' in key.value or "\\" in key.value:
             self.fail("a key without quotes and backslashes in it")
         self.advance()
         if self.next.kind != "operator":
             self.fail("one of = != < <= > >= ~")
-        sign = self.next.text
-        self.advance()
+        sign = self.advance().text.replace("==", "=")
         if self.next.kind not in ("word", "quoted"):
             self.fail("a value")
-        value, bare = _unquoted(self.next), self.next.kind == "word"
-        if bare and value.lower() == "null" and sign not in ("=", "==", "!="):
+        if self.next.is_null and sign not in ("=", "!="):
             self.fail("a value other than null")
-        self.advance()
-        if key not in COLUMNS:
-            self.keys.append(key)
-        return _comparison(key, sign, value, bare, self.dialect == "postgresql")
+        if key.value not in COLUMNS:
+            self.keys.append(key.value)
+        return _comparison(key.value, sign, self.advance(), self.dialect == "postgresql")
 
-    def accept(self, kind: str, text: str) -> bool:
-        if self.next.kind == kind and self.next.text.lower() == text:
-            self.advance()
-            return True
-        return False
+    def accept(self, text: str) -> bool:
+        return self.next.text.lower() == text and bool(self.advance())
 
-    def advance(self) -> None:
-        self.next = self._token(self.next.at - 1 + len(self.next.text))
+    def advance(self) -> _Token:
+        """Goes on behind the next token, and returns it."""
+        token, self.next = self.next, self._token(self.next.at - 1 + len(self.next.text))
+        return token
 
     def fail(self, expected: str) -> NoReturn:
         found = "it ends" if self.next.kind == "end" else f"stands '{self.next.text}'"
@@ -157,38 +161,32 @@ class _Parser:
         raise UsageError(f"--where {self.text!r}: at character {at} {what}")
 
 
-def _unquoted(token: _Token) -> str:
-    return re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL) if token.kind == "quoted" else token.text
-
-
 # ------------------------------------------------------------------------------------------------------- conditions
 def _stored(key: str) -> Any:
     return COLUMNS[key] if key in COLUMNS else images.c["metadata"][key].as_string()
 
 
-def _comparison(key: str, sign: str, value: str, bare: bool, postgresql: bool) -> ColumnElement[bool]:
+def _comparison(key: str, sign: str, value: _Token, postgresql: bool) -> ColumnElement[bool]:
     """Never NULL, so that `not` turns it round for images without the key, too."""
     stored = _stored(key)
-    if bare and value.lower() == "null":
+    if value.is_null:
         return stored.is_not(None) if sign == "!=" else stored.is_(None)
     # SQLite gives a JSON number or truth value as itself, other databases as text
     text: Any = cast(stored, Text)
     if postgresql:  # by code point, and with the cases of ASCII, whatever the database's language
         text = collate(text, "C")
-    numeric = bare and _NUMBER.fullmatch(value)
-    if sign in ("=", "==", "!="):
-        same = [text.in_(_spellings(value) if numeric else [value])]
-        if bare and value.lower() in ("true", "false") and key not in COLUMNS:
-            same.append(_is_truth(key, value.lower(), postgresql))
-        equal = func.coalesce(or_(*same), false())
-        return not_(equal) if sign == "!=" else equal
-    if sign == "~":
-        found = text.icontains(value, autoescape=True)
-    elif numeric:
-        found = _ORDER[sign](_number(text, postgresql), float(value))
+    numeric = _NUMBER.fullmatch(value.text)
+    if sign in _ORDER:
+        left, right = (_number(text, postgresql), float(value.text)) if numeric else (text, value.value)
+        found = _ORDER[sign](left, right)
+    elif sign == "~":
+        found = text.icontains(value.value, autoescape=True)
     else:
-        found = _ORDER[sign](text, value)
-    return func.coalesce(found, false())
+        found = text.in_(_spellings(value.text) if numeric else [value.value])
+        if value.text.lower() in ("true", "false") and key not in COLUMNS:
+            found |= _is_truth(key, value.text.lower(), postgresql)
+    found = func.coalesce(found, false())
+    return not_(found) if sign == "!=" else found
 
 
 def _number(text: Any, postgresql: bool) -> Any:

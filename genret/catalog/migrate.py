@@ -1,7 +1,7 @@
 """Brings a catalog that an older genret made up to date: one step per schema version, all of them or none.
 
 `properties.schema` alone says what a catalog is. Alembic does the work, and keeps no table of its own. A step never
-changes once it is released, and so names no table of `schema.py`.
+changes once it is released, and so names no table of `schema.py` but `properties`.
 """
 
 from __future__ import annotations
@@ -38,12 +38,9 @@ def upgrade(database: Database) -> None:
 
     with writing(database) as connection:
         take_turn(connection)
-        operations = Operations(MigrationContext.configure(connection))
-        schema = _number(
-            connection, "SELECT value FROM properties WHERE key = 'schema'"
-        )  # another may have been faster
-        for step in range(schema, SCHEMA_VERSION):
-            _STEPS[step](connection, operations, database.name)
+        schema = _number(connection, "SELECT value FROM properties WHERE key = 'schema'")
+        for step in range(schema, SCHEMA_VERSION):  # another process may have been faster
+            _STEPS[step](connection, Operations(MigrationContext.configure(connection)), database.name)
         set_property(connection, "schema", str(SCHEMA_VERSION))
 
 
@@ -64,16 +61,10 @@ def _feed(connection: Connection, op: Any, name: str) -> None:
         sa.ForeignKeyConstraint(["image_key"], ["images.id"], ondelete="CASCADE"),
         sqlite_with_rowid=False,
     )
-    moved = connection.execute(
-        text(
-            "INSERT INTO identifiers_2 (image_key, identifier, searchable) "
-            "SELECT DISTINCT image_key, identifier, searchable FROM identifiers JOIN images ON images.id = image_key "
-            "ORDER BY image_key, identifier"
-        )
-    ).rowcount
-    if moved != _number(
-        connection, "SELECT count(*) FROM (SELECT DISTINCT image_key, identifier FROM identifiers) AS x"
-    ):
+    named = "SELECT DISTINCT image_key, identifier{} FROM identifiers"
+    with_images = f"{named.format(', searchable')} JOIN images ON images.id = image_key ORDER BY image_key, identifier"
+    insert = text(f"INSERT INTO identifiers_2 (image_key, identifier, searchable) {with_images}")
+    if connection.execute(insert).rowcount != _number(connection, f"SELECT count(*) FROM ({named.format('')}) AS x"):
         raise GenretError(f"{name} is damaged: identifiers belong to images that are not there; restore a copy of it")
     op.drop_table("identifiers")
     op.rename_table("identifiers_2", "identifiers")
@@ -89,12 +80,13 @@ def _feed(connection: Connection, op: Any, name: str) -> None:
     now = {"version": next_version(connection)}
     connection.execute(text("INSERT INTO versions (version) VALUES (:version)"), now)
     connection.execute(text("DELETE FROM properties WHERE key = 'version'"))
-    highest = _number(connection, "SELECT max(id) FROM images")
-    if connection.dialect.name == "sqlite":
-        highest = max(highest, _number(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'images'"))
-    elif connection.dialect.name == "postgresql":
-        highest = max(highest, _number(connection, "SELECT last_value FROM images_id_seq WHERE is_called"))
-    connection.execute(text("INSERT INTO properties (key, value) VALUES ('highest_key', :key)"), {"key": str(highest)})
+    counters = {
+        "sqlite": "SELECT seq FROM sqlite_sequence WHERE name = 'images'",
+        "postgresql": "SELECT last_value FROM images_id_seq WHERE is_called",
+    }
+    highest = "SELECT max(id) FROM images"
+    given = max(_number(connection, query) for query in (highest, counters.get(connection.dialect.name, highest)))
+    set_property(connection, "highest_key", str(given))
 
 
 def _as_written(connection: Connection, op: Any, name: str) -> None:
@@ -107,7 +99,7 @@ def _as_written(connection: Connection, op: Any, name: str) -> None:
         last = rows[-1][0]
         try:
             values = [{"key": key, "metadata": json.loads(said)} for key, said in rows]
-        except ValueError:
+        except (ValueError, RecursionError):
             raise GenretError(f"{name} is damaged: metadata are no JSON; restore a copy of it") from None
         connection.execute(sa.update(facts).where(facts.c.id == sa.bindparam("key")), values)
 

@@ -55,11 +55,8 @@ features = Table(
     Column("vector", LargeBinary, nullable=False),  # float16, little endian
 )
 
-versions = Table(  # the newest is the catalog's; older ones than `feed.HISTORY` are forgotten
-    "versions",
-    metadata,
-    Column("version", BigInteger, primary_key=True, autoincrement=False),
-)
+# the newest is the catalog's; older ones than `feed.HISTORY` are forgotten
+versions = Table("versions", metadata, Column("version", BigInteger, primary_key=True, autoincrement=False))
 
 outdated = Table(  # images whose identifiers of before that version hold no more: removed or replaced
     "outdated",

@@ -14,7 +14,7 @@ import torch
 from sqlalchemy import Connection, Select, func, select
 from torch import Tensor
 
-from genret.catalog.bulk import CHUNK, among, fetch, identifier_chunks, joined_rows, read_ints
+from genret.catalog.bulk import CHUNK, among, identifier_chunks, joined_rows, read_ints
 from genret.catalog.codec import unpack, unpack_vectors
 from genret.catalog.engine import Database, reading
 from genret.catalog.feed import changes_since, current_version
@@ -43,7 +43,12 @@ class Snapshot:
             else:
                 with reading(self._database) as connection:
                     yield connection
-        except (TypeError, ValueError, OverflowError) as error:  # SQLite keeps values of any type in any column
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ) as error:  # SQLite keeps values of any type in any column
             raise GenretError(
                 f"{self._database.name} is damaged ({one_line(error)}); restore a copy of it or train anew"
             ) from error
@@ -101,8 +106,12 @@ class Snapshot:
 
     def keys_of(self, image_ids: Sequence[str], searchable: bool | None = None) -> Ints:
         """(n,) the keys of n images, -1 where there is none. `searchable`: looks among these, or the rest, only."""
+        # a name that is no text (a file name in another encoding) cannot be in the catalog
+        names = [name for name in dict.fromkeys(image_ids) if is_text(name)]
+        statement = _only(select(images.c.image_id, images.c.id), None, searchable)
         with self._reading() as connection:
-            return keys_of(connection, image_ids, searchable)
+            known = {name: key for part in among(connection, statement, images.c.image_id, names) for name, key in part}
+            return np.array([known.get(name, -1) for name in image_ids], dtype=np.int64)
 
     def keys_where(self, where: str) -> Ints:
         """Keys of the images that a filter lets through, ascending; the language is in `filter.py`."""
@@ -178,8 +187,7 @@ class Snapshot:
         """The captions of a split's images, by which evaluation asks for them."""
         statement = select(captions.c.image_key, captions.c.text).join(images).where(images.c.split == split)
         with self._reading() as connection:
-            parts = fetch(connection, statement.order_by(captions.c.image_key, captions.c.position))
-            rows = [row for part in parts for row in part]
+            rows = connection.execute(statement.order_by(captions.c.image_key, captions.c.position)).all()
             return CaptionRows(np.array([key for key, _ in rows], dtype=np.int64), [text for _, text in rows])
 
     def changes_since(self, version: int) -> Changes | None:
@@ -202,14 +210,6 @@ def property_of(connection: Connection, key: str) -> str:
     return str(connection.execute(select(properties.c.value).where(properties.c.key == key)).scalar() or "")
 
 
-def keys_of(connection: Connection, image_ids: Sequence[str], searchable: bool | None = None) -> Ints:
-    # a name that is no text (a file name in another encoding) cannot be in the catalog
-    names = [name for name in dict.fromkeys(image_ids) if is_text(name)]
-    statement = _only(select(images.c.image_id, images.c.id), None, searchable)
-    known = {name: key for part in among(connection, statement, images.c.image_id, names) for name, key in part}
-    return np.array([known.get(name, -1) for name in image_ids], dtype=np.int64)
-
-
 def checked_row(row: ImageRow) -> ImageRow:
     for name, kind in (("image_id", str), ("uri", str), ("sha256", str), ("split", str | None), ("metadata", dict)):
         if not isinstance(getattr(row, name), kind):
@@ -218,8 +218,5 @@ def checked_row(row: ImageRow) -> ImageRow:
 
 
 def _only(statement: Select[Any], split: str | None, searchable: bool | None) -> Select[Any]:
-    if split is not None:
-        statement = statement.where(images.c.split == split)
-    if searchable is not None:
-        statement = statement.where(images.c.searchable == searchable)
-    return statement
+    wanted = ((images.c.split, split), (images.c.searchable, searchable))
+    return statement.where(*(column == value for column, value in wanted if value is not None))

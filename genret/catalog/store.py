@@ -20,7 +20,7 @@ from genret.catalog.feed import move_to, next_version
 from genret.catalog.migrate import READABLE, upgrade
 from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, NewImage
 from genret.catalog.schema import SCHEMA_VERSION, metadata, properties
-from genret.catalog.snapshot import Snapshot, keys_of
+from genret.catalog.snapshot import Snapshot
 from genret.catalog.write import Upsert, delete_images
 from genret.errors import GenretError
 
@@ -121,9 +121,9 @@ class Catalog(Snapshot):
         wanted = list(dict.fromkeys(image_ids))
         with writing(self._database) as connection:
             version = next_version(connection)
-            keys = keys_of(connection, wanted)
+            keys = Snapshot(self._database, connection).keys_of(wanted)
             unknown = [Skipped(wanted[i], "there is no image of this id") for i in np.flatnonzero(keys < 0)]
             if len(unknown) < len(wanted):
-                delete_images(connection, keys[keys >= 0], version)
+                delete_images(connection, keys[keys >= 0].tolist(), version)
                 move_to(connection, version)
         return IndexReport(0, len(wanted) - len(unknown), unknown)

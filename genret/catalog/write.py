@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from genret.api import Skipped
 from genret.catalog.bulk import among, insert_rows
 from genret.catalog.codec import pack_vectors
 from genret.catalog.engine import as_json
-from genret.catalog.rows import Ints, NewImage, is_text
+from genret.catalog.rows import NewImage, is_text
 from genret.catalog.schema import captions, features, identifiers, images, outdated, properties
 from genret.errors import GenretError
 
 CHUNK = 5_000
 """Images written at a time."""
-
-
-class Known(NamedTuple):
-    """What the catalog holds under an image's id."""
-
-    key: int
-    sha256: str
-    split: str | None
-    searchable: bool
 
 
 class Upsert:
@@ -61,57 +52,43 @@ class Upsert:
 
     def _flush(self) -> None:
         rows, self._waiting = self._waiting, {}
-        columns = (images.c.image_id, images.c.id, images.c.sha256, images.c.split, images.c.searchable)
+        columns = (images.c[name] for name in ("id", "image_id", "sha256", "split", "searchable"))
         parts = among(self._connection, select(*columns), images.c.image_id, list(rows))
-        known = {row[0]: Known(*row[1:]) for part in parts for row in part}
-        new: dict[int, NewImage] = {}
-        changed: dict[int, NewImage] = {}
-        recaptioned: list[int] = []
+        known = {row.image_id: row for part in parts for row in part}
+        written: dict[int, NewImage] = {}
+        same: list[int] = []
         for image_id, row in rows.items():
-            if image_id not in known:
+            old = known.get(image_id)
+            if old is None:
                 self._highest_key += 1
-                new[self._highest_key] = row
-                continue
-            key, sha256, split, searchable = known[image_id]
-            if sha256 == row.sha256 and (searchable or not row.searchable):
+                written[self._highest_key] = row
+            elif old.sha256 == row.sha256 and (old.searchable or not row.searchable):
                 self.skipped.append(Skipped(row.uri, "already there"))
-            elif split is not None and row.split is None and sha256 != row.sha256:
+            elif old.split is not None and row.split is None and old.sha256 != row.sha256:
                 # what is evaluated must not change because somebody adds pictures
-                reason = f"another image of the data set's split '{split}' has the id '{row.image_id}'; rename the file"
+                reason = f"another image of the data set's split '{old.split}' has the id '{image_id}'; rename the file"
                 self.skipped.append(Skipped(row.uri, reason))
             else:
                 # the same picture, so far only known, becomes one that is searched; it stays in its split
-                changed[key] = row._replace(split=split) if split is not None and row.split is None else row
-                if row.captions or sha256 != row.sha256:
-                    recaptioned.append(key)
-        insert_rows(self._connection, images, [self._columns(key, row) for key, row in new.items()])
-        if changed:
-            self._change(changed, recaptioned)
-        self._insert_parts(new | changed)
-        self.added += len(new) + len(changed)
+                written[old.id] = row._replace(split=old.split if row.split is None else row.split)
+                if old.sha256 == row.sha256 and not row.captions:
+                    same.append(old.id)
+        for key, texts in self._captions(same).items():
+            written[key] = written[key]._replace(captions=texts)
+        delete_images(self._connection, [row.id for row in known.values() if row.id in written], self._version)
+        self._insert(written)
+        self.added += len(written)
 
-    def _columns(self, key: int, row: NewImage) -> tuple[Any, ...]:
-        """Of table `images`."""
-        try:
-            facts = as_json(dict(row.metadata))
-        except (TypeError, ValueError, RecursionError):
-            reason = "are no plain JSON (text, finite numbers)"
-            raise GenretError(f"the metadata of image '{row.image_id}' {reason}") from None
-        return (key, row.image_id, row.uri, row.sha256, row.split, row.searchable, facts, self._version)
+    def _captions(self, keys: Sequence[int]) -> dict[int, list[str]]:
+        statement = select(captions.c.image_key, captions.c.text).order_by(captions.c.position)
+        found: dict[int, list[str]] = {}
+        for part in among(self._connection, statement, captions.c.image_key, keys):
+            for key, text in part:
+                found.setdefault(key, []).append(text)
+        return found
 
-    def _change(self, rows: dict[int, NewImage], recaptioned: Sequence[int]) -> None:
-        """Writes the images themselves anew, and takes out what no longer holds of them."""
-        names = images.columns.keys()
-        values = [
-            dict(zip(names, self._columns(key, row), strict=True)) | {"key": key, "metadata": dict(row.metadata)}
-            for key, row in rows.items()
-        ]
-        self._connection.execute(update(images).where(images.c.id == bindparam("key")), values)
-        for table, keys in ((identifiers, list(rows)), (features, list(rows)), (captions, recaptioned)):
-            delete_among(self._connection, table.c.image_key, keys)
-        mark_outdated(self._connection, list(rows), self._version)
-
-    def _insert_parts(self, rows: dict[int, NewImage]) -> None:
+    def _insert(self, rows: dict[int, NewImage]) -> None:
+        insert_rows(self._connection, images, [self._columns(key, row) for key, row in rows.items()])
         named = [(key, name, row.searchable) for key, row in rows.items() for name in dict.fromkeys(row.identifiers)]
         insert_rows(self._connection, identifiers, named)
         texts = [(key, place, text) for key, row in rows.items() for place, text in enumerate(row.captions)]
@@ -127,20 +104,21 @@ class Upsert:
             packed = pack_vectors(torch.stack(list(vectors.values())))
             insert_rows(self._connection, features, list(zip(vectors, packed, strict=True)))
 
+    def _columns(self, key: int, row: NewImage) -> tuple[Any, ...]:
+        """Of table `images`."""
+        try:
+            facts = as_json(dict(row.metadata))
+        except (TypeError, ValueError, RecursionError):
+            reason = "are no plain JSON (text, finite numbers)"
+            raise GenretError(f"the metadata of image '{row.image_id}' {reason}") from None
+        return (key, row.image_id, row.uri, row.sha256, row.split, row.searchable, facts, self._version)
 
-def delete_images(connection: Connection, keys: Ints, version: int) -> None:
-    """Removes images with all that belongs to them (the other tables follow by their foreign keys)."""
-    delete_among(connection, images.c.id, keys.tolist())
-    mark_outdated(connection, keys.tolist(), version)
 
-
-def delete_among(connection: Connection, column: Any, keys: Sequence[int]) -> None:
-    for _ in among(connection, delete(column.table), column, keys):
+def delete_images(connection: Connection, keys: Sequence[int], version: int) -> None:
+    """Removes images with all that belongs to them: the other tables follow by their foreign keys."""
+    for _ in among(connection, delete(images), images.c.id, keys):
         pass
-
-
-def mark_outdated(connection: Connection, keys: Sequence[int], version: int) -> None:
-    """These images' identifiers of before `version` hold no more; an image may come twice in one version."""
+    # an image may come twice in one version
     known = set(connection.execute(select(outdated.c.image_key).where(outdated.c.version == version)).scalars())
     insert_rows(connection, outdated, [(version, key) for key in keys if key not in known])
 
