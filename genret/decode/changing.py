@@ -37,9 +37,7 @@ def merge(old: list[Flat], new: list[Flat]) -> tuple[list[Flat], Array, Array]:
         more = np.bincount(owner[is_new], minlength=len(place))
         np.add.at(children, place[~absent], more[~absent])
         children = np.insert(children, place[absent], more[absent])
-        offsets = np.zeros(len(children) + 1, dtype=np.int32)
-        np.cumsum(children, out=offsets[1:])
-        levels.append(Flat(offsets, symbols, columns))
+        levels.append(Flat(offsets_of(children), symbols, columns))
         place, absent = below, is_new
     shift = np.cumsum(np.bincount(place[absent], minlength=len(old[-1].symbols) + 1), dtype=np.int32)
     leaves = np.arange(len(shift) - 1, dtype=np.int32) + shift[:-1]
@@ -68,17 +66,20 @@ def prune(levels: list[Flat], kept: Array) -> list[Flat]:
         counts = np.add.reduceat(kept, level.offsets[:-1], dtype=np.int32)
         symbols = level.symbols[kept]
         kept = counts > 0
-        offsets = np.zeros(int(kept.sum()) + 1, dtype=np.int32)
-        np.cumsum(counts[kept], out=offsets[1:])
         used = np.bincount(symbols, minlength=len(level.columns)) > 0
-        columns = level.columns[used]
-        pruned.append(recoloured(Flat(offsets, symbols, level.columns), columns))
+        flat = Flat(offsets_of(counts[kept]), symbols, level.columns)
+        pruned.append(recoloured(flat, level.columns[used]))
     pruned.reverse()
     if not levels or not kept.any():
         return []
     while not (pruned[-1].columns >= 0).any():  # the longest are gone
         pruned.pop()
     return pruned
+
+
+def offsets_of(counts: Array) -> Array:
+    """How many children each node has (N,) → where those of each begin, and the end (N + 1,)."""
+    return np.append(0, np.cumsum(counts)).astype(np.int32)
 
 
 def deepened(levels: list[Flat], depth: int) -> list[Flat]:

@@ -88,8 +88,9 @@ class Trie:
         key (row number and tokens; 10 million rows of four tokens out of 1024 fit into one).
         """
         assert tokens.ndim == 2 and not tokens.is_floating_point(), "tokens: (R, L) integers"
-        if len(tokens) and bool((tokens[:, :1] < 0).any() if tokens.shape[1] else True):
-            row = int((tokens[:, 0] < 0).int().argmax()) if tokens.shape[1] else 0
+        empty = ~(tokens[:, :1] >= 0).any(1)
+        if bool(empty.any()):
+            row = int(empty.int().argmax())
             raise GenretError(f"identifier {row} has no symbols; give every image at least one symbol")
         levels, leaf_of_row = sorting.build_levels(tokens.cpu().numpy())
         return cls._checked(levels, leaf_of_row).to(tokens.device)
@@ -107,10 +108,9 @@ class Trie:
 
     def without(self, rows: Tensor) -> Trie:
         """The trie of all rows but these, given as indices (n,) or as a mask (R,), in the order that they had."""
-        gone = rows if rows.dtype == torch.bool else torch.zeros(len(self.leaf_of_row), dtype=torch.bool)
-        if rows.dtype != torch.bool:
-            gone[rows.cpu().long()] = True
-        leaf_of_row = self.leaf_of_row.cpu().numpy()[~gone.cpu().numpy()]
+        left = np.ones(len(self.leaf_of_row), dtype=bool)
+        left[rows.cpu().numpy()] = False
+        leaf_of_row = self.leaf_of_row.cpu().numpy()[left]
         kept = np.zeros(self.num_leaves, dtype=bool)
         kept[leaf_of_row] = True
         levels = changing.prune(_flat(self), kept)
