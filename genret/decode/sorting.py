@@ -19,15 +19,18 @@ BLOCK = 1 << 16
 """Rows that are looked at together where a column has to be widened: what fits into a processor's cache."""
 
 
-class Flat(NamedTuple):
-    """`genret.decode.trie.Level` in numpy."""
+class Level(NamedTuple):
+    """The edges that lead from the nodes of depth d to those of depth d + 1: tensors; arrays while a trie is made."""
 
-    offsets: Array
-    symbols: Array
-    columns: Array
+    offsets: Any
+    """(N_d + 1,) int32: the children of node n are the nodes offsets[n] .. offsets[n + 1] - 1 of depth d + 1"""
+    symbols: Any
+    """(N_{d+1},) each child's token as an index into `columns`: uint8, int16 or int32, the smallest that does"""
+    columns: Any
+    """(C_d,) int64 ascending: the tokens that occur in position d; the first is -1 where some identifier has ended"""
 
 
-def build_levels(tokens: Array) -> tuple[list[Flat], Array]:
+def build_levels(tokens: Array) -> tuple[list[Level], Array]:
     """tokens (R, L) integers, -1 after the end → levels, and the leaf of each row (R,) int32.
 
     The work memory is 8 bytes a row for every word of key (one for 10 million rows of four codes out of 1024), 8 more
@@ -102,9 +105,7 @@ def sort(words: list[Array], num_rows: int) -> tuple[list[Array], Array]:
     for word in reversed(words):
         key: Array = word if len(words) == 1 else word.copy() if order is None else word[order]
         key <<= free
-        for start in range(0, num_rows, BLOCK):
-            part = key[start : start + BLOCK]
-            part |= np.arange(start, start + len(part), dtype=np.uint64)
+        key |= np.arange(num_rows, dtype=np.uint64)
         key.sort()
         place = (key & np.uint64((1 << int(free)) - 1)).astype(np.uint32)
         order = place if order is None else order[place]
@@ -122,9 +123,9 @@ def changes(words: list[Array]) -> Array:
     return changed
 
 
-def peel(words: list[Array], widths: list[list[int]], columns: list[Array]) -> list[Flat]:
+def peel(words: list[Array], widths: list[list[int]], columns: list[Array]) -> list[Level]:
     """Different words in order → levels. Takes one position after the other off the words, which it consumes."""
-    levels: list[Flat] = []
+    levels: list[Level] = []
     left = list(columns)
     for own in reversed(widths):
         for width in reversed(own):
@@ -132,7 +133,7 @@ def peel(words: list[Array], widths: list[list[int]], columns: list[Array]) -> l
             symbols = (words[-1] & np.uint64((1 << width) - 1)).astype(symbol_type(len(column)))
             words[-1] >>= np.uint64(width)
             starts = np.flatnonzero(changes(words))
-            levels.append(Flat(np.append(starts, len(symbols)).astype(np.int32), symbols, column))
+            levels.append(Level(np.append(starts, len(symbols)).astype(np.int32), symbols, column))
             words = [word[starts] for word in words]
         words.pop()
     return levels[::-1]
