@@ -1,57 +1,102 @@
-"""Many rows and many keys at the database's own speed: SQLAlchemy's way of binding each value costs more than that."""
+"""Many rows, in and out, at the database's own speed: what SQLAlchemy does with each value costs more than that.
+
+Long results become flat arrays: no Python object outlives the few hundred rows that were fetched with it.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import JSON, Connection, Select, Table, bindparam, column, func, insert, select
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import Text
+import numpy as np
+from sqlalchemy import Connection, Delete, Select, Table, bindparam, insert
 
-AT_A_TIME = 5_000
-"""Values asked for with one statement."""
+from genret.catalog.codec import unpack_joined
+from genret.catalog.rows import IdentifierRows, Ints
+from genret.errors import GenretError
+
+FETCH = 512
+"""Rows that exist as Python objects at a time: more of them fall out of the processor's cache."""
+CHUNK = 65_536
+"""Rows unpacked at a time."""
 IN_A_LIST = 500
-"""Likewise, where each value is a parameter of its own."""
+"""Values in one `IN (...)`: every SQLite allows 999."""
+
+_first, _second = itemgetter(0), itemgetter(1)
 
 
-def insert_rows(connection: Connection, table: Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    """rows: values of the columns `names`; JSON as text already."""
+def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+    """rows: values of all columns, in the table's order; JSON as text."""
     if not rows:
         return
     dialect = connection.dialect
-    quote = dialect.identifier_preparer.quote
-    columns = f"{quote(table.name)} ({', '.join(quote(name) for name in names)})"
-    if dialect.name == "sqlite":
-        places = ", ".join("?" * len(names))
-        connection.exec_driver_sql(f"INSERT INTO {columns} VALUES ({places})", list(rows))
-    elif dialect.driver == "psycopg":
+    if dialect.driver == "psycopg":
+        columns = ", ".join(map(dialect.identifier_preparer.format_column, table.columns))
         cursor: Any = connection.connection.cursor()
-        with cursor, cursor.copy(f"COPY {columns} FROM STDIN") as copy:
+        with cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
-    else:
-        text = {name: bindparam(name, type_=Text()) for name in names if isinstance(table.c[name].type, JSON)}
-        connection.execute(insert(table).values(text), [dict(zip(names, row, strict=True)) for row in rows])
+        return
+    statement = str(insert(table).compile(dialect=dialect))
+    names = table.columns.keys()
+    given: Any = rows if dialect.positional else [dict(zip(names, row, strict=True)) for row in rows]
+    connection.exec_driver_sql(statement, given)
 
 
-def select_among(
-    connection: Connection, statement: Select[Any], among: Any, values: Sequence[Any]
-) -> Iterator[Sequence[Any]]:
-    """What `statement` finds where the column `among` has one of the values (texts or whole numbers), in parts."""
-    size = AT_A_TIME
-    asked: Any = bindparam("values")
-    if connection.dialect.name == "sqlite":
-        listed = func.json_each(asked).table_valued(column("value", among.type))
-        statement = statement.where(among.in_(select(listed.c.value)))
-    elif connection.dialect.name == "postgresql":
-        statement = statement.where(among == func.any(bindparam("values", type_=ARRAY(among.type))))
-    else:
-        size, statement = IN_A_LIST, statement.where(among.in_(bindparam("values", expanding=True)))
-    for start in range(0, len(values), size):
-        some: Any = list(values[start : start + size])
-        if connection.dialect.name == "sqlite":
-            some = json.dumps(some)
-        if rows := connection.execute(statement, {"values": some}).all():
+def among(connection: Connection, statement: Select[Any] | Delete, column: Any, values: Sequence[Any]) -> Iterator[Any]:
+    """Selects or deletes the rows whose `column` has one of the values, some hundred values at a time → results."""
+    statement = statement.where(column.in_(bindparam("values", expanding=True)))
+    for start in range(0, len(values), IN_A_LIST):
+        yield connection.execute(statement, {"values": values[start : start + IN_A_LIST]})
+
+
+def fetch(connection: Connection, statement: Select[Any], size: int = FETCH) -> Iterator[Sequence[Any]]:
+    """Rows as the statement's database has them, `size` at a time; nothing is held beyond that."""
+    sqlite = connection.dialect.name == "sqlite"
+    result: Any = connection.execute(statement, execution_options={"stream_results": not sqlite})
+    # SQLite's own cursor reads as it is asked, and a row of SQLAlchemy costs more than one of its rows
+    source = result.cursor if sqlite else result
+    try:
+        while rows := source.fetchmany(size):
             yield rows
+    finally:
+        result.close()
+
+
+def read_ints(connection: Connection, statement: Select[Any]) -> Ints:
+    """The only column of a result, as it comes."""
+    parts = [np.fromiter(map(_first, rows), np.int64, len(rows)) for rows in fetch(connection, statement)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+
+
+def identifier_chunks(connection: Connection, statement: Select[Any], chunk: int = CHUNK) -> Iterator[IdentifierRows]:
+    """A result of (image key, identifier) in pieces of at most `chunk` rows, each as wide as its longest identifier."""
+    parts = map(_flat, fetch(connection, statement, min(FETCH, chunk)))
+    while some := list(islice(parts, max(1, chunk // FETCH))):
+        keys, lengths, joined = zip(*some, strict=True)
+        yield IdentifierRows(np.concatenate(keys), *unpack_joined(b"".join(joined), np.concatenate(lengths)))
+
+
+def _flat(rows: Sequence[Any]) -> tuple[Ints, Ints, bytes]:
+    """Keys, lengths of the identifiers, and these in one piece."""
+    blobs = list(map(_second, rows))
+    keys = np.fromiter(map(_first, rows), np.int64, len(rows))
+    return keys, np.fromiter(map(len, blobs), np.int64, len(rows)), b"".join(blobs)
+
+
+def joined_rows(chunks: Sequence[IdentifierRows]) -> IdentifierRows:
+    """One table of all chunks, as wide as the widest."""
+    keys = np.concatenate([np.zeros(0, dtype=np.int64), *(chunk.image_keys for chunk in chunks)])
+    tables = [chunk.codes for chunk in chunks if chunk.codes is not None]
+    texts = [text for chunk in chunks for text in chunk.texts or ()]
+    if tables and texts:
+        raise GenretError("the catalog mixes identifiers of symbols and of text; train anew")
+    if not tables:
+        return IdentifierRows(keys, None, texts or None)
+    width = max(table.shape[1] for table in tables)
+    for place, table in enumerate(tables):
+        if table.shape[1] < width:
+            tables[place] = np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=-1)
+    return IdentifierRows(keys, np.concatenate(tables), None)

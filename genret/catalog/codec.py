@@ -10,6 +10,7 @@ the beginning of an identifier sorts before the whole. An identifier of text is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,16 +37,13 @@ def pack_codes(codes: Tensor) -> list[bytes]:
     """(R, M) int64, -1 after the end → R blobs."""
     assert codes.ndim == 2 and not codes.is_floating_point(), "codes: (R, M) integers"
     table = codes.cpu().numpy().astype(np.int64)
-    there = table >= 0
-    lengths = there.sum(axis=1)
+    there, escaped = table >= 0, table >= _ESCAPE
     assert not (there[:, 1:] & ~there[:, :-1]).any(), "-1 may only stand after the end of an identifier"
     assert not table.size or -1 <= table.min() <= table.max() < 2**32
-    short = np.where(table < 0, 0, table).astype(">u2")
-    escapes: NDArray[np.bool_] = np.asarray((table >= _ESCAPE).any(axis=1))
-    return [
-        CODES + (_pack_long(row[:length]) if escaped else row_short[:length].tobytes())
-        for row, row_short, length, escaped in zip(table, short, lengths, escapes, strict=True)
-    ]
+    halves = np.stack([np.where(escaped, _ESCAPE, table), table >> 16, table & 0xFFFF], axis=2).astype(">u2")
+    used = np.stack([there, escaped, escaped], axis=2)  # (R, M, 3)
+    joined, ends = halves[used].tobytes(), 2 * used.sum((1, 2)).cumsum()
+    return [CODES + joined[start:end] for start, end in pairwise([0, *ends.tolist()])]
 
 
 def pack_texts(texts: Sequence[str]) -> list[bytes]:
@@ -67,8 +65,8 @@ def unpack_joined(joined: bytes, lengths: NDArray[np.int64]) -> Unpacked:
     tags = set(np.unique(data[starts]).tolist()) if lengths.min() else set()
     if tags == {TEXT[0]}:
         try:
-            ends = (starts + lengths).tolist()
-            return Unpacked(None, [joined[a + 1 : b].decode() for a, b in zip(starts.tolist(), ends, strict=True)])
+            bounds = pairwise([*starts.tolist(), len(joined)])
+            return Unpacked(None, [joined[start + 1 : end].decode() for start, end in bounds])
         except UnicodeDecodeError:
             raise GenretError("an identifier in the catalog is damaged: it is no UTF-8 text") from None
     if tags != {CODES[0]}:
@@ -79,12 +77,7 @@ def unpack_joined(joined: bytes, lengths: NDArray[np.int64]) -> Unpacked:
         table = np.ascontiguousarray(data.reshape(len(lengths), -1)[:, 1:]).view(">u2")
         if not (table == _ESCAPE).any():
             return Unpacked(table.astype(_width(table)), None)
-        halves = table.reshape(-1)
-    else:
-        untagged = np.ones(len(data), dtype=bool)
-        untagged[starts] = False
-        halves = data[untagged].view(">u2")
-    return Unpacked(_rows(halves, lengths // 2), None)
+    return Unpacked(_rows(np.delete(data, starts).view(">u2"), lengths // 2), None)
 
 
 def _rows(halves: NDArray[np.uint16], counts: NDArray[np.int64]) -> NDArray[np.signedinteger[Any]]:
@@ -122,10 +115,3 @@ def unpack_vectors(blobs: Sequence[bytes], width: int) -> Tensor:
         raise GenretError("a vector in the catalog is damaged: it has the wrong length")
     halves = np.frombuffer(b"".join(blobs), dtype="<f2").reshape(len(blobs), width)
     return torch.from_numpy(halves.astype(np.float32))
-
-
-def _pack_long(symbols: NDArray[np.int64]) -> bytes:
-    return b"".join(
-        int(symbol).to_bytes(2, "big") if symbol < _ESCAPE else b"\xff\xff" + int(symbol).to_bytes(4, "big")
-        for symbol in symbols
-    )

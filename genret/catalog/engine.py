@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, NoSuchModuleError, OperationalError
 
 from genret.errors import GenretError, UsageError
@@ -21,6 +23,18 @@ BUSY_TIMEOUT = 30.0
 LOCK = ".catalog.lock"
 """The file beside a catalog that its writer locks."""
 _WRITE = "genret_write"
+_FAULTS = {
+    "disk is full|No space left": "cannot write {}: the disk is full; make room and try again, nothing was changed",
+    "disk I/O error": "cannot read or write {}: the disk may be full or failing; make room and try again",
+    "readonly|read-only": "cannot write {}: it may only be read; check the rights of the file and its folder",
+    "not a database|malformed|encrypted": "{} is damaged or no catalog; restore a copy of it or train anew",
+    "no such table|no such column|does not exist": "{} is no catalog of genret",
+    "locked|lock timeout": "{} is being written by another process; try again when it is done",
+    "unable to open": "cannot open {}; check that its folder exists and may be written",
+    "parser stack overflow": "the filter nests too deeply for {}; write it with fewer parentheses and 'not's",
+    "": "cannot use {}",
+}
+"""What a database says, as regular expressions, and what it means."""
 
 
 class Database(NamedTuple):
@@ -31,6 +45,18 @@ class Database(NamedTuple):
     """As people know it: the path, or the URL without its password."""
     writable: bool = True
 
+    def tables(self) -> list[str]:
+        """Their names; none where there is no file yet."""
+        if self.path is not None and not self.path.exists():
+            return []
+        with friendly(self.name):
+            return inspect(self.engine).get_table_names()
+
+
+def as_json(value: Any) -> str:
+    """Letters of all scripts as they are, so that SQL finds keys by them; halves of letters, no text alone, escaped."""
+    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode(errors="backslashreplace").decode()
+
 
 def connect_to(where: str | Path) -> Database:
     """A path is a SQLite file; a text with `://` is an SQLAlchemy URL. Opens nothing yet."""
@@ -40,48 +66,61 @@ def connect_to(where: str | Path) -> Database:
             if url.drivername == "postgresql":
                 url = url.set(drivername="postgresql+psycopg")  # before SQLAlchemy 2.1 it meant an older driver
             if url.get_backend_name() != "sqlite":
-                return Database(create_engine(url), None, url.render_as_string(hide_password=True))
+                return Database(create_engine(url, json_serializer=as_json), None, url.render_as_string())
         except ModuleNotFoundError as error:
             name = "'genret[postgres]'" if error.name == "psycopg" else error.name
             raise UsageError(f"{where.partition('://')[0]}://... needs a driver: pip install {name}") from None
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise UsageError(f"{where.partition('://')[0]}://...: no database that can be opened ({error})") from None
         if url.database in (None, "", ":memory:"):
-            memory = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
-            return Database(_prepared(memory, writable=True), None, "the catalog in memory")
+            name, options = "the catalog in memory", {"check_same_thread": False}
+            return Database(_sqlite(url, name, poolclass=StaticPool, connect_args=options), None, name)
         where = str(url.database)
     path = Path(where)
-    if path.is_dir():
-        raise GenretError(f"{path} is a folder, not a catalog; name its catalog.sqlite")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise GenretError(f"{path} is {what}, not a catalog; name a catalog.sqlite")
     # SQLite in WAL mode wants to write even to read, unless it is told that nothing will change.
     writable = not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
-    if writable:
-        return Database(_prepared(create_engine(URL.create("sqlite", database=str(path))), True), path, str(path))
-    wal = path.with_name(path.name + "-wal")
-    query = {"mode": "ro", "uri": "true"} | ({} if wal.exists() and wal.stat().st_size else {"immutable": "1"})
-    url = URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
-    return Database(_prepared(create_engine(url), False), path, str(path), False)
+    url = URL.create("sqlite", database=str(path))
+    if not writable:
+        wal = path.with_name(path.name + "-wal")
+        query = {"mode": "ro", "uri": "true"} | ({} if wal.exists() and wal.stat().st_size else {"immutable": "1"})
+        url = URL.create("sqlite", database=f"file:{quote(str(path.absolute()))}", query=query)
+    return Database(_sqlite(url, str(path), writable), path, str(path), writable)
 
 
-def _prepared(engine: Engine, writable: bool) -> Engine:
+def _sqlite(url: URL, name: str, writable: bool = True, **options: Any) -> Engine:
+    engine = create_engine(url, json_serializer=as_json, **options)
+
     @event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, so that a writer takes its lock at once
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_TIMEOUT)}")
-        cursor.execute("PRAGMA foreign_keys = ON")
-        if writable:
-            # Answers with the mode that holds: file systems without shared memory stay with a rollback journal.
-            cursor.execute("PRAGMA journal_mode = WAL").fetchall()
-            cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.close()
+        _refuse_what_is_no_catalog(connection, name)
+        connection.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_TIMEOUT)}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA mmap_size = 0")  # SQLite before 3.51.3 is not to map a file that others write
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         write = connection.get_execution_options().get(_WRITE, False)
+        if write and writable:
+            # Answers with the mode that holds: file systems without shared memory stay with a rollback journal.
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL").all()
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _refuse_what_is_no_catalog(connection: Any, name: str) -> None:
+    """Before anything is written to a file of somebody else, and before a view or trigger runs what it brings along."""
+    objects = connection.execute("SELECT type, name FROM sqlite_master").fetchall()
+    if objects and ("table", "properties") not in objects:
+        raise GenretError(f"{name} is no catalog of genret")
+    for kind, what in objects:
+        if kind not in ("table", "index"):
+            raise GenretError(f"{name} has the {kind} '{what}', which no catalog has; it is not safe to open")
 
 
 @contextmanager
@@ -107,7 +146,8 @@ def writing(database: Database) -> Iterator[Connection]:
 
 @contextmanager
 def _only_writer(database: Database) -> Iterator[None]:
-    """SQLite before 3.51.3 can damage a WAL file that two connections write or checkpoint at once."""
+    """SQLite before 3.51.3 can damage a WAL file that two connections write or checkpoint at once. Checkpoints happen
+    when a writer commits, within this lock, and when a file's last connection closes."""
     if database.path is None:
         yield
         return
@@ -118,21 +158,16 @@ def _only_writer(database: Database) -> Iterator[None]:
         raise GenretError(f"cannot write {database.name}: {error.strerror}; check its folder's rights") from None
     try:
         give_up = time.monotonic() + BUSY_TIMEOUT
-        while not _locked(handle):
-            if time.monotonic() > give_up:
-                raise GenretError(f"{database.name} is being written by another process; try again when it is done")
+        while time.monotonic() < give_up:
+            with suppress(BlockingIOError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             time.sleep(0.02)
+        else:
+            raise GenretError(f"{database.name} is being written by another process; try again when it is done")
         yield
     finally:
         os.close(handle)
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager
@@ -146,22 +181,5 @@ def friendly(name: str) -> Iterator[None]:
         if not isinstance(error, (OperationalError, DataError)) and type(error) is not DatabaseError:
             raise
         said = " ".join(str(error.orig).split())
-        raise GenretError(f"{_fault(name, said)} ({said})") from error
-
-
-def _fault(name: str, said: str) -> str:
-    if "disk is full" in said or "No space left" in said:
-        return f"cannot write {name}: the disk is full; make room and try again, nothing was changed"
-    if "disk I/O error" in said:
-        return f"cannot read or write {name}: the disk may be full or failing; make room and try again"
-    if "readonly" in said or "read-only" in said:
-        return f"cannot write {name}: it may only be read; check the rights of the file and its folder"
-    if "not a database" in said or "malformed" in said or "encrypted" in said:
-        return f"{name} is damaged or no catalog; restore a copy of it or train anew"
-    if "no such table" in said or "no such column" in said or "does not exist" in said:
-        return f"{name} is no catalog of genret"
-    if "locked" in said or "lock timeout" in said:
-        return f"{name} is being written by another process; try again when it is done"
-    if "unable to open" in said:
-        return f"cannot open {name}; check that its folder exists and may be written"
-    return f"cannot use {name}"
+        fault = next(means for pattern, means in _FAULTS.items() if re.search(pattern, said))
+        raise GenretError(f"{fault.format(name)} ({said})") from error

@@ -12,9 +12,9 @@ import time
 import numpy as np
 from sqlalchemy import Connection, delete, func, insert, select
 
-from genret.catalog.rows import Changes, IdentifierRows, Ints
-from genret.catalog.schema import identifiers, images, outdated, versions
-from genret.catalog.stream import read_ints, read_rows
+from genret.catalog.bulk import identifier_chunks, joined_rows, read_ints
+from genret.catalog.rows import Changes
+from genret.catalog.schema import identifiers, images, outdated, properties, versions
 
 HISTORY = 30 * 24 * 3600 * 1_000_000
 """Microseconds for which removals are remembered; whoever has not looked for longer loads everything."""
@@ -24,8 +24,14 @@ def current_version(connection: Connection) -> int:
     return int(connection.execute(select(func.max(versions.c.version))).scalar_one() or 0)
 
 
+def take_turn(connection: Connection) -> None:
+    """Other writers wait from here on. SQLite's have the file to themselves already; others queue for this row."""
+    connection.execute(select(properties.c.value).where(properties.c.key == "uid").with_for_update())
+
+
 def next_version(connection: Connection) -> int:
-    """The version that this writer's transaction leads to, if it changes anything."""
+    """The version that this writer's transaction leads to, if it changes anything; nobody else writes from here on."""
+    take_turn(connection)
     return max(current_version(connection) + 1, time.time_ns() // 1000)
 
 
@@ -42,17 +48,12 @@ def changes_since(connection: Connection, since: int) -> Changes | None:
     known = select(versions.c.version).where(versions.c.version == since, versions.c.version >= version - HISTORY)
     if connection.execute(known).first() is None:
         return None
-    forgotten = select(outdated.c.image_key).where(outdated.c.version > since)
-    changed = (images.c.version > since) & images.c.searchable
+    changed = select(images.c.id).where(images.c.version > since, images.c.searchable)
     named = (
         select(identifiers.c.image_key, identifiers.c.identifier)
-        # not a join: for its order, SQLite would go through all identifiers
-        .where(identifiers.c.image_key.in_(select(images.c.id).where(changed)))
+        .where(identifiers.c.image_key.in_(changed))  # not a join: for its order, SQLite would read all identifiers
         .order_by(identifiers.c.image_key, identifiers.c.identifier)
     )
-    nothing = IdentifierRows(np.zeros(0, dtype=np.int64), None, None)
-    if version == since:
-        return Changes(version, nothing.image_keys, nothing.image_keys, nothing)
-    removed: Ints = np.unique(read_ints(connection, forgotten))
-    images_added = np.sort(read_ints(connection, select(images.c.id).where(changed)))
-    return Changes(version, removed, images_added, read_rows(connection, named))
+    removed = np.unique(read_ints(connection, select(outdated.c.image_key).where(outdated.c.version > since)))
+    added = joined_rows(list(identifier_chunks(connection, named)))
+    return Changes(version, removed, np.sort(read_ints(connection, changed)), added)

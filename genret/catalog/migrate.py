@@ -1,33 +1,29 @@
 """Brings a catalog that an older genret made up to date: one step per schema version, all of them or none.
 
 `properties.schema` alone says what a catalog is. Alembic does the work, and keeps no table of its own. A step never
-changes once it is released, and so names no table of `schema.py`.
+changes once it is released, and so names no table of `schema.py` but `properties`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    ForeignKeyConstraint,
-    Integer,
-    LargeBinary,
-    PrimaryKeyConstraint,
-    text,
-)
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, Column, Connection, text
 
 from genret.catalog.engine import Database, writing
-from genret.catalog.feed import next_version
+from genret.catalog.feed import next_version, take_turn
 from genret.catalog.schema import SCHEMA_VERSION
-from genret.catalog.write import take_turn
+from genret.catalog.write import set_property
 from genret.errors import GenretError
 
-_Key = BigInteger().with_variant(Integer, "sqlite")
+READABLE = 2
+"""The oldest schema that can be read as it is, where it may not be written."""
+CHUNK = 5_000
+"""Images changed at a time."""
+_Key = BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade(database: Database) -> None:
@@ -42,19 +38,14 @@ def upgrade(database: Database) -> None:
 
     with writing(database) as connection:
         take_turn(connection)
-        for schema in range(_schema(connection), SCHEMA_VERSION):  # another process may have been faster
-            _STEPS[schema](connection, Operations(MigrationContext.configure(connection)), database.name)
-            connection.execute(
-                text("UPDATE properties SET value = :schema WHERE key = 'schema'"), {"schema": str(schema + 1)}
-            )
-
-
-def _schema(connection: Connection) -> int:
-    return int(_number(connection, "SELECT value FROM properties WHERE key = 'schema'"))
+        schema = _number(connection, "SELECT value FROM properties WHERE key = 'schema'")
+        for step in range(schema, SCHEMA_VERSION):  # another process may have been faster
+            _STEPS[step](connection, Operations(MigrationContext.configure(connection)), database.name)
+        set_property(connection, "schema", str(SCHEMA_VERSION))
 
 
 def _number(connection: Connection, query: str) -> int:
-    return int(connection.execute(text(query)).scalar_one_or_none() or 0)
+    return int(connection.execute(text(query)).scalar() or 0)
 
 
 def _feed(connection: Connection, op: Any, name: str) -> None:
@@ -64,22 +55,16 @@ def _feed(connection: Connection, op: Any, name: str) -> None:
     op.create_table(
         "identifiers_2",
         Column("image_key", _Key, nullable=False),
-        Column("identifier", LargeBinary, nullable=False),
-        Column("searchable", Boolean, nullable=False),
-        PrimaryKeyConstraint("image_key", "identifier"),
-        ForeignKeyConstraint(["image_key"], ["images.id"], ondelete="CASCADE"),
+        Column("identifier", sa.LargeBinary, nullable=False),
+        Column("searchable", sa.Boolean, nullable=False),
+        sa.PrimaryKeyConstraint("image_key", "identifier"),
+        sa.ForeignKeyConstraint(["image_key"], ["images.id"], ondelete="CASCADE"),
         sqlite_with_rowid=False,
     )
-    moved = connection.execute(
-        text(
-            "INSERT INTO identifiers_2 (image_key, identifier, searchable) "
-            "SELECT DISTINCT image_key, identifier, searchable FROM identifiers JOIN images ON images.id = image_key "
-            "ORDER BY image_key, identifier"
-        )
-    ).rowcount
-    if moved != _number(
-        connection, "SELECT count(*) FROM (SELECT DISTINCT image_key, identifier FROM identifiers) AS x"
-    ):
+    named = "SELECT DISTINCT image_key, identifier{} FROM identifiers"
+    with_images = f"{named.format(', searchable')} JOIN images ON images.id = image_key ORDER BY image_key, identifier"
+    insert = text(f"INSERT INTO identifiers_2 (image_key, identifier, searchable) {with_images}")
+    if connection.execute(insert).rowcount != _number(connection, f"SELECT count(*) FROM ({named.format('')}) AS x"):
         raise GenretError(f"{name} is damaged: identifiers belong to images that are not there; restore a copy of it")
     op.drop_table("identifiers")
     op.rename_table("identifiers_2", "identifiers")
@@ -95,12 +80,28 @@ def _feed(connection: Connection, op: Any, name: str) -> None:
     now = {"version": next_version(connection)}
     connection.execute(text("INSERT INTO versions (version) VALUES (:version)"), now)
     connection.execute(text("DELETE FROM properties WHERE key = 'version'"))
-    highest = _number(connection, "SELECT max(id) FROM images")
-    if connection.dialect.name == "sqlite":
-        highest = max(highest, _number(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'images'"))
-    elif connection.dialect.name == "postgresql":
-        highest = max(highest, _number(connection, "SELECT last_value FROM images_id_seq WHERE is_called"))
-    connection.execute(text("INSERT INTO properties (key, value) VALUES ('highest_key', :key)"), {"key": str(highest)})
+    counters = {
+        "sqlite": "SELECT seq FROM sqlite_sequence WHERE name = 'images'",
+        "postgresql": "SELECT last_value FROM images_id_seq WHERE is_called",
+    }
+    highest = "SELECT max(id) FROM images"
+    given = max(_number(connection, query) for query in (highest, counters.get(connection.dialect.name, highest)))
+    set_property(connection, "highest_key", str(given))
 
 
-_STEPS: dict[int, Callable[[Connection, Any, str], None]] = {1: _feed}
+def _as_written(connection: Connection, op: Any, name: str) -> None:
+    """2 → 3: metadata hold letters beyond ASCII as they are, not as JSON's escapes, so that SQL finds keys by them."""
+    facts = sa.table("images", sa.column("id", BigInteger), sa.column("metadata", sa.JSON))
+    stored = sa.cast(facts.c.metadata, sa.Text)
+    escaped = sa.select(facts.c.id, stored).where(stored.contains("\\u", autoescape=True)).order_by(facts.c.id)
+    last = 0
+    while rows := connection.execute(escaped.where(facts.c.id > last).limit(CHUNK)).all():
+        last = rows[-1][0]
+        try:
+            values = [{"key": key, "metadata": json.loads(said)} for key, said in rows]
+        except (ValueError, RecursionError):
+            raise GenretError(f"{name} is damaged: metadata are no JSON; restore a copy of it") from None
+        connection.execute(sa.update(facts).where(facts.c.id == sa.bindparam("key")), values)
+
+
+_STEPS: dict[int, Callable[[Connection, Any, str], None]] = {1: _feed, 2: _as_written}

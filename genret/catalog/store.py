@@ -12,22 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import Connection, inspect
 
 from genret.api import IndexReport, Skipped
-from genret.catalog.engine import connect_to, friendly, reading, writing
+from genret.catalog.bulk import insert_rows
+from genret.catalog.engine import connect_to, reading, writing
 from genret.catalog.feed import move_to, next_version
-from genret.catalog.migrate import upgrade
+from genret.catalog.migrate import READABLE, upgrade
 from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, NewImage
 from genret.catalog.schema import SCHEMA_VERSION, metadata, properties
-from genret.catalog.view import View
-from genret.catalog.write import Upsert, delete_images, take_turn
+from genret.catalog.snapshot import Snapshot
+from genret.catalog.write import Upsert, delete_images
 from genret.errors import GenretError
 
-__all__ = ["CaptionRows", "Catalog", "Changes", "IdentifierRows", "ImageRow", "NewImage", "View"]
+__all__ = ["CaptionRows", "Catalog", "Changes", "IdentifierRows", "ImageRow", "NewImage", "Snapshot"]
 
 
-class Catalog(View):
+class Catalog(Snapshot):
     """Made by `Catalog.create` or `Catalog.open`."""
 
     # ------------------------------------------------------------------------------------------------------- opening
@@ -35,10 +35,8 @@ class Catalog(View):
     def create(cls, where: str | Path, run_id: str = "", overwrite: bool = False) -> Catalog:
         """An empty catalog at a path or SQLAlchemy URL. `overwrite`: in place of one that is there."""
         database = connect_to(where)
-        with friendly(database.name):
-            there = database.path is None or database.path.exists()
-            if there and inspect(database.engine).get_table_names() and not overwrite:
-                raise GenretError(f"there is already a catalog at {database.name}; open it, or remove it first")
+        if database.tables() and not overwrite:
+            raise GenretError(f"there is already a catalog at {database.name}; open it, or remove it first")
         if database.path is not None and not database.path.parent.is_dir():
             raise GenretError(f"cannot make {database.name}: there is no folder {database.path.parent}")
         with writing(database) as connection:
@@ -46,7 +44,7 @@ class Catalog(View):
                 metadata.drop_all(connection)
             metadata.create_all(connection)
             facts = {"schema": SCHEMA_VERSION, "run_id": run_id, "uid": uuid.uuid4().hex, "highest_key": 0}
-            connection.execute(properties.insert(), [{"key": key, "value": str(v)} for key, v in facts.items()])
+            insert_rows(connection, properties, [(key, str(value)) for key, value in facts.items()])
             move_to(connection, next_version(connection))
         return cls(database)
 
@@ -55,29 +53,25 @@ class Catalog(View):
         """Opens an existing catalog, and brings one that an older genret made up to date. `create`: makes an empty one
         where there is none. `run_id`: whose it has to be."""
         database = connect_to(where)
+        tables = database.tables()
+        if create and "properties" not in tables:
+            return cls.create(where, run_id or "")
         if database.path is not None and not database.path.exists():
-            if create:
-                return cls.create(where, run_id or "")
             raise GenretError(
                 f"there is no catalog {database.name}; is the run finished? (genret train --run DIR --resume)"
             )
-        with friendly(database.name):
-            if "properties" not in inspect(database.engine).get_table_names():
-                if create:
-                    return cls.create(where, run_id or "")
-                raise GenretError(f"{database.name} is no catalog of genret")
         catalog = cls(database)
-        schema = catalog._property("schema")
-        if schema is None or not schema.isdigit():
+        schema = catalog._number("schema") if "properties" in tables else 0
+        if schema < 1:
             raise GenretError(f"{database.name} is no catalog of genret")
-        if int(schema) > SCHEMA_VERSION:
+        if schema > SCHEMA_VERSION:
             raise GenretError(f"{database.name} was made by a newer genret; upgrade genret to use it")
         if run_id is not None and catalog.run_id != run_id:
             raise GenretError(
                 f"{database.name} belongs to another run ({catalog.run_id or 'unnamed'}, not {run_id}): its "
                 "identifiers mean something else here; put this run's own catalog back or train anew"
             )
-        if int(schema) < SCHEMA_VERSION:
+        if schema < (SCHEMA_VERSION if database.writable else READABLE):
             upgrade(database)
         return catalog
 
@@ -102,17 +96,17 @@ class Catalog(View):
         return self._database.name
 
     @contextmanager
-    def snapshot(self) -> Iterator[View]:
+    def snapshot(self) -> Iterator[Snapshot]:
         """Many questions to one version of the catalog, whoever writes meanwhile. For one thread, and not for long: the
         database keeps what it shows."""
         with reading(self._database) as connection:
-            yield View(self._database, connection)
+            yield Snapshot(self._database, connection)
 
     # ------------------------------------------------------------------------------------------------------- changing
     def add(self, rows: Iterable[NewImage]) -> IndexReport:
         """Adds images, all or none. One with a known id and the same picture is skipped as already there, one with a
         known id and another picture takes its place (but never that of a data set's image, if it is the user's)."""
-        with self._writing() as connection:
+        with writing(self._database) as connection:
             version = next_version(connection)
             upsert = Upsert(connection, version)
             for row in rows:
@@ -125,18 +119,11 @@ class Catalog(View):
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         """Forgets images with everything that belongs to them."""
         wanted = list(dict.fromkeys(image_ids))
-        with self._writing() as connection:
-            keys = self._keys_of(connection, wanted)
+        with writing(self._database) as connection:
+            version = next_version(connection)
+            keys = Snapshot(self._database, connection).keys_of(wanted)
             unknown = [Skipped(wanted[i], "there is no image of this id") for i in np.flatnonzero(keys < 0)]
             if len(unknown) < len(wanted):
-                version = next_version(connection)
-                delete_images(connection, keys[keys >= 0], version)
+                delete_images(connection, keys[keys >= 0].tolist(), version)
                 move_to(connection, version)
         return IndexReport(0, len(wanted) - len(unknown), unknown)
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """A transaction in which nobody else writes."""
-        with writing(self._database) as connection:
-            take_turn(connection)
-            yield connection

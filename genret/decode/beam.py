@@ -13,24 +13,16 @@ in the trie's order, which makes "first" a matter of leaf positions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from genret.api import SearchScore
+from genret.api import Backbone, SearchScore
 from genret.decode.guide import Guide
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie, take
 from genret.errors import GenretError
-
-
-class Stepper(Protocol):
-    """What the search needs of a backbone; see `genret.api.Backbone`."""
-
-    def prefill(self, queries: Sequence[str]) -> Any: ...
-
-    def step(self, state: Any, symbols: Tensor | None, parents: Tensor | None, columns: Tensor | None) -> Tensor: ...
 
 
 class Prefixes(NamedTuple):
@@ -64,7 +56,7 @@ class Choice(NamedTuple):
 
 @torch.no_grad()
 def beam_search(
-    model: Stepper,
+    model: Backbone,
     queries: Sequence[str],
     trie: Trie,
     num_beams: int,

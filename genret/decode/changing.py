@@ -1,6 +1,6 @@
 """Levels of a trie with identifiers added or taken away: linear passes over what there is, nothing is sorted anew.
 
-Knows numpy and `genret.decode.sorting.Flat`.
+Knows numpy and `genret.decode.sorting.Level`.
 
     U leaves   N_d nodes of depth d   V_d of the added trie   C_d different tokens in position d
 """
@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from genret.decode.sorting import Array, Flat, symbol_type
+from genret.decode.sorting import Array, Level, symbol_type
 
 
-def merge(old: list[Flat], new: list[Flat]) -> tuple[list[Flat], Array, Array]:
-    """The levels of both, and the leaf that each old leaf (U,) and each new one (V,) becomes, int32.
+def merge(old: list[Level], new: list[Level]) -> tuple[list[Level], Array, Array]:
+    """The levels of both, neither of them empty, and the leaf that each old leaf (U,) and new one (V,) becomes, int32.
 
     Nodes are merged depth by depth. A new node is either an old one or stands before one: `place` (V_d,) is that old
     node, and `absent` (V_d,) says which of the two.
     """
-    if not old or not new:
-        size = len((old or new)[-1].symbols) if old or new else 0
-        leaves = np.arange(size, dtype=np.int32)
-        return old or new, leaves[: size if old else 0], leaves[: size if new else 0]
     depth = max(len(old), len(new))
     old, new = deepened(old, depth), deepened(new, depth)
     place, absent = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=bool)
@@ -37,9 +33,7 @@ def merge(old: list[Flat], new: list[Flat]) -> tuple[list[Flat], Array, Array]:
         more = np.bincount(owner[is_new], minlength=len(place))
         np.add.at(children, place[~absent], more[~absent])
         children = np.insert(children, place[absent], more[absent])
-        offsets = np.zeros(len(children) + 1, dtype=np.int32)
-        np.cumsum(children, out=offsets[1:])
-        levels.append(Flat(offsets, symbols, columns))
+        levels.append(Level(offsets_of(children), symbols, columns))
         place, absent = below, is_new
     shift = np.cumsum(np.bincount(place[absent], minlength=len(old[-1].symbols) + 1), dtype=np.int32)
     leaves = np.arange(len(shift) - 1, dtype=np.int32) + shift[:-1]
@@ -47,50 +41,48 @@ def merge(old: list[Flat], new: list[Flat]) -> tuple[list[Flat], Array, Array]:
     return levels, leaves, moved.astype(np.int32)
 
 
-def descend(old: Flat, new: Flat, place: Array, absent: Array) -> tuple[Array, Array]:
+def descend(old: Level, new: Level, place: Array, absent: Array) -> tuple[Array, Array]:
     """One depth further: the (V_{d+1},) `place` and `absent` of the added trie's nodes there."""
     owner = np.repeat(np.arange(len(place)), np.diff(new.offsets))
     low, known = old.offsets[place[owner]].astype(np.int64), ~absent[owner]
-    end = np.where(known, old.offsets[np.minimum(place[owner] + 1, len(old.offsets) - 1)], low)
+    end = np.where(known, old.offsets.take(place[owner] + 1, mode="clip"), low)
     high = end
     while (low < high).any():  # a binary search among each old node's children
         middle = (low + high) // 2
-        less = old.symbols[np.minimum(middle, len(old.symbols) - 1)] < new.symbols
+        less = old.symbols.take(middle, mode="clip") < new.symbols
         low, high = np.where((low < high) & less, middle + 1, low), np.where((low < high) & ~less, middle, high)
-    found = known & (low < end) & (old.symbols[np.minimum(low, len(old.symbols) - 1)] == new.symbols)
+    found = known & (low < end) & (old.symbols.take(low, mode="clip") == new.symbols)
     return low, ~found
 
 
-def prune(levels: list[Flat], kept: Array) -> list[Flat]:
+def prune(levels: list[Level], kept: Array) -> list[Level]:
     """kept (U,) bool → the levels of these leaves alone."""
-    pruned: list[Flat] = []
+    pruned: list[Level] = []
     for level in reversed(levels):
         counts = np.add.reduceat(kept, level.offsets[:-1], dtype=np.int32)
         symbols = level.symbols[kept]
         kept = counts > 0
-        offsets = np.zeros(int(kept.sum()) + 1, dtype=np.int32)
-        np.cumsum(counts[kept], out=offsets[1:])
         used = np.bincount(symbols, minlength=len(level.columns)) > 0
-        columns = level.columns[used]
-        pruned.append(recoloured(Flat(offsets, symbols, level.columns), columns))
-    pruned.reverse()
-    if not levels or not kept.any():
-        return []
-    while not (pruned[-1].columns >= 0).any():  # the longest are gone
-        pruned.pop()
-    return pruned
+        own = Level(offsets_of(counts[kept]), symbols, level.columns)
+        pruned.append(recoloured(own, level.columns[used]))
+    return [level for level in reversed(pruned) if (level.columns >= 0).any()]  # the longest may be gone
 
 
-def deepened(levels: list[Flat], depth: int) -> list[Flat]:
+def offsets_of(counts: Array) -> Array:
+    """How many children each node has (N,) → where those of each begin, and the end (N + 1,)."""
+    return np.append(0, np.cumsum(counts)).astype(np.int32)
+
+
+def deepened(levels: list[Level], depth: int) -> list[Level]:
     """With levels at which every identifier has ended."""
     size = len(levels[-1].symbols)
-    ended = Flat(np.arange(size + 1, dtype=np.int32), np.zeros(size, dtype=np.uint8), np.array([-1]))
+    ended = Level(np.arange(size + 1, dtype=np.int32), np.zeros(size, dtype=np.uint8), np.array([-1]))
     return levels + [ended] * (depth - len(levels))
 
 
-def recoloured(level: Flat, columns: Array) -> Flat:
+def recoloured(level: Level, columns: Array) -> Level:
     """The level with its tokens' places in other `columns`, which have all that its nodes use."""
     if np.array_equal(columns, level.columns):
         return level
     table = np.searchsorted(columns, level.columns).astype(symbol_type(len(columns)))
-    return Flat(level.offsets, table[level.symbols], columns)
+    return Level(level.offsets, table[level.symbols], columns)

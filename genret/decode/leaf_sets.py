@@ -52,10 +52,6 @@ class LeafSets(NamedTuple):
 
 def runs_of(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
     """(U,) → where its runs of True begin, behind an empty one at 0, and how many True come before each and in all."""
-    edges = np.flatnonzero(mask[1:] != mask[:-1]) + 1
-    if len(mask) and mask[0]:
-        edges = np.append(0, edges)
-    if len(edges) % 2:
-        edges = np.append(edges, len(mask))
+    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
     starts, sizes = edges[::2], edges[1::2] - edges[::2]
     return np.append(0, starts), np.concatenate([[0, 0], np.cumsum(sizes)])

@@ -9,7 +9,6 @@ Knows numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,33 +19,27 @@ BLOCK = 1 << 16
 """Rows that are looked at together where a column has to be widened: what fits into a processor's cache."""
 
 
-class Flat(NamedTuple):
-    """`genret.decode.trie.Level` in numpy."""
+class Level(NamedTuple):
+    """The edges that lead from the nodes of depth d to those of depth d + 1: tensors; arrays while a trie is made."""
 
-    offsets: Array
-    symbols: Array
-    columns: Array
-
-
-class Keys(NamedTuple):
-    """Rows as integers that order as the rows do, lexicographically."""
-
-    words: list[Array]
-    """uint64, the most significant first; later positions in lower bits"""
-    bits: list[list[int]]
-    """Per word, the bits of each of its positions"""
+    offsets: Any
+    """(N_d + 1,) int32: the children of node n are the nodes offsets[n] .. offsets[n + 1] - 1 of depth d + 1"""
+    symbols: Any
+    """(N_{d+1},) each child's token as an index into `columns`: uint8, int16 or int32, the smallest that does"""
+    columns: Any
+    """(C_d,) int64 ascending: the tokens that occur in position d; the first is -1 where some identifier has ended"""
 
 
-def build_levels(tokens: Array) -> tuple[list[Flat], Array]:
+def build_levels(tokens: Array) -> tuple[list[Level], Array]:
     """tokens (R, L) integers, -1 after the end → levels, and the leaf of each row (R,) int32.
 
     The work memory is 8 bytes a row for every word of key (one for 10 million rows of four codes out of 1024), 8 more
     for sorting where there are several, and 4 for the answer.
     """
     columns = columns_of(tokens)
-    keys = pack(tokens, columns)
-    keys, leaf_of_row = unique(keys, len(tokens))
-    return peel(keys, columns), leaf_of_row
+    words, widths = pack(tokens, columns)
+    words, leaf_of_row = unique(words, len(tokens))
+    return peel(words, widths, columns), leaf_of_row
 
 
 def columns_of(tokens: Array) -> list[Array]:
@@ -55,7 +48,8 @@ def columns_of(tokens: Array) -> list[Array]:
         return []
     assert int(tokens.min()) >= -1
     seen = np.zeros((tokens.shape[1], int(tokens.max()) + 2), dtype=bool)
-    for block in blocks(tokens):
+    for start in range(0, len(tokens), BLOCK):
+        block = tokens[start : start + BLOCK]
         for flags, column in zip(seen, block.T, strict=True):
             flags[column] = True  # -1 is the last place
         assert not ((block[:, :-1] < 0) & (block[:, 1:] >= 0)).any(), "-1 may only stand after an identifier's end"
@@ -63,50 +57,42 @@ def columns_of(tokens: Array) -> list[Array]:
     return columns[: sum(bool(column[-1] >= 0) for column in columns)]
 
 
-def pack(tokens: Array, columns: list[Array]) -> Keys:
-    """Leaves room in every word for the number of a row."""
+def pack(tokens: Array, columns: list[Array]) -> tuple[list[Array], list[list[int]]]:
+    """Rows as integers that order as the rows do, lexicographically: uint64 words, the most significant first, later
+    positions in lower bits; and per word, the bits of each of its positions. Every word has room for a row's number.
+    """
     room = 64 - row_bits(len(tokens))
-    bits: list[list[int]] = []
+    widths: list[list[int]] = []
+    ranks = []
     for column in columns:
         width = (len(column) - 1).bit_length()
-        if not bits or sum(bits[-1]) + width > room:
-            bits.append([])
-        bits[-1].append(width)
-    words = [np.zeros(len(tokens), dtype=np.uint64) for _ in bits]
-    # Each position's table gives its bits at their place in the word.
-    tables: list[list[Array]] = []
-    at = 0
-    for widths in bits:
-        tables.append([])
-        shift = sum(widths)
-        for width in widths:
-            shift -= width
-            table = np.zeros(int(columns[at][-1]) + 2, dtype=np.uint64)
-            table[columns[at]] = np.arange(len(columns[at]), dtype=np.uint64) << np.uint64(shift)
-            tables[-1].append(table)
-            at += 1
-    start = 0
-    for block in blocks(tokens):
-        stop, at = start + len(block), 0
-        for word, parts in zip(words, tables, strict=True):
-            for table in parts:
-                word[start:stop] |= table[block[:, at]]
-                at += 1
-        start = stop
-    return Keys(words, bits)
+        if not widths or sum(widths[-1]) + width > room:
+            widths.append([])
+        widths[-1].append(width)
+        ranks.append(np.zeros(int(column[-1]) + 2, dtype=np.uint64))  # by token; that of -1 is the last
+        ranks[-1][column] = np.arange(len(column), dtype=np.uint64)
+    words = [np.zeros(len(tokens), dtype=np.uint64) for _ in widths]
+    for start in range(0, len(tokens), BLOCK):
+        block = zip(ranks, tokens[start : start + BLOCK].T, strict=False)
+        for word, own in zip(words, widths, strict=True):
+            part = word[start : start + BLOCK]
+            for width, (rank, column) in zip(own, block, strict=False):
+                part <<= np.uint64(width)
+                part |= rank[column]
+    return words, widths
 
 
-def unique(keys: Keys, num_rows: int) -> tuple[Keys, Array]:
-    """Keys of R rows, which it consumes → the different ones in order (U,), and the place of each row among them."""
-    if not keys.words:
-        return keys, np.zeros(num_rows, dtype=np.int32)
-    words, order = sort(keys.words, num_rows)
+def unique(words: list[Array], num_rows: int) -> tuple[list[Array], Array]:
+    """Words of R rows, which it consumes → the different ones in order (U,), and the place of each row among them."""
+    if not words:
+        return words, np.zeros(num_rows, dtype=np.int32)
+    words, order = sort(words, num_rows)
     first = changes(words)
     leaf = np.cumsum(first, dtype=np.int32)
     leaf -= 1
     leaf_of_row = np.empty(num_rows, dtype=np.int32)
     leaf_of_row[order] = leaf
-    return Keys(words if first.all() else [word[first] for word in words], keys.bits), leaf_of_row
+    return words if first.all() else [word[first] for word in words], leaf_of_row
 
 
 def sort(words: list[Array], num_rows: int) -> tuple[list[Array], Array]:
@@ -119,9 +105,7 @@ def sort(words: list[Array], num_rows: int) -> tuple[list[Array], Array]:
     for word in reversed(words):
         key: Array = word if len(words) == 1 else word.copy() if order is None else word[order]
         key <<= free
-        for start in range(0, num_rows, BLOCK):
-            part = key[start : start + BLOCK]
-            part |= np.arange(start, start + len(part), dtype=np.uint64)
+        key |= np.arange(num_rows, dtype=np.uint64)
         key.sort()
         place = (key & np.uint64((1 << int(free)) - 1)).astype(np.uint32)
         order = place if order is None else order[place]
@@ -139,24 +123,19 @@ def changes(words: list[Array]) -> Array:
     return changed
 
 
-def peel(keys: Keys, columns: list[Array]) -> list[Flat]:
-    """Different keys in order → levels. Takes one position after the other off the keys, which it consumes."""
-    words = list(keys.words)
-    levels: list[Flat] = []
-    position = len(columns)
-    for widths in reversed(keys.bits):
-        for index in reversed(range(len(widths))):
-            position -= 1
-            width = np.uint64(widths[index])
-            symbols = (words[-1] & np.uint64((1 << int(width)) - 1)).astype(symbol_type(len(columns[position])))
-            if index:
-                words[-1] >>= width
-            else:
-                words.pop()
-            starts = np.flatnonzero(changes(words)) if words else np.zeros(1, dtype=np.int64)
-            offsets = np.append(starts, len(symbols)).astype(np.int32)
+def peel(words: list[Array], widths: list[list[int]], columns: list[Array]) -> list[Level]:
+    """Different words in order → levels. Takes one position after the other off the words, which it consumes."""
+    levels: list[Level] = []
+    left = list(columns)
+    for own in reversed(widths):
+        for width in reversed(own):
+            column = left.pop().astype(np.int64)
+            symbols = (words[-1] & np.uint64((1 << width) - 1)).astype(symbol_type(len(column)))
+            words[-1] >>= np.uint64(width)
+            starts = np.flatnonzero(changes(words))
+            levels.append(Level(np.append(starts, len(symbols)).astype(np.int32), symbols, column))
             words = [word[starts] for word in words]
-            levels.append(Flat(offsets, symbols, columns[position].astype(np.int64)))
+        words.pop()
     return levels[::-1]
 
 
@@ -167,8 +146,3 @@ def row_bits(num_rows: int) -> int:
 def symbol_type(size: int) -> Any:
     """The smallest integer type for 0 .. size - 1 that every torch operation knows."""
     return np.uint8 if size <= 1 << 8 else np.int16 if size <= 1 << 15 else np.int32
-
-
-def blocks(tokens: Array) -> Iterator[Array]:
-    for start in range(0, len(tokens), BLOCK):
-        yield tokens[start : start + BLOCK]

@@ -12,10 +12,9 @@ depth 0. A trie is never changed: `extended` and `without` make new ones, which 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,20 +23,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from genret.decode import changing, sorting
+from genret.decode.sorting import Level
 from genret.errors import GenretError
+from genret.kit.files import replacing
 
 FORMAT = "genret-trie-2"
-
-
-class Level(NamedTuple):
-    """The edges that lead from the nodes of depth d to those of depth d + 1."""
-
-    offsets: Tensor
-    """(N_d + 1,) int32: the children of node n are the nodes offsets[n] .. offsets[n + 1] - 1 of depth d + 1"""
-    symbols: Tensor
-    """(N_{d+1},) each child's token as an index into `columns`: uint8, int16 or int32, the smallest that does"""
-    columns: Tensor
-    """(C_d,) int64 ascending: the tokens that occur in position d; the first is -1 where some identifier has ended"""
 
 
 class Trie:
@@ -50,7 +40,7 @@ class Trie:
         # Python numbers, so that the shapes of a search are known without asking the device.
         self.num_prefixes = [len(level.symbols) for level in self.levels]
         """Per depth d, N_{d+1}: the prefixes of d + 1 tokens, identifiers that ended earlier included."""
-        self.max_children = list(max_children or [_most_children(level) for level in self.levels])
+        self.max_children = list(max_children or [int(level.offsets.diff().max()) for level in self.levels])
         """Per depth, the most children of one node."""
         self.has_ends = [bool(level.columns[0] < 0) for level in self.levels]
         """Per depth, whether some identifier has ended before."""
@@ -88,8 +78,9 @@ class Trie:
         key (row number and tokens; 10 million rows of four tokens out of 1024 fit into one).
         """
         assert tokens.ndim == 2 and not tokens.is_floating_point(), "tokens: (R, L) integers"
-        if len(tokens) and bool((tokens[:, :1] < 0).any() if tokens.shape[1] else True):
-            row = int((tokens[:, 0] < 0).int().argmax()) if tokens.shape[1] else 0
+        empty = ~(tokens[:, :1] >= 0).any(1)
+        if bool(empty.any()):
+            row = int(empty.int().argmax())
             raise GenretError(f"identifier {row} has no symbols; give every image at least one symbol")
         levels, leaf_of_row = sorting.build_levels(tokens.cpu().numpy())
         return cls._checked(levels, leaf_of_row).to(tokens.device)
@@ -100,25 +91,28 @@ class Trie:
         Sorts the new rows alone and merges them in: copies of what there is, no second look at its order.
         """
         new = Trie.build(tokens.cpu())
-        levels, moved, leaf_of_new = changing.merge(_flat(self), _flat(new))
+        if not self.levels:
+            return new.to(self.device)
+        if not new.levels:
+            return self
+        levels, moved, leaf_of_new = changing.merge(_arrays(self), _arrays(new))
         old_leaves, new_leaves = self.leaf_of_row.cpu().numpy(), new.leaf_of_row.numpy()
         leaf_of_row = np.concatenate([moved[old_leaves], leaf_of_new[new_leaves]])
         return self._checked(levels, leaf_of_row).to(self.device)
 
     def without(self, rows: Tensor) -> Trie:
         """The trie of all rows but these, given as indices (n,) or as a mask (R,), in the order that they had."""
-        gone = rows if rows.dtype == torch.bool else torch.zeros(len(self.leaf_of_row), dtype=torch.bool)
-        if rows.dtype != torch.bool:
-            gone[rows.cpu().long()] = True
-        leaf_of_row = self.leaf_of_row.cpu().numpy()[~gone.cpu().numpy()]
+        left = np.ones(len(self.leaf_of_row), dtype=bool)
+        left[rows.cpu().numpy()] = False
+        leaf_of_row = self.leaf_of_row.cpu().numpy()[left]
         kept = np.zeros(self.num_leaves, dtype=bool)
         kept[leaf_of_row] = True
-        levels = changing.prune(_flat(self), kept)
+        levels = changing.prune(_arrays(self), kept)
         leaves = np.cumsum(kept, dtype=np.int32) - 1
         return self._checked(levels, leaves[leaf_of_row]).to(self.device)
 
     @classmethod
-    def _checked(cls, levels: list[sorting.Flat], leaf_of_row: Any) -> Trie:
+    def _checked(cls, levels: list[Level], leaf_of_row: Any) -> Trie:
         """From numpy; refuses identifiers that begin others: there, the end is not a node's only child."""
         trie = cls([Level(*map(torch.from_numpy, level)) for level in levels], torch.from_numpy(leaf_of_row))
         for d, level in enumerate(trie.levels):
@@ -172,8 +166,7 @@ class Trie:
             if shape[0] * shape[1] <= 4 * len(level.symbols):
                 table = torch.full(shape, -1, dtype=torch.int32, device=self.device)
                 children = torch.arange(len(level.symbols), dtype=torch.int32, device=self.device)
-                nodes = torch.arange(shape[0], device=self.device).repeat_interleave(level.offsets.diff())
-                table[nodes, level.symbols.long()] = children
+                table[_parents(level, children), level.symbols.long()] = children
             self._wide[depth] = table
         return self._wide[depth]
 
@@ -183,12 +176,8 @@ class Trie:
         tensors = {f"{d}.{name}": t for d, level in enumerate(self.levels) for name, t in level._asdict().items()}
         tensors["leaf_of_row"] = self.leaf_of_row
         about = json.dumps({"format": FORMAT, "max_children": self.max_children})
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
+        with replacing(path) as part:
             save_file({name: t.contiguous().cpu() for name, t in tensors.items()}, part, metadata={"trie": about})
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Trie:
@@ -214,9 +203,5 @@ def _parents(level: Level, nodes: Tensor) -> Tensor:
     return torch.searchsorted(level.offsets, nodes, right=True, out_int32=True) - 1
 
 
-def _most_children(level: Level) -> int:
-    return int(level.offsets.diff().max())
-
-
-def _flat(trie: Trie) -> list[sorting.Flat]:
-    return [sorting.Flat(*(t.cpu().numpy() for t in level)) for level in trie.levels]
+def _arrays(trie: Trie) -> list[Level]:
+    return [Level(*(t.cpu().numpy() for t in level)) for level in trie.levels]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from genret.api import Progress
-from genret.catalog.store import View
+from genret.catalog.store import Snapshot
 from genret.evaluate.metrics import CUTOFFS
 from genret.evaluate.queries import QuerySet
 from genret.search.catalog import CatalogRetriever
@@ -22,7 +22,7 @@ from genret.search.restrict import EVERYTHING
 
 def first_stage(
     retriever: CatalogRetriever,
-    view: View,
+    view: Snapshot,
     index: Any,
     asked: QuerySet,
     num_beams: int | None,

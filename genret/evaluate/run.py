@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from genret.api import Ui
-from genret.catalog.store import View
+from genret.catalog.store import Snapshot
 from genret.evaluate.answers import own_image, same_caption
 from genret.evaluate.evaluation import Evaluated, Evaluation
 from genret.evaluate.ledger import Trace, ledger
@@ -44,7 +44,7 @@ class Found:
     def of(
         cls,
         retriever: CatalogRetriever,
-        view: View,
+        view: Snapshot,
         index: Any,
         asked: QuerySet,
         width: int | None,
@@ -138,7 +138,7 @@ class Explained(NamedTuple):
 
 
 def explain(
-    retriever: CatalogRetriever, view: View, index: Any, asked: QuerySet, two_tower: Ints, found: Found
+    retriever: CatalogRetriever, view: Snapshot, index: Any, asked: QuerySet, two_tower: Ints, found: Found
 ) -> Explained | None:
     """By the search's trace; None where the retriever has none."""
     if found.trace is None:

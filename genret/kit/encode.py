@@ -9,10 +9,12 @@ N pictures   W views   D width of the tower's vectors
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from hashlib import sha256
+from itertools import islice
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +62,7 @@ def encode_images(
     label: str = "encode images",
 ) -> EncodedImages:
     """Vectors of `views` views of each picture, in order. Pictures that cannot be read are skipped and reported."""
-    items = [ImageItem(*item) for item in items]
+    items = list(items)
     suffixes = ["" if view == 0 else f"|{encoder.view_key(view)}" for view in range(views)]
     missing = _missing(items, suffixes, cache)
     bad: dict[str, str] = {}
@@ -68,10 +70,10 @@ def encode_images(
         for loaded in decoded(items, list(missing), batch_size, bad):
             vectors: dict[str, np.ndarray] = {}
             for view, suffix in enumerate(suffixes):
-                batch = [(items[i].key + suffix, image) for i, image in loaded if view in missing[i]]
+                batch = {items[i].key + suffix: image for i, image in loaded if view in missing[i]}
                 if batch:
-                    rows = _checked(encoder.image_features([image for _, image in batch], view), "image")
-                    vectors |= {key: row for (key, _), row in zip(batch, rows, strict=True)}
+                    rows = _checked(encoder.image_features(list(batch.values()), view), "image")
+                    vectors |= dict(zip(batch, rows, strict=True))
             cache.put_many(vectors)
             bar.advance(len(loaded))
         bar.advance(len(bad))
@@ -118,42 +120,38 @@ def _skipped(items: Sequence[ImageItem], bad: Mapping[str, str]) -> list[Skipped
 
 def _missing(items: Sequence[ImageItem], suffixes: Sequence[str], cache: FeatureCache) -> dict[int, list[int]]:
     """The first picture of each content that lacks views in the cache, with those views."""
-    first: dict[str, int] = {}
-    for i, item in enumerate(items):
-        first.setdefault(item.key, i)
-    missing: dict[int, list[int]] = {}
-    for view, suffix in enumerate(suffixes):
-        known = cache.present(key + suffix for key in first)
-        for key, i in first.items():
-            if key + suffix not in known:
-                missing.setdefault(i, []).append(view)
-    return dict(sorted(missing.items()))
+    first = {item.key: i for i, item in reversed(list(enumerate(items)))}
+    known = cache.present(key + suffix for key in first for suffix in suffixes)
+    missing = {
+        i: [view for view, suffix in enumerate(suffixes) if key + suffix not in known] for key, i in first.items()
+    }
+    return {i: views for i, views in sorted(missing.items()) if views}
 
 
 def decoded(
     items: Sequence[ImageItem], wanted: Sequence[int], batch_size: int, bad: dict[str, str]
 ) -> Iterator[list[tuple[int, Image.Image]]]:
     """Batches of decoded pictures with their positions; what cannot be read goes into `bad`, by key."""
+    with closing(_images(items, iter(wanted), BATCHES_AHEAD * batch_size, bad)) as images:
+        while batch := list(islice(images, batch_size)):
+            yield batch
+
+
+def _images(
+    items: Sequence[ImageItem], wanted: Iterator[int], ahead: int, bad: dict[str, str]
+) -> Generator[tuple[int, Image.Image]]:
     pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="genret-decode")
     waiting: deque[tuple[int, Future[Image.Image]]] = deque()
-    following = iter(wanted)
-    batch: list[tuple[int, Image.Image]] = []
     try:
         while True:
-            while len(waiting) < BATCHES_AHEAD * batch_size and (i := next(following, None)) is not None:
-                waiting.append((i, pool.submit(opened, items[i].load)))
+            waiting.extend((i, pool.submit(opened, items[i].load)) for i in islice(wanted, ahead - len(waiting)))
             if not waiting:
-                break
+                return
             i, future = waiting.popleft()
             try:
-                batch.append((i, future.result()))
+                yield i, future.result()
             except BadImage as error:
                 bad[items[i].key] = str(error)
-            if len(batch) == batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -187,10 +185,6 @@ def _gather(keys: Sequence[str], cache: FeatureCache) -> Tensor:
     return features
 
 
-class _Silent:
-    def advance(self, n: int) -> None:
-        """Nobody is watching."""
-
-
 def _bar(progress: Callable[[str, int], Any] | None, label: str, total: int) -> Any:
-    return progress(label, total) if progress is not None and total else nullcontext(_Silent())
+    silent = nullcontext(SimpleNamespace(advance=lambda n: None))
+    return progress(label, total) if progress is not None and total else silent

@@ -27,7 +27,7 @@ from genret.api import (
     SearchResult,
     Skipped,
 )
-from genret.catalog.store import NewImage, View
+from genret.catalog.store import NewImage, Snapshot
 from genret.errors import BadImage, GenretError, UsageError, one_line
 from genret.kit.images import content_hash, decode_image
 from genret.search.batch import QueryBatch, Resources
@@ -109,17 +109,17 @@ class CatalogRetriever(Retriever):
 
     # ------------------------------------------------------------------------------------------- what subclasses say
     @abstractmethod
-    def build_index(self, view: View, keys: Ints) -> Any:
+    def build_index(self, view: Snapshot, keys: Ints) -> Any:
         """What searching these images needs (catalog keys (N,), ascending); None where nothing can be searched."""
 
     @abstractmethod
     def candidates(
-        self, view: View, index: Any, batch: QueryBatch, k: int, num_beams: int | None, allowed: Sequence[Allowed]
+        self, view: Snapshot, index: Any, batch: QueryBatch, k: int, num_beams: int | None, allowed: Sequence[Allowed]
     ) -> Ranked:
         """The first stage of a search for k: catalog keys of each query, best first, as many as a reranker may want
         (`depth`). `allowed`: which keys each query may find."""
 
-    def index_at(self, view: View) -> Any:
+    def index_at(self, view: Snapshot) -> Any:
         """What is searched in this version of the catalog; one that is brought forward by changes overrides this."""
         if self._known is None or self._known[0] != view.version:
             self._known = view.version, self.build_index(view, view.searchable_keys())
@@ -129,7 +129,7 @@ class CatalogRetriever(Retriever):
         """(n, D) image vectors → the packed identifiers of each image; empty lists for retrievers without any."""
         return [[] for _ in image_ids]
 
-    def names(self, view: View, index: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+    def names(self, view: Snapshot, index: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
         """The symbols by which each image was reached; None for retrievers without identifiers."""
         return [None] * len(keys)
 
@@ -149,12 +149,12 @@ class CatalogRetriever(Retriever):
         return None
 
     def trace(
-        self, view: View, index: Any, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
+        self, view: Snapshot, index: Any, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
     ) -> BeamTrace:
         """What became of each query's right image (Q,) in a search of its own; of classes that say `has_trace`."""
         raise NotImplementedError("a retriever with a trace says how")
 
-    def inspect(self, view: View, index: Any, keys: Ints) -> Inspection:
+    def inspect(self, view: Snapshot, index: Any, keys: Ints) -> Inspection:
         """What the identifiers of these images (N,) still say of them, and how well they tell them apart."""
         return Inspection()
 
@@ -162,7 +162,7 @@ class CatalogRetriever(Retriever):
         """(B, C) found → (B, F) numbers that tell how sure a search is; -inf in the first where nothing was found."""
         return similarity_signals(ranked)
 
-    def enlarged(self, view: View, num_images: int) -> Enlarged:
+    def enlarged(self, view: Snapshot, num_images: int) -> Enlarged:
         """An index of this many images, made-up ones among them, to measure how long searches take."""
         raise GenretError(f"images of a {type(self).__name__} cannot be made up")
 
@@ -204,7 +204,7 @@ class CatalogRetriever(Retriever):
         return results
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[View, Any]]:
+    def opened(self) -> Iterator[tuple[Snapshot, Any]]:
         """One version of the catalog and what is searched in it, whoever writes meanwhile."""
         with ExitStack() as held:
             with self._opening:  # versions are opened one after the other
@@ -229,7 +229,7 @@ class CatalogRetriever(Retriever):
         known = self.confidence
         return [None] * len(ranked.images) if known is None else known.of_signals(self.signals(ranked)).tolist()
 
-    def rerank(self, batch: QueryBatch, ranked: Ranked, k: int, view: View | None = None) -> Ranked:
+    def rerank(self, batch: QueryBatch, ranked: Ranked, k: int, view: Snapshot | None = None) -> Ranked:
         """The first `depth(k)` of each query's images, reordered by the reranker's scores; equal ones as they were."""
         assert self.reranker is not None
         view = view or self.catalog
@@ -253,7 +253,7 @@ class CatalogRetriever(Retriever):
         """The run's own log p(query | image), where it has learnt one."""
         return None
 
-    def _reader(self, keys: Ints, view: View) -> Callable[[int], Image.Image]:
+    def _reader(self, keys: Ints, view: Snapshot) -> Callable[[int], Image.Image]:
         """Opens the thumbnails of these images; their hashes are asked for together, and only if one is opened."""
         hashes: dict[int, str] = {}
 
@@ -265,7 +265,7 @@ class CatalogRetriever(Retriever):
 
         return read
 
-    def _hits(self, view: View, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
+    def _hits(self, view: Snapshot, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
         images, leaves = ranked.images[:, :k], ranked.leaves[:, :k]
         there = images >= 0
         names = self.names(view, index, images[there], leaves[there])
@@ -284,7 +284,7 @@ class CatalogRetriever(Retriever):
         with torch.no_grad():
             return self.encoder.project_texts(self.encoder.text_features(queries).to(self.device)).float().cpu()
 
-    def similarity(self, batch: QueryBatch, rows: Ints, view: View) -> Callable[[Ints, Ints], Floats]:
+    def similarity(self, batch: QueryBatch, rows: Ints, view: Snapshot) -> Callable[[Ints, Ints], Floats]:
         """How ties between images of some of the queries, `rows`, are ordered: by the dense similarity of the stored
         vectors."""
 

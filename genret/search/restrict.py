@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genret.api import Restriction
-from genret.catalog.store import View
+from genret.catalog.store import Snapshot
 from genret.errors import UsageError
 from genret.search.ranking import Ints
 
@@ -77,7 +77,7 @@ class Restrictions:
         self._known: dict[int, Allowed] = {}
         self._version: int | None = None
 
-    def resolved(self, view: View, start: int, stop: int) -> list[Allowed]:
+    def resolved(self, view: Snapshot, start: int, stop: int) -> list[Allowed]:
         """For queries `start` to `stop` - 1, in this version of the catalog; equal ones are the same object.
 
         `UsageError` for an id that no searchable image has, or a filter that is none.
@@ -96,7 +96,7 @@ def _hashable(one: Restriction) -> Restriction:
     return one._replace(only=only, without=tuple(one.without), unlike=tuple(one.unlike))
 
 
-def _resolved(view: View, restriction: Restriction) -> Allowed:
+def _resolved(view: Snapshot, restriction: Restriction) -> Allowed:
     if restriction.unlike_symbols < 1:
         raise UsageError(f"identifiers are alike by at least 1 symbol, not by {restriction.unlike_symbols}")
     only = None if restriction.only is None else _keys(view, restriction.only)
@@ -108,7 +108,7 @@ def _resolved(view: View, restriction: Restriction) -> Allowed:
     return Allowed(only, without, unlike, restriction.unlike_symbols)
 
 
-def _keys(view: View, image_ids: Sequence[str]) -> Ints:
+def _keys(view: Snapshot, image_ids: Sequence[str]) -> Ints:
     """The keys of searchable images, ascending, none twice."""
     if not len(image_ids):
         return NO_KEYS

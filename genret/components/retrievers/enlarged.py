@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from genret.api import Identifiers
-from genret.catalog.store import View
+from genret.catalog.store import Snapshot
 from genret.errors import GenretError
 from genret.kit.device import free_bytes
 from genret.search.batch import QueryBatch
@@ -39,7 +39,7 @@ def made_up_codes(sizes: Sequence[int], count: int) -> Tensor:
     return torch.stack([torch.randint(size, (count,), generator=generator) for size in sizes], dim=1)
 
 
-def trie(retriever: GenerativeRetriever, view: View, num_images: int) -> Enlarged:
+def trie(retriever: GenerativeRetriever, view: Snapshot, num_images: int) -> Enlarged:
     """Over a trie of random identifiers besides the catalog's own."""
     sizes, keys = retriever.identifier.vokens.sizes, view.searchable_keys()
     extra = max(0, num_images - len(keys))
@@ -73,7 +73,7 @@ def trie(retriever: GenerativeRetriever, view: View, num_images: int) -> Enlarge
     return Enlarged(len(keys) + extra, search, index.nbytes)
 
 
-def vectors(retriever: TwoTowerRetriever, view: View, num_images: int) -> Enlarged:
+def vectors(retriever: TwoTowerRetriever, view: Snapshot, num_images: int) -> Enlarged:
     """Over random unit vectors besides the catalog's own; `GenretError` where memory is short."""
     keys, width = view.searchable_keys(), view.feature_dim
     total = max(num_images, len(keys))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genret.api import Additive, Backbone, Corpus, Identifier, Progress
-from genret.catalog.store import IdentifierRows, View
+from genret.catalog.store import IdentifierRows, Snapshot
 from genret.components.retrievers import enlarged, signals, trace
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.trie_cache import TrieCache
@@ -87,18 +87,18 @@ class GenerativeRetriever(CatalogRetriever):
         return search_trie(self.backbone, batch.texts, trie, num_beams, score, written, allowed, guide)
 
     # ----------------------------------------------------------------------------------------------------- searching
-    def build_index(self, view: View, keys: Ints) -> ImageTrie | None:
+    def build_index(self, view: Snapshot, keys: Ints) -> ImageTrie | None:
         rows = view.identifiers_of(keys)
         if not len(rows.image_keys):
             return None
         return ImageTrie.build(self.spelt(rows), rows.image_keys).to(self.device)
 
-    def index_at(self, view: View) -> ImageTrie | None:
+    def index_at(self, view: Snapshot) -> ImageTrie | None:
         return self._live.at(view)
 
     def candidates(
         self,
-        view: View,
+        view: Snapshot,
         index: ImageTrie | None,
         batch: QueryBatch,
         k: int,
@@ -132,7 +132,7 @@ class GenerativeRetriever(CatalogRetriever):
             ranked = ranked.replaced(rows, search(rows, width))
         return ranked
 
-    def names(self, view: View, index: ImageTrie | None, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+    def names(self, view: Snapshot, index: ImageTrie | None, keys: Ints, leaves: Ints) -> list[list[str] | None]:
         if not len(keys):
             return []
         assert index is not None
@@ -173,11 +173,11 @@ class GenerativeRetriever(CatalogRetriever):
 
     # ------------------------------------------------------------------------------------------ what it tells besides
     def trace(
-        self, view: View, index: ImageTrie, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
+        self, view: Snapshot, index: ImageTrie, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
     ) -> BeamTrace:
         return trace.trace(self, view, index, batch, right, num_beams, progress)
 
-    def inspect(self, view: View, index: ImageTrie | None, keys: Ints) -> Inspection:
+    def inspect(self, view: Snapshot, index: ImageTrie | None, keys: Ints) -> Inspection:
         content_based = self.identifier.new_images == "described"
         images, identifiers = by_image(view.identifiers_of(keys))
         if index is None or not len(images):
@@ -202,7 +202,7 @@ class GenerativeRetriever(CatalogRetriever):
     def signals(self, ranked: Ranked) -> Floats:
         return signals.beam_signals(ranked)
 
-    def enlarged(self, view: View, num_images: int) -> Enlarged:
+    def enlarged(self, view: Snapshot, num_images: int) -> Enlarged:
         return enlarged.trie(self, view, num_images)
 
     @property

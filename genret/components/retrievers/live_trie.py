@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genret.catalog.store import Changes, IdentifierRows, View
+from genret.catalog.store import Changes, IdentifierRows, Snapshot
 from genret.components.retrievers.trie_cache import TrieCache, Versioned
 from genret.search.image_trie import ImageTrie
 from genret.search.spelling import bare
@@ -41,7 +41,7 @@ class LiveTrie:
         self._behind = 0
         """Identifiers that changed since the cache was written."""
 
-    def at(self, view: View) -> ImageTrie | None:
+    def at(self, view: Snapshot) -> ImageTrie | None:
         """The trie of what is searchable in this version of the catalog, on the device; None without images."""
         if self._known is None:
             self._known = self._cached(view)
@@ -52,7 +52,7 @@ class LiveTrie:
             self._searched = self._known.held.to(self._device)
         return self._searched
 
-    def _advanced(self, view: View, known: Versioned | None) -> Versioned:
+    def _advanced(self, view: Snapshot, known: Versioned | None) -> Versioned:
         changes = None if known is None else view.changes_since(known.version)
         if known is None or changes is None:
             found = Versioned(view.version, self._built(view))
@@ -64,7 +64,7 @@ class LiveTrie:
             self._keep(found)
         return found
 
-    def _built(self, view: View) -> ImageTrie | None:
+    def _built(self, view: Snapshot) -> ImageTrie | None:
         """From all rows of the catalog, as they stream."""
         keys, tokens = [], []
         for rows in view.identifier_rows(searchable=True):
@@ -84,7 +84,7 @@ class LiveTrie:
         return index.extended(tokens, rows.image_keys)
 
     # ------------------------------------------------------------------------------------------------------ cache
-    def _cached(self, view: View) -> Versioned | None:
+    def _cached(self, view: Snapshot) -> Versioned | None:
         """What the cache holds, brought forward to this version; None if that is not what the catalog says."""
         found = None if self._cache is None else self._cache.load()
         if found is None or (changes := view.changes_since(found.version)) is None:
@@ -93,7 +93,7 @@ class LiveTrie:
         found = Versioned(changes.version, self._followed(found.held, changes))
         return found if found.held is None or self._agrees(view, found.held) else None
 
-    def _agrees(self, view: View, index: ImageTrie) -> bool:
+    def _agrees(self, view: Snapshot, index: ImageTrie) -> bool:
         """Whether some identifiers are spelt as the catalog and the backbone spell them."""
         starts, images = index.leaf_images
         leaves = np.unique(np.linspace(0, len(starts) - 2, SAMPLE).astype(np.int64))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genret.api import Progress
-from genret.catalog.store import View
+from genret.catalog.store import Snapshot
 from genret.search.batch import QueryBatch
 from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Ints, Ranked, rank_images
@@ -33,7 +33,7 @@ class _Part(NamedTuple):
 
 def trace(
     retriever: GenerativeRetriever,
-    view: View,
+    view: Snapshot,
     index: ImageTrie,
     batch: QueryBatch,
     right: Ints,
@@ -59,7 +59,7 @@ def trace(
 
 
 def _searched(
-    retriever: GenerativeRetriever, view: View, index: ImageTrie, batch: QueryBatch, right: Tensor, num_beams: int
+    retriever: GenerativeRetriever, view: Snapshot, index: ImageTrie, batch: QueryBatch, right: Tensor, num_beams: int
 ) -> _Part:
     """right (B, A): the leaves of each query's image."""
     beams = retriever.beams(batch, index.trie, num_beams)

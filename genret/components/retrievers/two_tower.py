@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genret import api
-from genret.catalog.store import View
+from genret.catalog.store import Snapshot
 from genret.components.retrievers import enlarged
 from genret.components.retrievers.hnsw import HNSW
 from genret.search.batch import QueryBatch
@@ -46,11 +46,11 @@ class TwoTowerRetriever(CatalogRetriever):
 
     _vectors: Vectors | None = None
 
-    def build_index(self, view: View, keys: Ints) -> Vectors:
+    def build_index(self, view: Snapshot, keys: Ints) -> Vectors:
         features = view.features_of(keys)
         return Vectors(view.version, keys, features, self.graph_of(features))
 
-    def index_at(self, view: View) -> Vectors:
+    def index_at(self, view: Snapshot) -> Vectors:
         """Read, and made into a graph where the recipe asks for one, when first needed; later, what changed is read."""
         version, known = view.version, self._vectors
         if known is None or known.version != version:
@@ -82,7 +82,7 @@ class TwoTowerRetriever(CatalogRetriever):
 
     def candidates(
         self,
-        view: View,
+        view: Snapshot,
         index: Vectors,
         batch: QueryBatch,
         k: int,
@@ -103,7 +103,7 @@ class TwoTowerRetriever(CatalogRetriever):
             return None
         return dense_ranks(query_features, index.features, np.searchsorted(index.keys, keys))
 
-    def enlarged(self, view: View, num_images: int) -> Enlarged:
+    def enlarged(self, view: Snapshot, num_images: int) -> Enlarged:
         return enlarged.vectors(self, view, num_images)
 
 

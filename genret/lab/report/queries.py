@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from genret.api import Ui, Vokens
-from genret.catalog.store import ImageRow, View
+from genret.catalog.store import ImageRow, Snapshot
 from genret.evaluate.ledger import Trace, attribute
 from genret.evaluate.metrics import Ints
 from genret.evaluate.queries import QuerySet, text_vectors
@@ -147,7 +147,7 @@ def _chosen(stored: StoredRun, queries: Ints, owners: Ints, count: int) -> tuple
 def _followed(
     stored: StoredRun,
     retriever: CatalogRetriever,
-    view: View,
+    view: Snapshot,
     queries: QuerySet,
     images: list[ImageRow],
     kinds: Sequence[Any],
@@ -186,7 +186,7 @@ def _lost_at(found: Found, exact: Ints, explained: Explained | None, query: int)
     return _cause(explained.trace, attribute(explained.trace, K), query)
 
 
-def _identifier(view: View, key: int) -> list[str] | None:
+def _identifier(view: Snapshot, key: int) -> list[str] | None:
     """The symbols of an image's first identifier."""
     rows = view.identifiers_of(np.array([key]))
     if not len(rows.image_keys):
@@ -210,7 +210,7 @@ def _cause(trace: Trace, causes: Ints, query: int) -> str:
 
 def _hits(
     retriever: CatalogRetriever,
-    view: View,
+    view: Snapshot,
     index: Any,
     queries: QuerySet,
     found: Found,

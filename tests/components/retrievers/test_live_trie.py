@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genret.api import Restriction
-from genret.catalog.store import Catalog, View
+from genret.catalog.store import Catalog, Snapshot
 from genret.components.retrievers import live_trie
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.trie_cache import TrieCache
@@ -123,7 +123,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """How often all rows were read by what keeps a cache; any catalog is large enough for one."""
     made: list[bool] = []
 
-    def built(self: Any, view: View, old: Any = LiveTrie._built) -> Any:
+    def built(self: Any, view: Snapshot, old: Any = LiveTrie._built) -> Any:
         if self._cache is not None:
             made.append(True)
         return old(self, view)
