@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ir_measures import RR, Success, nDCG
 
 from genret.errors import GenretError
-from genret.evaluate.metrics import best_ranks, mrr, ndcg, recall
+from genret.evaluate.metrics import pair_ranks, scores_of
 from genret.lab.trec import escaped, write_qrels, write_run
 
 IDS = ["my cat.png", "z", "ä/ö\u00a0ü", "50% off", "a\tb\nc", "line\u2028end", "A", "日本.jpg", "%20", "b"]
@@ -35,11 +35,11 @@ def test_others_measure_the_same(tmp_path_factory, data):
     qrels = list(ir_measures.read_trec_qrels(str(folder / "qrels.trec")))
     assert {unquote(line.doc_id) for line in run} <= set(IDS) and {unquote(q.query_id) for q in qrels} == set(queries)
     found = ir_measures.calc_aggregate([Success @ 1, Success @ 5, RR, nDCG @ 10], qrels, run)
-    ranks = best_ranks(ranked, relevant)
-    assert recall(ranks, 1) == pytest.approx(100 * found[Success @ 1])
-    assert recall(ranks, 5) == pytest.approx(100 * found[Success @ 5])
-    assert mrr(ranks) == pytest.approx(found[RR])
-    assert ndcg(ranked, relevant) == pytest.approx(found[nDCG @ 10])
+    ours = scores_of(pair_ranks(ranked, relevant), relevant)
+    assert ours.recall["1"] == pytest.approx(100 * found[Success @ 1])
+    assert ours.recall["5"] == pytest.approx(100 * found[Success @ 5])
+    assert ours.mrr == pytest.approx(found[RR])
+    assert ours.ndcg_at_10 == pytest.approx(found[nDCG @ 10])
 
 
 @given(st.text(min_size=1, max_size=12).filter(lambda text: text.encode(errors="ignore").decode() == text))
