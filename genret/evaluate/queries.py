@@ -5,8 +5,8 @@ Q queries   N images   D width
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from genret.search.ranking import Ranked
 from genret.search.trace import first_rank
 
 
-class QuerySet(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class QuerySet:
     """A split's images and captions, ready to be searched."""
 
     split: str
@@ -56,7 +57,8 @@ class QuerySet(NamedTuple):
 
     def chosen(self, rows: Ints) -> QuerySet:
         """Some of the queries, over all images."""
-        return self._replace(
+        return replace(
+            self,
             queries=[self.queries[row] for row in rows],
             relevant=self.relevant[rows],
             query_features=self.query_features[torch.from_numpy(rows)],
@@ -74,7 +76,15 @@ def query_set(retriever: CatalogRetriever, split: str, features_dir: Path, progr
     keys, vectors = catalog.keys(split), text_vectors(retriever, captions.texts, features_dir, progress)
     image_ids = [row.image_id for row in catalog.lookup(keys)]
     relevant = np.searchsorted(keys, captions.image_keys)
-    return QuerySet(split, keys, image_ids, catalog.features_of(keys), captions.texts, relevant, vectors)
+    return QuerySet(
+        split=split,
+        keys=keys,
+        image_ids=image_ids,
+        features=catalog.features_of(keys),
+        queries=captions.texts,
+        relevant=relevant,
+        query_features=vectors,
+    )
 
 
 def text_vectors(retriever: CatalogRetriever, texts: list[str], features_dir: Path, progress: Progress) -> Tensor:

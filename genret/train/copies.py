@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -25,7 +26,8 @@ class Copy(NamedTuple):
     """Row of the split that is searched"""
 
 
-class TrainingSplits(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class TrainingSplits:
     """What a training begins with; `train` still holds its copies of searched images."""
 
     train: Split

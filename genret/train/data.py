@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -64,7 +65,8 @@ def list_split(dataset: Dataset, name: str) -> Listing:
     return found
 
 
-class Split(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Split:
     """N images and their T captions; nothing of the pictures but their vectors is held."""
 
     name: str
@@ -97,7 +99,8 @@ class Split(NamedTuple):
         keep = torch.tensor([content not in hashes for content in self.hashes], dtype=torch.bool)
         captions = keep[self.owners]
         rows, texts = keep.nonzero()[:, 0].tolist(), captions.nonzero()[:, 0].tolist()
-        return self._replace(
+        return replace(
+            self,
             records=[self.records[row] for row in rows],
             hashes=[self.hashes[row] for row in rows],
             images=self.images[keep],
@@ -126,7 +129,14 @@ def read_split(listing: Listing, encoder: Encoder, views: int, cache_dir: Path, 
     with FeatureCache.of_tower(cache_dir, tower_key(encoder, "text")) as cache:
         texts = encode_texts(encoder, captions, cache, progress=progress, label=f"{name} captions")
     return Split(
-        name, records, hashes, encoded.features, captions, texts, torch.tensor(owners, dtype=torch.int64), skipped
+        name=name,
+        records=records,
+        hashes=hashes,
+        images=encoded.features,
+        captions=captions,
+        texts=texts,
+        owners=torch.tensor(owners, dtype=torch.int64),
+        skipped=skipped,
     )
 
 

@@ -46,7 +46,9 @@ def run_stages(pipeline: Pipeline) -> Made:
         corpora = pipeline.corpora(train_corpus, searched)
         remark = corpora.remark
     with pipeline.timed("leakage"):
-        splits = TrainingSplits(whole, dev, test, twins, pixels, dataset.concepts, remark)
+        splits = TrainingSplits(
+            train=whole, dev=dev, test=test, copies=twins, pixels=pixels, concepts=dataset.concepts, remark=remark
+        )
         for evaluator in pipeline.evaluators:
             evaluator.before_training(pipeline.run, splits, ui)
     if parts.identifier is not None:

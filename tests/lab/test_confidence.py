@@ -77,7 +77,15 @@ def test_hidden_images_are_gone_and_others_move_up(kind: Any) -> None:
     def found(retriever: Any, hidden: Relevant, queries: list[str]) -> Ranked:
         vectors = two_tower(retriever.catalog).text_vectors(queries)
         keys, nothing = retriever.catalog.keys_of([one.image_id for one in images]), torch.zeros(9, 2)
-        sample = QuerySet("test", keys, [], nothing, queries, np.zeros(len(queries), np.int64), vectors)
+        sample = QuerySet(
+            split="test",
+            keys=keys,
+            image_ids=[],
+            features=nothing,
+            queries=queries,
+            relevant=np.zeros(len(queries), np.int64),
+            query_features=vectors,
+        )
         with retriever.opened() as (_, index):
             pass  # a catalog in memory is read by one at a time
         return _without(retriever, sample, index, 40, hidden, "", Silent())

@@ -95,4 +95,12 @@ def test_recipes_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.Mon
 def test_verdicts(paper: float, ours: float, p: float, verdict: str) -> None:
     from genret.lab.compare.compare import PairedTest
 
-    assert _verdict(paper, PairedTest("a", "b", "recall@1", ours, (ours, ours), p, p)) == verdict
+    assert (
+        _verdict(
+            paper,
+            PairedTest(
+                name="a", against="b", measure="recall@1", difference=ours, interval=(ours, ours), p=p, p_holm=p
+            ),
+        )
+        == verdict
+    )

@@ -23,7 +23,16 @@ def side(name: str, contents: str, features: torch.Tensor | None = None, caption
     words = list(captions) or [f"{record.image_id}'s" for record in records]
     hashes = [f"file {letter}" for letter in contents]
     texts, owners = torch.zeros(len(words), 1), torch.arange(len(words))
-    return Split(name, records, hashes, features[:, None], words, texts, owners, [])
+    return Split(
+        name=name,
+        records=records,
+        hashes=hashes,
+        images=features[:, None],
+        captions=words,
+        texts=texts,
+        owners=owners,
+        skipped=[],
+    )
 
 
 def pixels_of(*splits: Split) -> dict[str, Pixels]:
@@ -47,4 +56,4 @@ def training(train: Split, dev: Split, test: Split, concepts: str | None = None)
     """What a training hands to its evaluators."""
     pixels = pixels_of(train, dev, test)
     twins = {split.name: copies(train, split, pixels) for split in (dev, test)}
-    return TrainingSplits(train, dev, test, twins, pixels, concepts, None)
+    return TrainingSplits(train=train, dev=dev, test=test, copies=twins, pixels=pixels, concepts=concepts, remark=None)

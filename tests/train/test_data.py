@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,7 +45,14 @@ def test_vectors_are_dropped_with_their_captions_and_nobody_elses() -> None:
     owners = torch.tensor([0, 0, 1, 2, 2, 2, 3])
     captions = ["a1", "a2", "b1", "c1", "c2", "c3", "d1"]
     split = Split(
-        "train", records, list("ABCD"), torch.arange(4)[:, None, None], captions, torch.arange(7)[:, None], owners, []
+        name="train",
+        records=records,
+        hashes=list("ABCD"),
+        images=torch.arange(4)[:, None, None],
+        captions=captions,
+        texts=torch.arange(7)[:, None],
+        owners=owners,
+        skipped=[],
     )
     kept = split.without({"B", "D", "unknown"})
     assert [record.image_id for record in kept.records] == ["a", "c"] and kept.hashes == ["A", "C"]
@@ -53,4 +61,4 @@ def test_vectors_are_dropped_with_their_captions_and_nobody_elses() -> None:
     assert kept.owners.tolist() == [0, 0, 1, 1, 1]
     assert kept.key != split.key == split.without(set()).key
     assert split.num_captionless == kept.num_captionless == 0
-    assert split._replace(owners=torch.tensor([0, 0, 1, 2, 2, 2, 0])).num_captionless == 1
+    assert replace(split, owners=torch.tensor([0, 0, 1, 2, 2, 2, 0])).num_captionless == 1

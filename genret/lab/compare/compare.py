@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +65,8 @@ class Contestant(NamedTuple):
         }
 
 
-class PairedTest(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class PairedTest:
     """One paired test: how much better `name` is than `against`."""
 
     name: str
@@ -90,7 +92,7 @@ class Comparison(NamedTuple):
             "split": self.split,
             "num_queries": self.num_queries,
             "runs": [one.as_json() for one in self.contestants],
-            "tests": [test._asdict() for test in self.tests],
+            "tests": [vars(test) for test in self.tests],
         }
 
     def tables(self) -> list[Any]:
@@ -166,12 +168,21 @@ def _tests(pairs: list[tuple[Contestant, Contestant]]) -> list[PairedTest]:
         intervals[there] = bootstrap_intervals(differences[:, there])
         for column in np.flatnonzero(there):
             low, high = intervals[column]
-            figure = (float(differences[:, column].mean()), (float(low), float(high)), float(p_values[column]))
-            tests.append(PairedTest(one.name, against.name, MEASURES[column], *figure, figure[-1]))
+            p = float(p_values[column])
+            test = PairedTest(
+                name=one.name,
+                against=against.name,
+                measure=MEASURES[column],
+                difference=float(differences[:, column].mean()),
+                interval=(float(low), float(high)),
+                p=p,
+                p_holm=p,
+            )
+            tests.append(test)
     for measure in MEASURES:
         places = [place for place, test in enumerate(tests) if test.measure == measure]
         for place, p in zip(places, holm([tests[place].p for place in places]), strict=True):
-            tests[place] = tests[place]._replace(p_holm=p)
+            tests[place] = replace(tests[place], p_holm=p)
     return tests
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ MEASURES = (*(f"recall@{k}" for k in CUTOFFS), "mrr", "ndcg@10")
 """What runs are compared by: means over queries. Recalls are percentages, the others lie between 0 and 1."""
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
     run: Path
     recipe: Recipe
     split: str
@@ -64,7 +66,7 @@ def read_outcome(run: Path, registries: Registries, split: str = "test", num_bea
             + ("" if way == OWN_SEARCH else f" --num-beams {num_beams or recipe.search.num_beams}")
         )
     width = None if way == OWN_SEARCH else num_beams or recipe.search.num_beams
-    return Outcome(run, recipe, split, width, found, dense, remark)
+    return Outcome(run=run, recipe=recipe, split=split, num_beams=width, found=found, dense=dense, remark=remark)
 
 
 def _remark(run: Path, split: str) -> tuple[str | None, bool]:

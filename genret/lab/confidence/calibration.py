@@ -8,6 +8,7 @@ It knows neither searches nor images; `confidence.py` asks the queries.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,8 @@ class Asked(NamedTuple):
     num_images: int
 
 
-class Separation(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Separation:
     """How well a confidence tells answerable from unanswerable queries."""
 
     split: str
@@ -57,7 +59,7 @@ class Separation(NamedTuple):
     """reliability diagram: `confidence` and `answerable` (means) and `queries` of each bin that has any"""
 
     def as_json(self) -> dict[str, Any]:
-        return self._asdict()
+        return dict(vars(self))
 
 
 def fit(asked: Asked, signals: Sequence[str], split: str) -> Confidence | None:
@@ -99,14 +101,14 @@ def judge(confidence: Confidence, asked: Asked, split: str) -> Separation:
     sure = confidence.of_signals(known)
     strictly = asked.no_answer
     return Separation(
-        split,
-        len(asked.all_there),
-        asked.num_images,
-        auroc(sure[answerable], sure[~answerable]),
-        None if strictly is None else auroc(sure[answerable], confidence.of_signals(strictly)),
-        calibration_error(sure, answerable),
-        [_at(threshold, sure, answerable) for threshold in THRESHOLDS],
-        _bins(sure, answerable),
+        split=split,
+        num_queries=len(asked.all_there),
+        num_images=asked.num_images,
+        auroc=auroc(sure[answerable], sure[~answerable]),
+        auroc_no_answer=None if strictly is None else auroc(sure[answerable], confidence.of_signals(strictly)),
+        ece=calibration_error(sure, answerable),
+        thresholds=[_at(threshold, sure, answerable) for threshold in THRESHOLDS],
+        bins=_bins(sure, answerable),
     )
 
 

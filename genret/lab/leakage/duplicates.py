@@ -7,7 +7,8 @@ captions of the same words. It knows vectors, hashes and words; what to do about
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +29,8 @@ NEIGHBOURS = 5
 """Near-duplicates of one image that are named."""
 
 
-class Leak(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Leak:
     """One thing that a searched split has in common with another."""
 
     kind: Kind
@@ -96,5 +98,15 @@ def _leak(
     left_out: bool = False,
 ) -> Leak:
     image, other = searched.records[place], known.records[row]
-    names, others = (searched.name, image.image_id, image.uri), (known.name, other.image_id, other.uri)
-    return Leak(kind, *names, *others, caption, similarity, left_out)
+    return Leak(
+        kind=kind,
+        split=searched.name,
+        image_id=image.image_id,
+        uri=image.uri,
+        other_split=known.name,
+        other_image_id=other.image_id,
+        other_uri=other.uri,
+        caption=caption,
+        similarity=similarity,
+        left_out=left_out,
+    )

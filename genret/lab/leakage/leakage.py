@@ -39,7 +39,7 @@ class Leakage(NamedTuple):
         return [leak for leak in self.leaks if (leak.split, leak.other_split) == (split, other)]
 
     def as_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, "near": NEAR} | self._asdict() | {"leaks": [leak._asdict() for leak in self.leaks]}
+        return {"format": FORMAT, "near": NEAR} | self._asdict() | {"leaks": [vars(leak) for leak in self.leaks]}
 
     def write(self, run: Path) -> None:
         write_json(run / FILE, self.as_json())
@@ -97,7 +97,7 @@ def summary(found: Leakage, split: str) -> dict[str, Any]:
                 "images": len({leak.image_id for leak in leaks}),
                 "leaks": len(leaks),
                 "left_out": sum(leak.left_out for leak in leaks),
-                "examples": [leak._asdict() for leak in _telling(leaks)],
+                "examples": [vars(leak) for leak in _telling(leaks)],
             }
             for (kind, other), leaks in groups.items()
         ],

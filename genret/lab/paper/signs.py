@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from genret.evaluate.metrics import CUTOFFS
 from genret.lab.compare.compare import PairedTest, difference
@@ -17,7 +17,8 @@ LEVEL = 0.05
 """p-values below it are more than luck."""
 
 
-class Sign(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Sign:
     """What the paper says of two rows, and whether it is seen here."""
 
     protocol: str
@@ -55,9 +56,17 @@ def signs(table: PaperTable, data: DataSet, lines: Sequence[Line], results: Sequ
                 test = by_measure.get(f"recall@{k}")
                 if test is not None and left is not None and right is not None:
                     delta = round(left - right, 2)
-                    verdict = _verdict(delta, test)
-                    sign = (a.of.name, b.of.name, f"R@{k}", delta, test.difference, test.p, verdict)
-                    found.append(Sign(protocol, *sign))
+                    sign = Sign(
+                        protocol=protocol,
+                        row=a.of.name,
+                        against=b.of.name,
+                        measure=f"R@{k}",
+                        paper=delta,
+                        ours=test.difference,
+                        p=test.p,
+                        verdict=_verdict(delta, test),
+                    )
+                    found.append(sign)
     return found
 
 

@@ -44,7 +44,7 @@ def as_json(
         "split": "test",
         "paper_data": REPORTED_ON[source],
         "rows": rows,
-        "signs": [sign._asdict() for sign in found],
+        "signs": [vars(sign) for sign in found],
         **measured,
     }
 

@@ -6,11 +6,12 @@ Q queries   C columns
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from genret.evaluate.metrics import CUTOFFS, MISSED, Ints, Recalls, recalls, scores_of
+from genret.evaluate.metrics import CUTOFFS, MISSED, Ints, Recalls, Scores, recalls, scores_of
 from genret.evaluate.ranks import QueryRanks, paired
 from genret.lab.compare.outcome import MEASURES, measured
 from genret.lab.compare.significance import bootstrap_intervals, randomization_test
@@ -21,7 +22,8 @@ K = max(CUTOFFS)
 Interval = tuple[float, float]
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Row:
     """One way of searching. Recalls are percentages; what was not kept or cannot be measured is None."""
 
     name: str
@@ -50,6 +52,11 @@ class Figures(NamedTuple):
     """None where a run's search is the two-tower search itself, or has no figures"""
 
 
+def _row(name: str, recall: Recalls, intervals: dict[str, Interval], scores: Scores, is_main: bool = False) -> Row:
+    found = {"mrr": scores.mrr, "ndcg": scores.ndcg_at_10, "median_rank": scores.median_rank}
+    return Row(name=name, recall=recall, intervals=intervals, is_main=is_main, **found)
+
+
 def figures_of(stored: StoredRun) -> Figures:
     """Everything that was measured on the searched split; empty where nothing was."""
     evaluation = stored.evaluation
@@ -63,31 +70,40 @@ def figures_of(stored: StoredRun) -> Figures:
         kept["two-tower"] = stored.two_tower
     intervals = _intervals(kept, widths)
     main = "searched" if stored.num_beams is None else f"generated, {stored.num_beams} beams"
-    rows = [] if main in kept else [Row(main, evaluation["recall"], {}, is_main=True)]
+    rows = [] if main in kept else [Row(name=main, recall=evaluation["recall"], intervals={}, is_main=True)]
     for name, found in kept.items():
         if name == "two-tower":
             continue
         scores = scores_of(found.ranks, np.arange(len(found.ranks)), num_beams=widths.get(name))
         # the document's own figures where it has them: they are what every other command shows
         recall = evaluation["recall"] if name == main else scores.recall
-        spread = (scores.mrr, scores.ndcg_at_10, scores.median_rank)
-        rows.append(Row(name, recall, intervals[name], *spread, name == main))
+        rows.append(_row(name, recall, intervals[name], scores, is_main=name == main))
     if evaluation.get("first_stage") is not None:
-        rows.append(Row("  before reranking", evaluation["first_stage"], {}))
+        rows.append(Row(name="  before reranking", recall=evaluation["first_stage"], intervals={}))
     if evaluation.get("reranked") is not None:
-        rows.append(Row(f"  the images of {stored.num_beams} beams in dense order", evaluation["reranked"], {}))
+        rows.append(
+            Row(
+                name=f"  the images of {stored.num_beams} beams in dense order",
+                recall=evaluation["reranked"],
+                intervals={},
+            )
+        )
     if evaluation.get("identifier_recall") is not None:
         rows.append(
-            Row(f"  identifiers instead of images, {stored.num_beams} beams", evaluation["identifier_recall"], {})
+            Row(
+                name=f"  identifiers instead of images, {stored.num_beams} beams",
+                recall=evaluation["identifier_recall"],
+                intervals={},
+            )
         )
     if evaluation.get("ceiling") is not None:
-        rows.append(Row("ceiling of the identifiers", evaluation["ceiling"], {}))
+        rows.append(Row(name="ceiling of the identifiers", recall=evaluation["ceiling"], intervals={}))
     if stored.num_beams is None and evaluation["recall"] == evaluation["two_tower"]:
         return Figures(rows, None)  # one and the same search
-    last = Row("two-tower, same encoder", evaluation["two_tower"], intervals.get("two-tower", {}))
+    last = Row(name="two-tower, same encoder", recall=evaluation["two_tower"], intervals=intervals.get("two-tower", {}))
     if (dense := stored.two_tower) is not None:
         scores = scores_of(dense.ranks, np.arange(len(dense.ranks)))
-        last = last._replace(mrr=scores.mrr, ndcg=scores.ndcg_at_10, median_rank=scores.median_rank)
+        last = _row(last.name, last.recall, last.intervals, scores)
     rows.append(last)
     return Figures(rows, _difference(stored))
 

@@ -8,6 +8,7 @@ The searches are the evaluation's own (one split's images, its beams, its rerank
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -42,7 +43,8 @@ class Shown(NamedTuple):
     is_right: bool
 
 
-class TracedQuery(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class TracedQuery:
     """Ranks count from 1; None: not found, or not applicable."""
 
     kind: Literal["best", "worst"]
@@ -62,7 +64,7 @@ class TracedQuery(NamedTuple):
     hits: list[Shown]
 
     def as_json(self) -> dict[str, Any]:
-        plain = self._asdict() | {"right": self.right.image_id}
+        plain = dict(vars(self)) | {"right": self.right.image_id}
         return plain | {
             "hits": [
                 {"rank": hit.rank, "image_id": hit.image.image_id, "score": hit.score, "identifier": hit.identifier}
@@ -124,9 +126,14 @@ def sample(stored: StoredRun, retriever: CatalogRetriever, count: int, settings:
     texts = [captions.texts[row] for row in rows + others]
     vectors = text_vectors(retriever, texts, settings.features_dir, ui.progress)
     queries = QuerySet(
-        split, keys, [row.image_id for row in images], retriever.catalog.features_of(keys), texts[: len(rows)],
-        owners[rows], vectors[: len(rows)],
-    )  # fmt: skip
+        split=split,
+        keys=keys,
+        image_ids=[row.image_id for row in images],
+        features=retriever.catalog.features_of(keys),
+        queries=texts[: len(rows)],
+        relevant=owners[rows],
+        query_features=vectors[: len(rows)],
+    )
     traced = []
     if rows:
         kinds: list[Literal["best", "worst"]] = [*["worst"] * len(worst), *["best"] * len(best)]  # type: ignore[list-item]
@@ -162,16 +169,16 @@ def _followed(
     explained = explain(retriever, view, index, queries, exact, found)
     return [
         TracedQuery(
-            kind,
-            queries.queries[q],
-            images[queries.relevant[q]],
-            _identifier(view, int(queries.right_keys[q])),
-            place(found.ranks[q]),
-            place(exact[q]),
-            None if explained is None or explained.ceiling is None else place(explained.ceiling[q]),
-            [] if explained is None else [place(rank) for rank in explained.trace.prefix_ranks[q]],
-            _lost_at(found, exact, explained, q),
-            _hits(retriever, view, index, queries, found, images, q),
+            kind=kind,
+            query=queries.queries[q],
+            right=images[queries.relevant[q]],
+            identifier=_identifier(view, int(queries.right_keys[q])),
+            rank=place(found.ranks[q]),
+            dense_rank=place(exact[q]),
+            ceiling_rank=None if explained is None or explained.ceiling is None else place(explained.ceiling[q]),
+            prefix_ranks=[] if explained is None else [place(rank) for rank in explained.trace.prefix_ranks[q]],
+            lost_at=_lost_at(found, exact, explained, q),
+            hits=_hits(retriever, view, index, queries, found, images, q),
         )
         for q, kind in enumerate(kinds)
     ]

@@ -5,6 +5,7 @@ run did not keep, is left out, and `missing` says so in a sentence.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -45,7 +46,8 @@ class Query(NamedTuple):
     """Of the right prefix in the beam, by level, up to where it left"""
 
 
-class Pair(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Pair:
     length: int
     num_levels: int
     num_pairs: int
@@ -66,7 +68,8 @@ class Voken(NamedTuple):
     captions: list[str]
 
 
-class RunSections(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class RunSections:
     stored: StoredRun
     summary: list[str]
     facts: list[tuple[str, str]]
@@ -131,28 +134,28 @@ def of_run(
     show = _Shower(pictures, images)
     ledger = _ledger(stored)
     found = RunSections(
-        stored,
-        words.summary_of(stored, measured),
-        words.facts_of(stored),
-        measured,
-        tables.curves_of([stored]),
-        tables.ledger_lines(ledger, stored.recipe.rerank is not None),
-        tables.level_lines(stored, images),
-        [] if sample is None else [show.query(traced) for traced in sample.queries],
-        [] if images is None else [show.pair(images, one) for one in vokens.shared_prefixes(images)],
-        [] if images is None else show.vokens(images, sample),
-        tables.learning_curves(stored.metrics),
-        chosen(stored.recipe),
-        changed_options(stored.recipe),
-        marked_lines(stored.recipe),
-        trust.leaks_of(stored),
-        trust.doubt_of(stored.evaluation or {}),
-        tables.extra_tables(stored.evaluation or {}),
-        words.machine_of(stored),
-        {},
-        remarks,
+        stored=stored,
+        summary=words.summary_of(stored, measured),
+        facts=words.facts_of(stored),
+        figures=measured,
+        curves=tables.curves_of([stored]),
+        ledger=tables.ledger_lines(ledger, stored.recipe.rerank is not None),
+        levels=tables.level_lines(stored, images),
+        queries=[] if sample is None else [show.query(traced) for traced in sample.queries],
+        pairs=[] if images is None else [show.pair(images, one) for one in vokens.shared_prefixes(images)],
+        vokens=[] if images is None else show.vokens(images, sample),
+        learning=tables.learning_curves(stored.metrics),
+        chosen=chosen(stored.recipe),
+        changed=changed_options(stored.recipe),
+        recipe=marked_lines(stored.recipe),
+        leaks=trust.leaks_of(stored),
+        doubt=trust.doubt_of(stored.evaluation or {}),
+        extras=tables.extra_tables(stored.evaluation or {}),
+        machine=words.machine_of(stored),
+        missing={},
+        remarks=remarks,
     )
-    return found._replace(missing=missing_of(found, images is not None))
+    return replace(found, missing=missing_of(found, images is not None))
 
 
 def together(runs: Sequence[RunSections]) -> Together | None:
@@ -200,8 +203,17 @@ class _Shower:
     def pair(self, images: NamedImages, one: vokens.SharedPrefix) -> Pair:
         first, second = (self.picture(images.rows[row], images.names(row)) for row in (one.first, one.second))
         captions, common = vokens.nearest_captions(first.captions, second.captions)
-        numbers = (one.length, images.codes.shape[1], one.num_pairs, one.similarity, one.pair_similarity)
-        return Pair(*numbers, first, second, captions, common)
+        return Pair(
+            length=one.length,
+            num_levels=images.codes.shape[1],
+            num_pairs=one.num_pairs,
+            similarity=one.similarity,
+            pair_similarity=one.pair_similarity,
+            first=first,
+            second=second,
+            captions=captions,
+            common=common,
+        )
 
     def vokens(self, images: NamedImages, sample: Sample | None) -> list[Voken]:
         captions, features = ([], None) if sample is None else (sample.captions, sample.caption_features)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from genret.api import Dataset
 from genret.catalog.place import has_catalog
@@ -24,7 +25,8 @@ SPLIT = "test"
 """The split that a run searches, by the name that evaluation gives it."""
 
 
-class StoredRun(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class StoredRun:
     run: Path
     name: str
     """As short as tells the runs of a page apart"""
@@ -84,18 +86,20 @@ def _read(run: Path, name: str, registries: Registries) -> StoredRun:
     found = summary(run)
     two_tower = read_ranks(run, SPLIT, TWO_TOWER)
     return StoredRun(
-        run,
-        name,
-        recipe,
-        dataset(recipe.dataset.options, resolve_weights=registries.resolve_weights).test_split,
-        found.get("evaluation"),
-        found.get("seconds") or {},
-        _json(run / "quality.json"),
-        _json(run / "environment.json") or {},
-        _lines(run / "metrics.jsonl"),
-        {width: ranks for width in _widths(run) if (ranks := _of_same(run, beams(width), two_tower)) is not None},
-        two_tower,
-        _of_same(run, OWN_SEARCH, two_tower),
+        run=run,
+        name=name,
+        recipe=recipe,
+        searched_split=dataset(recipe.dataset.options, resolve_weights=registries.resolve_weights).test_split,
+        evaluation=found.get("evaluation"),
+        seconds=found.get("seconds") or {},
+        quality=_json(run / "quality.json"),
+        environment=_json(run / "environment.json") or {},
+        metrics=_lines(run / "metrics.jsonl"),
+        by_num_beams={
+            width: ranks for width in _widths(run) if (ranks := _of_same(run, beams(width), two_tower)) is not None
+        },
+        two_tower=two_tower,
+        own_search=_of_same(run, OWN_SEARCH, two_tower),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -32,7 +33,8 @@ class LedgerLine(NamedTuple):
     bar: Markup
 
 
-class LevelLine(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class LevelLine:
     number: int
     size: int | None
     usage: float | None
@@ -106,7 +108,17 @@ def level_lines(stored: StoredRun, images: NamedImages | None) -> list[LevelLine
             said = f"{used} of {plural(len(counts), 'code')} used by the searched pictures, one {max(counts)} times"
             profile = charts.profile(counts, said)
         usage, entropy, perplexity = (_at(quality.get(key), level) for key in ("usage", "entropy", "perplexity"))
-        lines.append(LevelLine(level + 1, size, usage, entropy, perplexity, _at(searched, level), profile))
+        lines.append(
+            LevelLine(
+                number=level + 1,
+                size=size,
+                usage=usage,
+                entropy=entropy,
+                perplexity=perplexity,
+                searched_perplexity=_at(searched, level),
+                profile=profile,
+            )
+        )
     return lines
 
 

@@ -125,14 +125,26 @@ def test_leaks_and_confidence_stand_where_they_were_looked_for(make_run: Any, re
     from genret.lab.leakage.duplicates import Leak
     from genret.lab.leakage.leakage import Leakage, summary
 
-    leak = Leak("same-caption", "test", "i1", "i1.png", "train", "<b>t7</b>", "t7.png", "a dog")
+    leak = Leak(
+        kind="same-caption", split="test", image_id="i1", uri="i1.png",
+        other_split="train", other_image_id="<b>t7</b>", other_uri="t7.png", caption="a dog",
+    )  # fmt: skip
     leakage = summary(Leakage({"train": 9, "test": 10}, None, [leak]), "test")
     thresholds = [{"threshold": 0.5, "precision": 81.5, "recall": 72.0, "rejected": None}]
     bins = [
         {"confidence": 0.2, "answerable": 0.25, "queries": 4.0},
         {"confidence": 0.9, "answerable": 0.8, "queries": 6.0},
     ]
-    confidence = Separation("test", 10, 10, 0.87, 0.61, 0.07, thresholds, bins).as_json() | {"fitted": {"split": "dev"}}
+    confidence = Separation(
+        split="test",
+        num_queries=10,
+        num_images=10,
+        auroc=0.87,
+        auroc_no_answer=0.61,
+        ece=0.07,
+        thresholds=thresholds,
+        bins=bins,
+    ).as_json() | {"fitted": {"split": "dev"}}
     _, page, tree = report(make_run("avg-1", leakage=leakage, confidence=confidence))
     said = html_tree.text(tree)
     assert "What the splits have in common" in said and "<b>t7</b>" in said and "In 87 % of all comparisons" in said
