@@ -77,9 +77,10 @@ def connect_to(where: str | Path) -> Database:
             return Database(_sqlite(url, name, poolclass=StaticPool, connect_args=options), None, name)
         where = str(url.database)
     path = Path(where)
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no regular file"
-        raise GenretError(f"{path} is {what}, not a catalog; name a catalog.sqlite")
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-journal", "-wal", "-shm"))):
+        if file.exists() and not file.is_file():  # reading a pipe or a device might never end
+            what = "a folder" if file.is_dir() else "no regular file"
+            raise GenretError(f"{file} is {what} and no part of a catalog; name a catalog.sqlite")
     # SQLite in WAL mode wants to write even to read, unless it is told that nothing will change.
     writable = not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
     url = URL.create("sqlite", database=str(path))
@@ -115,7 +116,8 @@ def _sqlite(url: URL, name: str, writable: bool = True, **options: Any) -> Engin
 
 def _refuse_what_is_no_catalog(connection: Any, name: str) -> None:
     """Before anything is written to a file of somebody else, and before a view or trigger runs what it brings along."""
-    objects = connection.execute("SELECT type, name FROM sqlite_master").fetchall()
+    kind = "CASE WHEN sql LIKE 'CREATE VIRTUAL%' THEN 'virtual table' ELSE type END"
+    objects = connection.execute(f"SELECT {kind}, name FROM sqlite_master").fetchall()
     if objects and ("table", "properties") not in objects:
         raise GenretError(f"{name} is no catalog of genret")
     for kind, what in objects:
