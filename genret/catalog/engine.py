@@ -97,8 +97,8 @@ def _sqlite(url: URL, name: str, writable: bool = True, **options: Any) -> Engin
     @event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, so that a writer takes its lock at once
-        _refuse_what_is_no_catalog(connection, name)
         connection.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_TIMEOUT)}")
+        _refuse_what_is_no_catalog(connection, name)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA mmap_size = 0")  # SQLite before 3.51.3 is not to map a file that others write
