@@ -23,6 +23,7 @@ BUSY_TIMEOUT = 30.0
 LOCK = ".catalog.lock"
 """The file beside a catalog that its writer locks."""
 _WRITE = "genret_write"
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 _FAULTS = {
     "disk is full|No space left": "cannot write {}: the disk is full; make room and try again, nothing was changed",
     "disk I/O error": "cannot read or write {}: the disk may be full or failing; make room and try again",
@@ -55,7 +56,7 @@ class Database(NamedTuple):
 
 def as_json(value: Any) -> str:
     """Letters of all scripts as they are, so that SQL finds keys by them; halves of letters, no text alone, escaped."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    return _encode(value).encode(errors="backslashreplace").decode()
 
 
 def connect_to(where: str | Path) -> Database:
