@@ -23,6 +23,7 @@ BUSY_TIMEOUT = 30.0
 LOCK = ".catalog.lock"
 """The file beside a catalog that its writer locks."""
 _WRITE = "genret_write"
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 _FAULTS = {
     "disk is full|No space left": "cannot write {}: the disk is full; make room and try again, nothing was changed",
     "disk I/O error": "cannot read or write {}: the disk may be full or failing; make room and try again",
@@ -55,7 +56,7 @@ class Database(NamedTuple):
 
 def as_json(value: Any) -> str:
     """Letters of all scripts as they are, so that SQL finds keys by them; halves of letters, no text alone, escaped."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode(errors="backslashreplace").decode()
+    return _encode(value).encode(errors="backslashreplace").decode()
 
 
 def connect_to(where: str | Path) -> Database:
@@ -77,9 +78,10 @@ def connect_to(where: str | Path) -> Database:
             return Database(_sqlite(url, name, poolclass=StaticPool, connect_args=options), None, name)
         where = str(url.database)
     path = Path(where)
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no regular file"
-        raise GenretError(f"{path} is {what}, not a catalog; name a catalog.sqlite")
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in ("-journal", "-wal", "-shm"))):
+        if file.exists() and not file.is_file():  # reading a pipe or a device might never end
+            what = "a folder" if file.is_dir() else "no regular file"
+            raise GenretError(f"{file} is {what} and no part of a catalog; name a catalog.sqlite")
     # SQLite in WAL mode wants to write even to read, unless it is told that nothing will change.
     writable = not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
     url = URL.create("sqlite", database=str(path))
@@ -96,8 +98,8 @@ def _sqlite(url: URL, name: str, writable: bool = True, **options: Any) -> Engin
     @event.listens_for(engine, "connect")
     def connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # transactions begin below, so that a writer takes its lock at once
-        _refuse_what_is_no_catalog(connection, name)
         connection.execute(f"PRAGMA busy_timeout = {int(1000 * BUSY_TIMEOUT)}")
+        _refuse_what_is_no_catalog(connection, name)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA mmap_size = 0")  # SQLite before 3.51.3 is not to map a file that others write
@@ -115,7 +117,8 @@ def _sqlite(url: URL, name: str, writable: bool = True, **options: Any) -> Engin
 
 def _refuse_what_is_no_catalog(connection: Any, name: str) -> None:
     """Before anything is written to a file of somebody else, and before a view or trigger runs what it brings along."""
-    objects = connection.execute("SELECT type, name FROM sqlite_master").fetchall()
+    kind = "CASE WHEN sql LIKE 'CREATE VIRTUAL%' THEN 'virtual table' ELSE type END"
+    objects = connection.execute(f"SELECT {kind}, name FROM sqlite_master").fetchall()
     if objects and ("table", "properties") not in objects:
         raise GenretError(f"{name} is no catalog of genret")
     for kind, what in objects:

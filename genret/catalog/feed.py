@@ -29,10 +29,9 @@ def take_turn(connection: Connection) -> None:
     connection.execute(select(properties.c.value).where(properties.c.key == "uid").with_for_update())
 
 
-def next_version(connection: Connection) -> int:
-    """The version that this writer's transaction leads to, if it changes anything; nobody else writes from here on."""
-    take_turn(connection)
-    return max(current_version(connection) + 1, time.time_ns() // 1000)
+def next_version(version: int) -> int:
+    """What a change of the catalog that is of `version` leads to."""
+    return max(version + 1, time.time_ns() // 1000)
 
 
 def move_to(connection: Connection, version: int) -> None:

@@ -77,7 +77,7 @@ def _feed(connection: Connection, op: Any, name: str) -> None:
         sqlite_with_rowid=False,
     )
     # what is known of before is nothing: caches of then load everything once
-    now = {"version": next_version(connection)}
+    now = {"version": next_version(0)}
     connection.execute(text("INSERT INTO versions (version) VALUES (:version)"), now)
     connection.execute(text("DELETE FROM properties WHERE key = 'version'"))
     counters = {

@@ -13,15 +13,14 @@ from genret.catalog.schema import metadata
 from genret.catalog.snapshot import Snapshot
 from genret.catalog.store import Catalog
 from genret.errors import GenretError
+from genret.kit.files import write_text
 
 
 def move_catalog(run: Path, target: str) -> int:
     """The run's catalog from its file to the database at a URL → how many images it has. What is added to the file
     meanwhile stays there: the file is kept as `catalog.moved.sqlite`. Goes on where an interrupted move ended."""
     count = copy_catalog(place_of(run), target)
-    partial = run / f"{POINTER}.partial"
-    partial.write_text(target + "\n")
-    partial.replace(run / POINTER)
+    write_text(run / POINTER, target + "\n")
     if (run / FILE).exists():
         (run / FILE).replace(run / "catalog.moved.sqlite")
     return count

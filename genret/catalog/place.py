@@ -14,10 +14,12 @@ POINTER = "catalog.url"
 def place_of(run: Path) -> str | Path:
     """What `Catalog.open` takes."""
     pointer = run / POINTER
-    try:
-        return pointer.read_text().strip()
-    except FileNotFoundError:
+    if not pointer.exists():
         return run / FILE
+    try:
+        if not pointer.is_file():
+            raise OSError("no regular file")
+        return pointer.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise GenretError(f"cannot read {pointer} ({one_line(error)}); it has to hold the URL of the catalog") from None
 

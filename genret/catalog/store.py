@@ -16,7 +16,7 @@ import numpy as np
 from genret.api import IndexReport, Skipped
 from genret.catalog.bulk import insert_rows
 from genret.catalog.engine import connect_to, reading, writing
-from genret.catalog.feed import move_to, next_version
+from genret.catalog.feed import move_to, next_version, take_turn
 from genret.catalog.migrate import READABLE, upgrade
 from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, NewImage
 from genret.catalog.schema import SCHEMA_VERSION, metadata, properties
@@ -45,7 +45,7 @@ class Catalog(Snapshot):
             metadata.create_all(connection)
             facts = {"schema": SCHEMA_VERSION, "run_id": run_id, "uid": uuid.uuid4().hex, "highest_key": 0}
             insert_rows(connection, properties, [(key, str(value)) for key, value in facts.items()])
-            move_to(connection, next_version(connection))
+            move_to(connection, next_version(0))
         return cls(database)
 
     @classmethod
@@ -107,8 +107,10 @@ class Catalog(Snapshot):
         """Adds images, all or none. One with a known id and the same picture is skipped as already there, one with a
         known id and another picture takes its place (but never that of a data set's image, if it is the user's)."""
         with writing(self._database) as connection:
-            version = next_version(connection)
-            upsert = Upsert(connection, version)
+            take_turn(connection)
+            there = Snapshot(self._database, connection)
+            version = next_version(there.version)
+            upsert = Upsert(connection, version, there.highest_key(), there.feature_dim)
             for row in rows:
                 upsert.add(row)
             upsert.finish()
@@ -120,8 +122,9 @@ class Catalog(Snapshot):
         """Forgets images with everything that belongs to them."""
         wanted = list(dict.fromkeys(image_ids))
         with writing(self._database) as connection:
-            version = next_version(connection)
-            keys = Snapshot(self._database, connection).keys_of(wanted)
+            take_turn(connection)
+            there = Snapshot(self._database, connection)
+            version, keys = next_version(there.version), there.keys_of(wanted)
             unknown = [Skipped(wanted[i], "there is no image of this id") for i in np.flatnonzero(keys < 0)]
             if len(unknown) < len(wanted):
                 delete_images(connection, keys[keys >= 0].tolist(), version)

@@ -23,15 +23,14 @@ CHUNK = 5_000
 class Upsert:
     """Collects images and writes them in chunks, as those of one version. `added` counts new and replaced ones."""
 
-    def __init__(self, connection: Connection, version: int):
+    def __init__(self, connection: Connection, version: int, highest_key: int, width: int):
+        """`width`: of the vectors that are there, 0 as long as there are none."""
         self.added = 0
         self.skipped: list[Skipped] = []
         self._connection = connection
         self._version = version
-        facts = dict(connection.execute(select(properties.c.key, properties.c.value)).all())
-        self._width = int(facts.get("feature_dim", 0))
-        """0 as long as there are no vectors."""
-        self._highest_key = int(facts["highest_key"])
+        self._highest_key = highest_key
+        self._width = width
         self._waiting: dict[str, NewImage] = {}
 
     def add(self, row: NewImage) -> None:

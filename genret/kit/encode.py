@@ -11,18 +11,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing
 from hashlib import sha256
 from itertools import islice
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from genret.api import Encoder, Skipped
+from genret.api import Bar, Encoder, Progress, Silent, Skipped
 from genret.errors import BadImage, GenretError
 from genret.kit.feature_cache import FeatureCache
 
@@ -58,7 +57,7 @@ def encode_images(
     *,
     views: int = 1,
     batch_size: int = 64,
-    progress: Callable[[str, int], Any] | None = None,
+    progress: Progress | None = None,
     label: str = "encode images",
 ) -> EncodedImages:
     """Vectors of `views` views of each picture, in order. Pictures that cannot be read are skipped and reported."""
@@ -80,8 +79,7 @@ def encode_images(
     good = [i for i, item in enumerate(items) if item.key not in bad]
     keys = [items[i].key + suffix for i in good for suffix in suffixes]
     features = _gather(keys, cache).view(len(good), views, cache.width or 0)
-    skipped = _skipped(items, bad)
-    return EncodedImages(features, torch.tensor(good, dtype=torch.long), skipped)
+    return EncodedImages(features, torch.tensor(good, dtype=torch.long), _skipped(items, bad))
 
 
 def encode_texts(
@@ -90,7 +88,7 @@ def encode_texts(
     cache: FeatureCache,
     *,
     batch_size: int = 64,
-    progress: Callable[[str, int], Any] | None = None,
+    progress: Progress | None = None,
     label: str = "encode texts",
 ) -> Tensor:
     """(T, D) vectors of texts; each wording is encoded once, together with others of its length."""
@@ -122,10 +120,8 @@ def _missing(items: Sequence[ImageItem], suffixes: Sequence[str], cache: Feature
     """The first picture of each content that lacks views in the cache, with those views."""
     first = {item.key: i for i, item in reversed(list(enumerate(items)))}
     known = cache.present(key + suffix for key in first for suffix in suffixes)
-    missing = {
-        i: [view for view, suffix in enumerate(suffixes) if key + suffix not in known] for key, i in first.items()
-    }
-    return {i: views for i, views in sorted(missing.items()) if views}
+    lacking = {i: [v for v, suffix in enumerate(suffixes) if key + suffix not in known] for key, i in first.items()}
+    return {i: views for i, views in sorted(lacking.items()) if views}
 
 
 def decoded(
@@ -185,6 +181,5 @@ def _gather(keys: Sequence[str], cache: FeatureCache) -> Tensor:
     return features
 
 
-def _bar(progress: Callable[[str, int], Any] | None, label: str, total: int) -> Any:
-    silent = nullcontext(SimpleNamespace(advance=lambda n: None))
-    return progress(label, total) if progress is not None and total else silent
+def _bar(progress: Progress | None, label: str, total: int) -> AbstractContextManager[Bar]:
+    return progress(label, total) if progress is not None and total else Silent()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from genret.catalog.filter import compile_filter
 from genret.catalog.store import Catalog, NewImage
-from genret.errors import UnknownName, UsageError
+from genret.errors import GenretError, UnknownName, UsageError
 
 PICTURES = {
     "dog": {"group": "animals", "name": "happy dog", "year": 2020, "liked": True, "score": 1.5},
@@ -109,6 +109,39 @@ def test_a_misspelt_key_is_not_an_empty_answer(catalog):
     with pytest.raises(UnknownName, match="did you mean 'group'"):
         catalog.keys_where("gruop = travel")
     assert catalog.keys_where("group = nowhere").tolist() == []
+
+
+def test_keys_of_any_script_are_found(new_place):
+    for kind in ("sqlite", "postgresql"):
+        with Catalog.create(new_place(kind)) as catalog:
+            facts = [{"größe": "klein", "年": 2020}, {"größe": "groß"}, {"line": "a\nb\t\x01"}]
+            if kind == "sqlite":  # PostgreSQL cannot read half a letter
+                facts.append({"half": "\udce9"})
+            catalog.add(NewImage(str(i), str(i), "old", metadata=known) for i, known in enumerate(facts))
+            for sha in ("old", "new"):  # written, and written anew
+                catalog.add(NewImage(str(i), str(i), sha, metadata=known) for i, known in enumerate(facts))
+                assert catalog.keys_where("größe = klein").tolist() == [1]
+                assert catalog.keys_where("größe = groß or 年 >= 2020").tolist() == [1, 2]
+                assert [row.metadata for row in catalog.lookup(catalog.keys())] == facts
+            with pytest.raises(UnknownName, match="did you mean 'größe'"):
+                catalog.keys_where("grösse = klein")
+
+
+@pytest.mark.parametrize("where", ["name = \udce9", "\udce9 = 1", "name = 'a\0b'"])
+def test_what_is_no_text_is_no_filter(where):
+    with pytest.raises(UsageError, match="no valid UTF-8 text; write it in UTF-8, without NUL") as caught:
+        compile_filter(where)
+    str(caught.value).encode()
+
+
+def test_a_filter_too_deep_for_the_database_is_one_sentence(catalog):
+    where = "not (group = animals or " * 25 + "group = travel" + ")" * 25
+    try:
+        catalog.keys_where(where)
+    except GenretError as error:
+        assert "nests too deeply" in str(error) and "\n" not in str(error)
+    else:
+        assert catalog.path is None, "SQLite of today has no room for it: is this test still needed?"
 
 
 def test_long_filters_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -171,6 +172,64 @@ def test_what_would_be_lost_is_not_moved(old):
     with pytest.raises(GenretError, match="is damaged: identifiers belong to images that are not there"):
         Catalog.open(old)
     assert dump(old) == before
+
+
+FACTS = [{"größe": "klein", "n": [1, None]}, {"plain": "text"}, {"size": "\\u00e9", "half": "\udce9", "line": "\x01"}]
+
+
+@pytest.fixture
+def escaped(where) -> str | Path:
+    """A catalog of schema version 2: its metadata hold ASCII alone."""
+    with Catalog.create(where, "run-1") as catalog:
+        catalog.add(NewImage(str(i), str(i), str(i), metadata=facts) for i, facts in enumerate(FACTS * 3))
+        with catalog._database.engine.begin() as connection:
+            for i, facts in enumerate(FACTS * 3):
+                connection.exec_driver_sql(f"UPDATE images SET metadata = '{json.dumps(facts)}' WHERE image_id = '{i}'")
+            connection.exec_driver_sql("UPDATE properties SET value = '2' WHERE key = 'schema'")
+    return where
+
+
+def test_version_2_keeps_its_metadata_as_they_are_written(escaped, monkeypatch):
+    monkeypatch.setattr(migrate, "CHUNK", 2)
+    before, said = dump(escaped), metadata_of(escaped)
+    assert said.count("\\u00f6") == 3 and said.isascii()
+    with Catalog.open(escaped, run_id="run-1") as catalog:
+        assert [row.metadata for row in catalog.lookup(catalog.keys())] == FACTS * 3
+        if isinstance(escaped, Path):  # PostgreSQL cannot look into half a letter
+            assert catalog.keys_where("größe = klein").tolist() == [1, 4, 7]
+            assert catalog.keys_where("size = '\\\\u00e9'").tolist() == [3, 6, 9]
+    assert metadata_of(escaped) == said.replace("\\u00f6", "ö").replace("\\u00df", "ß")
+    after = dump(escaped)
+    for table in before.keys() - {"images", "properties"}:
+        assert before[table] == after[table]
+
+
+def metadata_of(where) -> str:
+    """As they are stored."""
+    with connect_to(where).engine.begin() as connection:
+        return "\n".join(connection.exec_driver_sql("SELECT CAST(metadata AS TEXT) FROM images ORDER BY id").scalars())
+
+
+def test_a_broken_upgrade_of_metadata_changes_nothing(escaped, monkeypatch):
+    monkeypatch.setattr(migrate, "CHUNK", 2)
+    with connect_to(escaped).engine.begin() as connection:
+        if connection.dialect.name == "sqlite":  # PostgreSQL keeps no such thing
+            connection.exec_driver_sql("UPDATE images SET metadata = '{\\u' WHERE image_id = '7'")
+    before = dump(escaped)
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "set_property", lambda *_: (_ for _ in ()).throw(GenretError("cut off")))
+        with pytest.raises(GenretError, match=r"cut off|is damaged: metadata are no JSON"):
+            Catalog.open(escaped)
+    assert dump(escaped) == before
+
+
+@pytest.mark.parametrize("where", ["sqlite"], indirect=True)
+def test_version_2_can_be_read_where_it_may_not_be_written(escaped, monkeypatch):
+    before = escaped.read_bytes()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with Catalog.open(escaped) as catalog:
+        assert catalog.keys_where("plain = text").tolist() == [2, 5, 8]
+    assert escaped.read_bytes() == before
 
 
 def test_another_runs_catalog_is_left_alone(old):

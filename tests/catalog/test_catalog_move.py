@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from sqlalchemy import select
 from typer.testing import CliRunner
 
+from genret.catalog import move
 from genret.catalog.codec import pack_codes
 from genret.catalog.engine import reading
 from genret.catalog.move import copy_catalog
@@ -50,6 +53,42 @@ def test_a_copy_is_the_same_catalog(catalog, where, new_place, target):
         assert copy.keys_of(["new"]).tolist() == [701] and copy.changes_since(version).images.tolist() == [701]
     with pytest.raises(GenretError, match="is not empty"):
         copy_catalog(where, there)
+
+
+@pytest.mark.parametrize("killed_at", ["write_text", "replace"])
+def test_an_interrupted_move_goes_on(tmp_path, new_place, monkeypatch, killed_at):
+    with Catalog.create(tmp_path / "catalog.sqlite", "run-1") as catalog:
+        fill(catalog)
+        before = contents(catalog)
+    url = new_place("postgresql")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((move, "write_text") if killed_at == "write_text" else (Path, "replace")), killed)
+        with pytest.raises(KeyboardInterrupt):
+            move.move_catalog(tmp_path, url)
+    assert (tmp_path / "catalog.sqlite").exists()
+    assert move.move_catalog(tmp_path, url) == 698
+    assert not (tmp_path / "catalog.sqlite").exists() and (tmp_path / "catalog.moved.sqlite").exists()
+    with Catalog.open(place_of(tmp_path), run_id="run-1") as there:
+        assert contents(there) == before
+
+
+def test_what_is_somebody_elses_is_not_taken_for_an_interrupted_move(tmp_path, where):
+    with Catalog.create(tmp_path / "catalog.sqlite", "run-1") as catalog, Catalog.create(where, "run-1") as other:
+        fill(catalog)
+        fill(other)
+    with pytest.raises(GenretError, match="is not empty"):
+        move.move_catalog(tmp_path, str(where) if "://" in str(where) else f"sqlite:///{where}")
+    assert place_of(tmp_path) == tmp_path / "catalog.sqlite"
+
+
+def test_a_pointer_that_is_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "catalog.url")
+    with pytest.raises(GenretError, match=r"catalog\.url \(no regular file\)"):
+        place_of(tmp_path)
 
 
 def test_the_command_moves_it_and_the_run_finds_it(tmp_path, new_place):

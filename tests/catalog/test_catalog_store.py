@@ -18,7 +18,7 @@ from genret.catalog import engine
 from genret.catalog.codec import pack_codes, pack_texts
 from genret.catalog.store import Catalog, NewImage
 from genret.catalog.write import CHUNK
-from genret.errors import GenretError, UsageError
+from genret.errors import GenretError, UnknownName, UsageError
 
 
 def image(name: str, codes=((1, 2),), sha: str | None = None, **more) -> NewImage:
@@ -237,6 +237,119 @@ def test_files_that_are_no_catalogs(path, content):
     path.write_bytes(content)
     with pytest.raises(GenretError, match=r"catalog\.sqlite"):
         Catalog.open(path)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE VIEW more AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n",
+        "ALTER TABLE images RENAME TO old;"
+        "CREATE VIEW images AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT * FROM n, old",
+        "CREATE TRIGGER endless AFTER INSERT ON images BEGIN INSERT INTO captions SELECT new.id, x, '' FROM "
+        "(WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n); END",
+        "CREATE VIRTUAL TABLE more USING fts5(x)",
+    ],
+)
+def test_catalogs_that_bring_views_or_triggers_are_not_opened(path, statement, monkeypatch):
+    Catalog.create(path).close()
+    with sqlite3.connect(path) as plain:
+        plain.executescript(statement)
+    plain.close()
+    before = path.read_bytes()
+    for writable in (True, False):
+        monkeypatch.setattr(os, "access", lambda *_, writable=writable: writable)
+        with pytest.raises(
+            GenretError, match=r"catalog\.sqlite has the (view|trigger|virtual table) '\w+', which no"
+        ) as error:
+            Catalog.open(path)
+        assert "\n" not in str(error.value)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal", "-shm"])
+def test_pipes_are_not_waited_for(path, suffix):
+    if suffix:
+        Catalog.create(path).close()
+    os.mkfifo(path.with_name(path.name + suffix))
+    for action in (Catalog.open, Catalog.create):
+        with pytest.raises(GenretError, match=rf"catalog\.sqlite{suffix} is no regular file"):
+            action(path)
+
+
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_what_is_refused_is_left_as_it_was(path, mode):
+    with sqlite3.connect(path) as plain:
+        plain.execute(f"PRAGMA journal_mode = {mode}")
+        plain.execute("CREATE TABLE things (x)")
+        plain.execute("INSERT INTO things VALUES (1)")
+    plain.close()
+    before = path.read_bytes()
+    for action in (Catalog.open, Catalog.create, lambda path: Catalog.open(path, create=True)):
+        with pytest.raises(GenretError, match="is no catalog of genret"):
+            action(path)
+    assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == [path.name]
+    path.write_bytes(b"")
+    with pytest.raises(GenretError, match="is no catalog of genret"):
+        Catalog.open(path)
+    assert path.read_bytes() == b""
+
+
+def test_catalogs_are_written_ahead_and_never_mapped(path):
+    """SQLite before 3.51.3 damages files in WAL mode that are mapped, or written or checkpointed by two at once."""
+    with Catalog.create(path) as catalog:
+        catalog.add([image("a")])
+        with engine.reading(catalog._database) as connection:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+            assert not connection.exec_driver_sql("PRAGMA mmap_size").scalar()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE images SET metadata = '[1]'",
+        "UPDATE images SET metadata = 7",
+        "UPDATE images SET metadata = '{'",
+        f"UPDATE images SET metadata = '{'[' * 100_000}'",
+        "UPDATE images SET uri = X'00ff'",
+        "UPDATE images SET image_id = CAST(X'ff' AS TEXT)",
+        "UPDATE images SET sha256 = X'00'",
+        "UPDATE images SET split = X'00'",
+        "UPDATE identifiers SET identifier = 5",
+        "UPDATE identifiers SET identifier = 'text'",
+        "UPDATE features SET vector = 1000000000000",
+        "UPDATE features SET vector = 'text'",
+        "UPDATE properties SET value = 'many' WHERE key = 'feature_dim'",
+        "UPDATE properties SET value = 'many' WHERE key = 'highest_key'",
+        "UPDATE properties SET value = 'many' WHERE key = 'schema'",
+        "DELETE FROM versions; INSERT INTO versions VALUES ('first')",
+    ],
+)
+def test_values_of_wrong_types_are_one_sentence(path, change):
+    with Catalog.create(path) as catalog:
+        catalog.add([image("a", split="test", captions=("x",), metadata={"a": 1})])
+    with sqlite3.connect(path) as plain:
+        plain.executescript(change)
+    plain.close()
+    found = []
+    for action in (
+        lambda catalog: catalog.lookup(np.array([1])),
+        lambda catalog: catalog.keys_where("a = 1"),
+        lambda catalog: catalog.keys_where("b = 1"),
+        lambda catalog: catalog.read_identifiers(),
+        lambda catalog: catalog.identifiers_of(np.array([1])),
+        lambda catalog: catalog.features_of(np.array([1])),
+        lambda catalog: catalog.version,
+        lambda catalog: catalog.changes_since(0),
+        lambda catalog: catalog.add([image("b")]),
+    ):
+        try:
+            with Catalog.open(path) as catalog:
+                action(catalog)
+        except UnknownName:
+            pass
+        except GenretError as error:
+            found.append(str(error))
+    assert found and all(("damaged" in said and "\n" not in said) or "Could not decode" in said for said in found)
 
 
 def test_a_damaged_page_is_named(path):
