@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -29,7 +30,7 @@ from genret.evaluate.run import evaluate
 from genret.evaluate.tables import evaluation_tables
 from genret.folders import FINISHED, finished_run
 from genret.kit.device import device_of
-from genret.kit.images import read_bytes, record_of, walk_images
+from genret.kit.images import printable, read_bytes, record_of, walk_images
 from genret.kit.text_table import TextTable
 from genret.plugin.loading import load_plugins
 from genret.plugin.provenance import remember_run
@@ -190,9 +191,28 @@ class Run:
             skipped += [Skipped(str(path), "it holds no pictures") for path in there]
         return report._replace(skipped=[*absent, *report.skipped, *skipped])
 
-    def remove(self, image_ids: Sequence[str]) -> IndexReport:
-        """Forgets images; unknown ids are reported as skipped."""
-        return self.retriever.remove(image_ids)
+    def remove(self, names: Sequence[str]) -> IndexReport:
+        """Forgets images by id, by the path of their file, or all that were added from below a folder; names that no
+        image has are reported as skipped."""
+        catalog = self.retriever.catalog
+        known, added = catalog.keys_of(names) >= 0, list(catalog.added_images())
+        wanted, unknown = list[str](), list[Skipped]()
+        for name, is_id in zip(names, known.tolist(), strict=True):
+            path = printable(Path(name).expanduser().absolute())
+            below = path.rstrip(os.sep) + os.sep
+            found = [name] if is_id else [one for one in added if one == path or one.startswith(below)]
+            wanted += found
+            unknown += [] if found else [Skipped(name, "there is no image of this id, file or folder")]
+        report = self.retriever.remove(wanted) if wanted else IndexReport(0, 0, [])
+        return report._replace(skipped=[*unknown, *report.skipped])
+
+    def prune(self, folders: Sequence[Path | str]) -> IndexReport:
+        """Forgets images that were added from below these folders and whose files are gone."""
+        roots = [folder for folder in map(Path, folders) if folder.expanduser().is_dir()]
+        starts = tuple(printable(root.expanduser().absolute()).rstrip(os.sep) + os.sep for root in roots)
+        added = self.retriever.catalog.added_images()
+        gone = [one for one in added if one.startswith(starts) and not Path(one).exists()]
+        return self.retriever.remove(gone) if gone else IndexReport(0, 0, [])
 
     # ------------------------------------------------------------------------------------------------------- figures
     def evaluators(self, also: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Evaluator]:

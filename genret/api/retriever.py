@@ -57,9 +57,22 @@ class Skipped(NamedTuple):
 
 
 class IndexReport(NamedTuple):
+    """What a change of the catalog came to, in images."""
+
     added: int
     removed: int
     skipped: list[Skipped]
+    updated: int = 0
+    """Known ids whose image is another one now"""
+    moved: int = 0
+    """Known images under a new id, because their old file is gone; they keep their identifiers"""
+    unchanged: int = 0
+    """There already"""
+
+    def plus(self, other: IndexReport) -> IndexReport:
+        """Both together."""
+        both: list[Any] = [one + two for one, two in zip(tuple[Any, ...](self), other, strict=True)]
+        return IndexReport(*both)
 
 
 class Retriever(Component, ABC):

@@ -14,7 +14,7 @@ import torch
 from sqlalchemy import Connection, Select, func, select
 from torch import Tensor
 
-from genret.catalog.bulk import CHUNK, among, identifier_chunks, joined_rows, read_ints
+from genret.catalog.bulk import CHUNK, among, fetch, identifier_chunks, joined_rows, read_ints
 from genret.catalog.codec import unpack, unpack_vectors
 from genret.catalog.engine import Database, reading
 from genret.catalog.feed import changes_since, current_version
@@ -133,6 +133,20 @@ class Snapshot:
         return [known[key] for key in asked.tolist()]
 
     # -------------------------------------------------------------------------------------------- what belongs to them
+    def contents_of(self, image_ids: Sequence[str]) -> dict[str, str]:
+        """By id, the sha256 of those of these images that are searched."""
+        columns = select(images.c.image_id, images.c.sha256).where(images.c.searchable)
+        with self._reading() as connection:
+            return {
+                name: sha for part in among(connection, columns, images.c.image_id, image_ids) for name, sha in part
+            }
+
+    def added_images(self) -> dict[str, str]:
+        """By id, the sha256 of the images that people added to those of the data set."""
+        statement = select(images.c.image_id, images.c.sha256).where(images.c.split.is_(None))
+        with self._reading() as connection:
+            return {name: sha for part in fetch(connection, statement) for name, sha in part}
+
     def identifier_rows(
         self, split: str | None = None, searchable: bool | None = None, chunk: int = CHUNK
     ) -> Iterator[IdentifierRows]:

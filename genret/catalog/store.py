@@ -7,19 +7,20 @@ are never given to another. One writer at a time; readers never wait and see who
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from sqlalchemy import update
 
-from genret.api import IndexReport, Skipped
+from genret.api import IndexReport, Record, Skipped
 from genret.catalog.bulk import insert_rows
 from genret.catalog.engine import connect_to, reading, writing
 from genret.catalog.feed import move_to, next_version, take_turn
 from genret.catalog.migrate import READABLE, upgrade
 from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, NewImage
-from genret.catalog.schema import SCHEMA_VERSION, metadata, properties
+from genret.catalog.schema import SCHEMA_VERSION, images, metadata, properties
 from genret.catalog.snapshot import Snapshot
 from genret.catalog.write import Upsert, delete_images
 from genret.errors import GenretError
@@ -117,6 +118,13 @@ class Catalog(Snapshot):
             if upsert.added:
                 move_to(connection, version)
             return IndexReport(upsert.added, 0, upsert.skipped)
+
+    def rename(self, new: Mapping[str, Record]) -> None:
+        """Gives images, by their old ids, the ids, places and metadata of these records; all else stays theirs."""
+        with writing(self._database) as connection:
+            for old, record in new.items():
+                facts = {"image_id": record.image_id, "uri": record.uri, "metadata": dict(record.metadata)}
+                connection.execute(update(images).where(images.c.image_id == old).values(facts))
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         """Forgets images with everything that belongs to them."""

@@ -15,6 +15,7 @@ from genret.errors import UsageError
 if TYPE_CHECKING:
     from genret.cli.ui import Ui
 
+CHANGES = ("added", "updated", "moved", "removed")
 SHOWN = 20
 """Skipped files that people see; --json lists all."""
 
@@ -29,63 +30,73 @@ def index(
     run: RunOption = None,
     remove: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID", help="An image id to forget, as search --json shows it. Repeatable."),
+        typer.Option(
+            metavar="ID", help="Forget an image by id, file, folder, or those of @FILE. Repeatable.", show_default=False
+        ),
     ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Forget images of these folders whose files are gone.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Add pictures without retraining, or remove some. The next search sees the change.
 
-    Files that are no usable pictures are skipped and reported.
+    A folder can be given again and again: what is known is not read into the model again, a file that moved keeps its
+    identifier, one that changed is named anew. Files that are no usable pictures are skipped and reported.
 
     \b
     Examples:
       genret index ~/Pictures
+      genret index ~/Pictures --prune
       genret index cat.jpg dog.png --json
-      genret index --remove /home/me/Pictures/cat.jpg
+      genret index --remove ~/Pictures/holiday
     \b
     Next: genret search "what one of them shows"
     """
+    from genret.cli.queries import ids
+
     state = state_of(context)
     if not paths and not remove:
         raise UsageError("name pictures or folders to add, or --remove ID")
+    if prune and not paths:
+        raise UsageError("--prune needs the folders to look through: genret index --prune ~/Pictures")
     with state.ui(as_json) as ui, state.open(run) as opened:
         nothing = IndexReport(0, 0, [])
-        removed = opened.remove(remove) if remove else nothing
-        report = _sum(opened.index(paths, ui) if paths else nothing, removed)
+        removed = opened.remove(ids("--remove", remove)) if remove else nothing
+        report = opened.index(paths, ui) if paths else nothing
+        if paths and prune:  # last, so that a file that moved is not one that is gone
+            report = report.plus(opened.prune(paths))
+        report = report.plus(removed)
         if as_json:
             ui.document(_as_document(report))
         else:
             _tell(report, ui)
-        if not report.added and not report.removed:
+        if not any(getattr(report, what) for what in (*CHANGES, "unchanged")):
             raise typer.Exit(1)
 
 
-def _sum(first: IndexReport, second: IndexReport) -> IndexReport:
-    return first._replace(
-        added=first.added + second.added,
-        removed=first.removed + second.removed,
-        skipped=[*first.skipped, *second.skipped],
-    )
-
-
 def _as_document(report: IndexReport) -> dict[str, object]:
-    skipped = [{"path": path, "reason": reason} for path, reason in report.skipped]
-    return {"added": report.added, "removed": report.removed, "skipped": skipped}
+    plain = report._asdict()
+    return plain | {"skipped": [{"path": path, "reason": reason} for path, reason in report.skipped]}
 
 
 def _tell(report: IndexReport, ui: Ui) -> None:
     from genret.cli.ui import plain
 
-    done = [f"added {_pictures(report.added)}"] if report.added else []
-    done += [f"removed {_pictures(report.removed)}"] if report.removed else []
+    done = [f"{what} {_pictures(count)}" for what in CHANGES if (count := getattr(report, what))]
+    there = f"{_pictures(report.unchanged)} {'was' if report.unchanged == 1 else 'were'} there already"
     if done:
-        ui.result(f'{" and ".join(done).capitalize()}. Next: genret search "what one shows"')
+        ui.result(f"{', '.join(done).capitalize()}{f'; {there}' if report.unchanged else ''}.")
+    elif report.unchanged:
+        ui.result(f"Nothing new: {there}.")
+    if report.added or report.updated:
+        ui.result('Next: genret search "what one shows"')
     for path, reason in report.skipped[:SHOWN]:
         # most reasons name the file already
         ui.warn(f"skipped: {plain(reason if path in reason else f'{path}: {reason}')}")
     if len(report.skipped) > SHOWN:
         ui.warn(f"and {len(report.skipped) - SHOWN} more were skipped; --json lists all")
-    if not done:
+    if not done and not report.unchanged:
         ui.note("Error: nothing could be added or removed.")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,26 +21,20 @@ from genret.api import (
     Hit,
     IndexReport,
     Progress,
-    Record,
     Restriction,
     Retriever,
     SearchResult,
-    Skipped,
 )
 from genret.catalog.store import NewImage, Snapshot
-from genret.errors import BadImage, GenretError, UsageError, one_line
-from genret.kit.images import content_hash, decode_image
+from genret.errors import GenretError, UsageError, one_line
+from genret.kit.images import content_hash
 from genret.search.batch import QueryBatch, Resources
 from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, checked_threshold, similarity_signals
 from genret.search.confidence import Floats as Floats64
 from genret.search.ranking import Floats, Ints, Ranked, fuse_scores, reordered
 from genret.search.restrict import Allowed, Restrictions
+from genret.search.sync import Source, Sync, batches
 from genret.search.trace import BeamTrace, Enlarged, Inspection
-
-INDEX_BATCH = 32
-"""Images decoded and encoded at a time, at most."""
-INDEX_PIXELS = 60_000_000
-"""Their pixels, at most, so that large images do not take more memory than small ones; a larger image comes alone."""
 
 
 def run_id_of(run: Path) -> str:
@@ -59,26 +53,6 @@ def load_towers(encoder: Encoder, folder: Path) -> None:
             "--resume"
         ) from error
     encoder.load_towers(folder, content_hash(facts)[:20])
-
-
-class _Decoded(NamedTuple):
-    record: Record
-    sha256: str
-    picture: Image.Image
-
-
-def _batches(decoded: Iterable[_Decoded]) -> Iterator[list[_Decoded]]:
-    """As many images at a time as `INDEX_BATCH` and `INDEX_PIXELS` allow, at least one."""
-    batch, pixels = list[_Decoded](), 0
-    for item in decoded:
-        size = item.picture.width * item.picture.height
-        if batch and (len(batch) == INDEX_BATCH or pixels + size > INDEX_PIXELS):
-            yield batch
-            batch, pixels = [], 0
-        batch.append(item)
-        pixels += size
-    if batch:
-        yield batch
 
 
 class CatalogRetriever(Retriever):
@@ -296,34 +270,24 @@ class CatalogRetriever(Retriever):
         return of
 
     # ------------------------------------------------------------------------------------------------ changing
-    def index(self, images: Iterable[tuple[Record, Callable[[], bytes]]]) -> IndexReport:
-        added, skipped = 0, list[Skipped]()
-        for batch in _batches(self._decoded(images, skipped)):
+    def index(self, images: Iterable[Source]) -> IndexReport:
+        sync, report = Sync(self.catalog), IndexReport(0, 0, [])
+        for batch in batches(sync.new(images)):
             with torch.no_grad():
-                raw = self.encoder.image_features([item.picture for item in batch])
+                raw = self.encoder.image_features([item.image for item in batch])
                 vectors = self.encoder.project_images(raw.to(self.device)).float().cpu()
             packed = self.identifiers(vectors, [item.record.image_id for item in batch])
             for item in batch:
-                self.thumbnails.save(item.sha256, item.picture)
-            report = self.catalog.add(
-                [
-                    NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)
-                    for item, names, vector in zip(batch, packed, vectors, strict=True)
-                ]
-            )
-            added += report.added
-            skipped += report.skipped
-        return IndexReport(added, 0, skipped)
-
-    def _decoded(
-        self, images: Iterable[tuple[Record, Callable[[], bytes]]], skipped: list[Skipped]
-    ) -> Iterator[_Decoded]:
-        for record, read in images:
-            try:
-                data = read()
-                yield _Decoded(record, content_hash(data), decode_image(data, record.uri))
-            except (BadImage, OSError) as error:
-                skipped.append(Skipped(record.uri, str(error)))
+                self.thumbnails.save(item.sha256, item.image)
+            rows = [
+                NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)
+                for item, names, vector in zip(batch, packed, vectors, strict=True)
+            ]
+            left_out = self.catalog.add(rows).skipped
+            kept = {row.uri for row in rows} - {one.path for one in left_out}
+            updated = sum(item.replaces and item.record.uri in kept for item in batch)
+            report = report.plus(IndexReport(len(kept) - updated, 0, left_out, updated))
+        return report.plus(IndexReport(0, 0, sync.skipped, 0, sync.moved, sync.unchanged))
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         return self.catalog.remove(image_ids)

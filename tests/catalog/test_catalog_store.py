@@ -46,7 +46,7 @@ def test_what_goes_in_comes_out(catalog):
             image("dddd", [(5, -1)]),
         ]
     )
-    assert report == (4, 0, [])
+    assert report == IndexReport(4, 0, [])
     keys = catalog.keys_of(["bb", "nobody", "a", "a"])
     assert keys[1] == -1 and keys[2] == keys[3]
     rows = catalog.lookup(keys[[0, 2, 0]])

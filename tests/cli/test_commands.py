@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -59,7 +60,20 @@ def register_commands(cli):
 RECIPE = "retriever: two-tower\ndataset: {type: toy, size: 3}\nencoder: toy\n"
 
 
+class FakeCatalog:
+    def keys_of(self, image_ids):
+        return np.array([0 if image_id.startswith("id-") else -1 for image_id in image_ids])
+
+    def added_images(self):
+        return {}
+
+    def close(self):
+        """Nothing is open."""
+
+
 class FakeRetriever:
+    catalog = FakeCatalog()
+
     def __init__(self):
         self.calls = []
         self.hits = [
@@ -288,7 +302,9 @@ def test_index_that_can_do_nothing_exits_1(cli, tmp_path):
     result = cli("index", str(tmp_path / "absent"), "--json")
     assert result.exit_code == 1
     document = {"path": str(tmp_path / "absent"), "reason": "it does not exist"}
-    assert json.loads(result.stdout) == {"added": 0, "removed": 0, "skipped": [document]}
+    assert json.loads(result.stdout) == {
+        "added": 0, "removed": 0, "skipped": [document], "updated": 0, "moved": 0, "unchanged": 0,
+    }  # fmt: skip
     (tmp_path / "empty").mkdir()
     result = cli("index", str(tmp_path / "empty"))
     assert result.exit_code == 1 and "holds no pictures" in result.stderr and "Traceback" not in result.stderr

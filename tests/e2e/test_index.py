@@ -38,6 +38,11 @@ def found_by(retriever: Any) -> set[str]:
     return {hit.image_id for hit in retriever.search(["a red cross"], k=50)[0].hits}
 
 
+def report(**counts: Any) -> dict[str, Any]:
+    """What `index --json` says."""
+    return dict.fromkeys(("added", "removed", "updated", "moved", "unchanged"), 0) | {"skipped": []} | counts
+
+
 def ids(folder: Path) -> set[str]:
     return {str(folder / "one.png"), str(folder / "deep" / "two.png")}
 
@@ -48,23 +53,19 @@ def test_added_pictures_are_found_at_once_and_removed_ones_are_gone(tiny, run, m
     open_one = retriever_of(tiny, run)
     assert found_by(open_one) == before and len(before) == 8
 
-    assert tiny.genret("index", "--run", run, mine, "--json").document == {"added": 2, "removed": 0, "skipped": []}
+    assert tiny.genret("index", "--run", run, mine, "--json").document == report(added=2)
     assert set(tiny.search("--run", run)) == before | ids(mine)
     assert found_by(open_one) == before | ids(mine), "a retriever that was open already"
     assert tiny.genret("evaluate", "--run", run, "--json").document == figures, "only the split is measured"
 
     again = tiny.genret("index", "--run", run, mine, "--json")
-    assert again.code == 1, "nothing was done"
-    there = [{"path": str(mine / name), "reason": "already there"} for name in ("one.png", "deep/two.png")]
-    assert json.loads(again.out) == {"added": 0, "removed": 0, "skipped": there}
+    assert again.code == 0 and json.loads(again.out) == report(unchanged=2)
 
     gone = str(mine / "one.png")
     removed = tiny.genret("index", "--run", run, "--remove", gone, "--remove", "nobody", "--json").document
-    assert removed == {
-        "added": 0,
-        "removed": 1,
-        "skipped": [{"path": "nobody", "reason": "there is no image of this id"}],
-    }
+    assert removed == report(
+        removed=1, skipped=[{"path": "nobody", "reason": "there is no image of this id, file or folder"}]
+    )
     assert set(tiny.search("--run", run)) == found_by(open_one) == before | ids(mine) - {gone}
     assert tiny.genret("index", "--run", run, mine, "--remove", gone, "--json").code == 0
     assert tiny.genret("evaluate", "--run", run, "--json").document == figures
@@ -74,13 +75,13 @@ def test_a_changed_picture_takes_the_place_of_the_old_one(tiny, run, mine):
     tiny.genret("index", "--run", run, mine, "--json")
     before = set(tiny.search("--run", run))
     tiny.draw(mine / "one.png", "green", "line", "grey")
-    assert tiny.genret("index", "--run", run, mine, "--json").document["added"] == 1
+    assert tiny.genret("index", "--run", run, mine, "--json").document == report(updated=1, unchanged=1)
     assert set(tiny.search("--run", run)) == before
 
 
 def test_the_words_for_people(tiny, run, mine):
     answer = tiny.genret("index", "--run", run, mine)
-    assert answer.code == 0 and answer.out.startswith("Added 2 pictures. Next: genret search")
+    assert answer.code == 0 and answer.out.startswith("Added 2 pictures.\nNext: genret search")
     answer = tiny.genret("search", "a red cross", "--run", run, "-k", 50)
     assert answer.code == 0 and str(mine / "one.png") in answer.out
     *hits, sure = answer.out.splitlines()
@@ -234,7 +235,7 @@ def test_two_processes_that_add_at_once_lose_nothing(tiny, run, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     reports = [json.loads(line) for line in done.stdout.splitlines()]
-    assert reports == [{"added": 6, "removed": 0, "skipped": []}] * 2
+    assert reports == [report(added=6)] * 2
     added = {str(path) for name in ("left", "right") for path in (tmp_path / name).iterdir()}
     assert set(tiny.search("--run", run)) == before | added
     assert not list((run / "thumbnails").rglob("*.partial"))
@@ -254,3 +255,81 @@ def test_threads_that_save_the_same_thumbnail_do_not_meet(tmp_path):
                 done.result()
         assert store.open(f"{number:064}").size == (40, 30)
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def encoded(monkeypatch) -> list[int]:
+    """How many images each call of the image tower is given."""
+    from genret.components.encoders.paired import PairedEncoder
+
+    counts, inner = list[int](), PairedEncoder.image_features
+    monkeypatch.setattr(
+        PairedEncoder,
+        "image_features",
+        lambda self, images, view=0: counts.append(len(images)) or inner(self, images, view),
+    )
+    return counts
+
+
+def test_a_folder_given_again_is_followed(tiny, run, mine, monkeypatch):
+    """Moved, changed and new files are told by content; what is known is not encoded again."""
+    tiny.genret("index", "--run", run, mine, "--json")
+    found = tiny.genret("search", "a red cross", "--run", run, "-k", 50, "--json").document["hits"]
+    named = {hit["image_id"]: hit["identifier"] for hit in found}
+    counts = encoded(monkeypatch)
+    assert tiny.genret("index", "--run", run, mine, "--json").document == report(unchanged=2) and not counts
+
+    (mine / "elsewhere").mkdir()
+    (mine / "one.png").rename(mine / "elsewhere" / "uno.png")
+    tiny.draw(mine / "deep" / "two.png", "black", "line", "orange")
+    tiny.draw(mine / "three.png", "yellow", "cross", "orange")
+    (mine / "twin.png").write_bytes((mine / "three.png").read_bytes())
+    assert tiny.genret("index", "--run", run, mine, "--json").document == report(added=2, updated=1, moved=1)
+    assert sum(counts) == 3
+    after = tiny.genret("search", "a red cross", "--run", run, "-k", 50, "--json").document["hits"]
+    moved = {hit["image_id"]: hit["identifier"] for hit in after}
+    assert str(mine / "one.png") not in moved
+    assert moved[str(mine / "elsewhere" / "uno.png")] == named[str(mine / "one.png")]
+
+
+def test_files_that_are_gone_are_forgotten_when_asked_for(tiny, run, mine, tmp_path):
+    elsewhere = tmp_path / "elsewhere" / "x.png"
+    tiny.draw(elsewhere, "red", "cross", "orange")
+    before = set(tiny.search("--run", run))
+    tiny.genret("index", "--run", run, mine, elsewhere.parent, "--json")
+    (mine / "one.png").unlink()
+    elsewhere.unlink()
+    assert tiny.genret("index", "--run", run, mine, "--json").document == report(unchanged=1), "only if asked for"
+    assert tiny.genret("index", "--run", run, mine, "--prune", "--json").document == report(unchanged=1, removed=1)
+    assert set(tiny.search("--run", run)) == before | {str(mine / "deep" / "two.png"), str(elsewhere)}
+    shutil.rmtree(elsewhere.parent)
+    answer = tiny.genret("index", "--run", run, elsewhere.parent, "--prune", "--json")
+    assert answer.code == 1 and str(elsewhere) in tiny.search("--run", run), "a disk that is not there forgets nothing"
+    assert tiny.genret("index", "--run", run, "--prune").code == 2
+
+
+def test_files_and_folders_are_removed_by_their_paths(tiny, run, mine, tmp_path, monkeypatch):
+    before = set(tiny.search("--run", run))
+
+    def again() -> None:
+        tiny.genret("index", "--run", run, mine, "--json")
+
+    again()
+    assert tiny.genret("index", "--run", run, "--remove", mine, "--json").document == report(removed=2)
+    assert set(tiny.search("--run", run)) == before
+    again()
+    monkeypatch.chdir(mine.parent)
+    assert tiny.genret("index", "--run", run, "--remove", f"{mine.name}/one.png", "--json").document["removed"] == 1
+    again()
+    (tmp_path / "list.txt").write_text(f"{mine / 'one.png'}\n{mine / 'deep'}\n")
+    assert (
+        tiny.genret("index", "--run", run, "--remove", f"@{tmp_path / 'list.txt'}", "--json").document["removed"] == 2
+    )
+    assert set(tiny.search("--run", run)) == before
+
+
+def test_the_words_for_people_who_add_again(tiny, run, mine):
+    tiny.genret("index", "--run", run, mine)
+    again = tiny.genret("index", "--run", run, mine)
+    assert (
+        again.code == 0 and again.out == "Nothing new: 2 pictures were there already.\n" and "skipped" not in again.err
+    )

@@ -1,0 +1,92 @@
+"""What a catalog has to do to follow files: add, replace, rename, or nothing. Whether a file has changed is told by its
+content; only what is new is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from genret.api import Record, Skipped
+from genret.catalog.store import Catalog
+from genret.errors import BadImage
+from genret.kit.images import content_hash, decode_image
+
+IMAGES = 500
+"""Compared with the catalog at a time."""
+BATCH = 32
+"""Images decoded and encoded at a time, at most."""
+BATCH_PIXELS = 60_000_000
+"""Their pixels, at most, so that large images do not take more memory than small ones; a larger image comes alone."""
+
+Source = tuple[Record, Callable[[], bytes]]
+"""An image without its bytes, and what reads them."""
+
+
+class NewContent(NamedTuple):
+    """An image that has to be encoded."""
+
+    record: Record
+    sha256: str
+    image: Image.Image
+    replaces: bool
+    """Whether the catalog has another image of this id"""
+
+
+class Sync:
+    """Compares images with a catalog; counts those that need no encoding."""
+
+    def __init__(self, catalog: Catalog):
+        self.skipped: list[Skipped] = []
+        self.moved = 0
+        self.unchanged = 0
+        self._catalog = catalog
+        self._by_content: dict[str, list[str]] | None = None
+
+    def new(self, images: Iterable[Source]) -> Iterator[NewContent]:
+        """Those that have to be encoded; files that moved are renamed on the way."""
+        source = iter(images)
+        while chunk := list(islice(source, IMAGES)):
+            known = self._catalog.contents_of([record.image_id for record, _ in chunk])
+            for record, read in chunk:
+                try:
+                    data = read()
+                    sha256, before = content_hash(data), known.get(record.image_id)
+                    if before == sha256:
+                        self.unchanged += 1
+                    elif before is None and (old := self._gone(sha256)) is not None:
+                        self._catalog.rename({old: record})
+                        self.moved += 1
+                    else:
+                        yield NewContent(record, sha256, decode_image(data, record.uri), before is not None)
+                except (BadImage, OSError) as error:
+                    self.skipped.append(Skipped(record.uri, str(error)))
+
+    def _gone(self, sha256: str) -> str | None:
+        """The id of an added image of this content whose file is not there any more."""
+        if self._by_content is None:
+            self._by_content = {}
+            for image_id, content in self._catalog.added_images().items():
+                self._by_content.setdefault(content, []).append(image_id)
+        there = self._by_content.get(sha256, [])
+        gone = next((one for one in there if Path(one).is_absolute() and not Path(one).exists()), None)
+        if gone is not None:
+            there.remove(gone)
+        return gone
+
+
+def batches(images: Iterable[NewContent]) -> Iterator[list[NewContent]]:
+    """As many images at a time as `BATCH` and `BATCH_PIXELS` allow, at least one."""
+    batch, pixels = list[NewContent](), 0
+    for item in images:
+        size = item.image.width * item.image.height
+        if batch and (len(batch) == BATCH or pixels + size > BATCH_PIXELS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(item)
+        pixels += size
+    if batch:
+        yield batch
