@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from filelock import FileLock, Timeout
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DataError, NoSuchModuleError, OperationalError
 
@@ -156,21 +155,13 @@ def _only_writer(database: Database) -> Iterator[None]:
         return
     try:
         # one for all catalogs of a folder, so that renaming a catalog leaves no lock of its old name behind
-        handle = os.open(database.path.with_name(LOCK), os.O_CREAT | os.O_RDWR, 0o666)
+        held = FileLock(database.path.with_name(LOCK)).acquire(timeout=BUSY_TIMEOUT, poll_interval=0.02)
+    except Timeout:
+        raise GenretError(f"{database.name} is being written by another process; try again when it is done") from None
     except OSError as error:
         raise GenretError(f"cannot write {database.name}: {error.strerror}; check its folder's rights") from None
-    try:
-        give_up = time.monotonic() + BUSY_TIMEOUT
-        while time.monotonic() < give_up:
-            with suppress(BlockingIOError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(0.02)
-        else:
-            raise GenretError(f"{database.name} is being written by another process; try again when it is done")
+    with held:
         yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
