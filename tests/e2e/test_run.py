@@ -76,7 +76,7 @@ def test_public_names_are_looked_up_when_they_are_used() -> None:
 
 # ------------------------------------------------------------------------------------------------ searching
 def test_one_query_or_several(tiny: Any, loads: Counter[str]) -> None:
-    told = tiny.genret("search", QUERY, "-k", 5, "--json").document
+    told = tiny.genret("search", QUERY, "--run", tiny.run, "-k", 5, "--json").document
     loads.clear()
     with genret.load("tiny-1") as run:
         one = run.search(QUERY, k=5)
@@ -89,7 +89,7 @@ def test_one_query_or_several(tiny: Any, loads: Counter[str]) -> None:
         assert run.search([]) == [] and len(run.search(QUERY).hits) == 8
         assert len(run.search(QUERY, num_beams=3, k=1).hits) == 1
         assert loads == {"encoder": 1, "identifier": 1, "backbone": 1}
-    told = tiny.genret("search", QUERY, "--where", "colour=red", "--json").document
+    told = tiny.genret("search", QUERY, "--run", tiny.run, "--where", "colour=red", "--json").document
     with genret.load("tiny-1") as run:
         red = run.search(QUERY, where="colour=red")
         assert [hit.image_id for hit in red.hits] == [hit["image_id"] for hit in told["hits"]] != []
