@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
+from genret.api import IndexReport
 from genret.catalog import engine
 from genret.catalog.codec import pack_codes, pack_texts
 from genret.catalog.store import Catalog, NewImage
