@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from genret.api import IndexReport
-from genret.cli.options import JsonOption, RunOption
+from genret.cli.options import JsonOption, RunOption, user_path
 from genret.cli.state import state_of
 from genret.errors import UsageError
 
@@ -25,7 +25,9 @@ def add(cli: typer.Typer) -> None:
 
 def index(
     context: typer.Context,
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH", help="Pictures, or folders of them.")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH", parser=user_path, help="Pictures, or folders of them.")
+    ] = None,
     run: RunOption = None,
     remove: Annotated[
         list[str] | None,

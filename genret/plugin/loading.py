@@ -41,7 +41,7 @@ _KIND_OF_HOOK = {
     "register_evaluators": "evaluator",
     "register_weights": "weights",
 }
-ROOMS = ("components", "lab")
+ROOMS = ("components", "guide", "lab")
 """Packages of genret beside its core, each a plugin like any other; one that is not there is not missed."""
 BUILT_IN = "built in"
 _HOOKS = [*_KIND_OF_HOOK, "register_commands"]

@@ -20,11 +20,12 @@ from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
 from genret.errors import GenretError
 from genret.kit.files import write_bytes
+from genret.kit.text import clean
 from genret.lab.report import sections, words
 from genret.lab.report.queries import Sample, sample
 from genret.lab.report.sections import RunSections
 from genret.lab.report.stored import SPLIT, StoredRun, read_runs
-from genret.lab.report.text import clean, percent, plain_number, plural, points, signed, value_of
+from genret.lab.report.text import percent, plain_number, plural, points, signed, value_of
 from genret.lab.report.thumbs import Pictures
 from genret.lab.report.vokens import NamedImages, named_images
 from genret.plugin.registry import Registries

@@ -12,7 +12,7 @@ import pytest
 
 from genret.errors import GenretError, UnknownName, UsageError
 from genret.settings import Settings
-from genret.share import installer
+from genret.guide import installer
 
 
 @pytest.fixture
