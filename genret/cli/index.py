@@ -11,6 +11,7 @@ from genret.api import IndexReport
 from genret.cli.options import JsonOption, RunOption, user_path
 from genret.cli.state import state_of
 from genret.errors import UsageError
+from genret.kit.text import clean
 
 if TYPE_CHECKING:
     from genret.cli.ui import Ui
@@ -76,15 +77,13 @@ def _as_document(report: IndexReport) -> dict[str, object]:
 
 
 def _tell(report: IndexReport, ui: Ui) -> None:
-    from genret.cli.ui import plain
-
     done = [f"added {_pictures(report.added)}"] if report.added else []
     done += [f"removed {_pictures(report.removed)}"] if report.removed else []
     if done:
         ui.result(f'{" and ".join(done).capitalize()}. Next: genret search "what one shows"')
     for path, reason in report.skipped[:SHOWN]:
         # most reasons name the file already
-        ui.warn(f"skipped: {plain(reason if path in reason else f'{path}: {reason}')}")
+        ui.warn(f"skipped: {clean(reason if path in reason else f'{path}: {reason}')}")
     if len(report.skipped) > SHOWN:
         ui.warn(f"and {len(report.skipped) - SHOWN} more were skipped; --json lists all")
     if not done:
