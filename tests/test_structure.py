@@ -130,7 +130,7 @@ REVERSED = [
     ("run", "if TYPE_CHECKING:\n    from genret.cli import ui", "cli.ui"),
     ("recipe.one", "import genret.components.losses as losses", "components.losses"),
     ("catalog.one", "from genret.lab import x", "lab"),
-    ("plugin.one", "from ..share import x", "share"),
+    ("plugin.one", "from ..guide import x", "guide"),
     ("search.two", "from genret import testing", "testing"),
     ("components.quantize.one", "from genret.components.identifiers import x", "components.identifiers"),
     ("components.losses.one", "from ..encoders import heads", "components.encoders.heads"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genret.errors import UnknownName, UsageError
-from genret.plugin.registry import KINDS, Registries
+from genret.plugin.registry import KINDS, Registries, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,7 +49,6 @@ def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> P
     root = parent / names.package
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UsageError(f"{root} is there already; choose another name, or another folder with --folder")
-    hook = "register_losses" if kind == "loss" else f"register_{kind}s"
     files = {
         "pyproject.toml": PYPROJECT,
         "README.md": README,
@@ -61,7 +60,7 @@ def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> P
     checks = ", ".join(sorted([f"check_{kind}", "check_plugin", "check_recipe"]))
     words = {
         "{KIND}": kind,
-        "{HOOK}": hook,
+        "{HOOK}": f"register_{plural(kind)}",
         "{SLOT}": _slot(kind, names.name),
         "{PACKAGE}": names.package,
         "{CLASS}": f"{names.camel}{kind.capitalize()}",
