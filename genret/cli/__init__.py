@@ -99,13 +99,13 @@ def _split(argv: Sequence[str]) -> _Given:
     files, rest, debug = list[Path](), list[str](), False
     words = iter(argv)
     for word in words:
-        option, _, file = word.partition("=")
+        option, equals, file = word.partition("=")
         if word == "--":
             rest += [word, *words]
         elif word == "--debug":
             debug = True
         elif option == "--plugin":
-            if not (file := file or next(words, "")):
+            if not (file := file if equals else next(words, "")):
                 raise UsageError("--plugin needs a file, e.g.: genret --plugin mine.py components")
             files.append(user_path(file))
         else:

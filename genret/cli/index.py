@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from genret.api import IndexReport
+from genret.api import IndexReport, Ui
 from genret.cli.options import JsonOption, RunOption, user_path
 from genret.cli.state import state_of
 from genret.errors import UsageError
-from genret.kit.text import clean
-
-if TYPE_CHECKING:
-    from genret.cli.ui import Ui
+from genret.folders import run_option
 
 SHOWN = 20
 """Skipped files that people see; --json lists all."""
@@ -54,36 +51,23 @@ def index(
     with state.ui(as_json) as ui, state.open(run) as opened:
         nothing = IndexReport(0, 0, [])
         removed = opened.remove(remove) if remove else nothing
-        report = _sum(opened.index(paths, ui) if paths else nothing, removed)
+        added = opened.index(paths, ui) if paths else nothing
+        report = added._replace(removed=removed.removed, skipped=[*added.skipped, *removed.skipped])
         if as_json:
-            ui.document(_as_document(report))
+            ui.document(report._asdict() | {"skipped": [skipped._asdict() for skipped in report.skipped]})
         else:
-            _tell(report, ui)
+            _tell(report, ui, run_option(opened.folder, state.settings))
         if not report.added and not report.removed:
             raise typer.Exit(1)
 
 
-def _sum(first: IndexReport, second: IndexReport) -> IndexReport:
-    return first._replace(
-        added=first.added + second.added,
-        removed=first.removed + second.removed,
-        skipped=[*first.skipped, *second.skipped],
-    )
-
-
-def _as_document(report: IndexReport) -> dict[str, object]:
-    skipped = [{"path": path, "reason": reason} for path, reason in report.skipped]
-    return {"added": report.added, "removed": report.removed, "skipped": skipped}
-
-
-def _tell(report: IndexReport, ui: Ui) -> None:
-    done = [f"added {_pictures(report.added)}"] if report.added else []
-    done += [f"removed {_pictures(report.removed)}"] if report.removed else []
+def _tell(report: IndexReport, ui: Ui, option: str) -> None:
+    counts = {"added": report.added, "removed": report.removed}
+    done = [f"{what} {_pictures(count)}" for what, count in counts.items() if count]
     if done:
-        ui.result(f'{" and ".join(done).capitalize()}. Next: genret search "what one shows"')
+        ui.result(f'{" and ".join(done).capitalize()}. Next: genret search "what one shows"{option}')
     for path, reason in report.skipped[:SHOWN]:
-        # most reasons name the file already
-        ui.warn(f"skipped: {clean(reason if path in reason else f'{path}: {reason}')}")
+        ui.warn(f"skipped: {reason if path in reason else f'{path}: {reason}'}")  # most name the file already
     if len(report.skipped) > SHOWN:
         ui.warn(f"and {len(report.skipped) - SHOWN} more were skipped; --json lists all")
     if not done:

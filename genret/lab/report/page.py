@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import genret
+from genret.api import Ui
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
 from genret.errors import GenretError
@@ -57,7 +58,7 @@ class OpenRun(NamedTuple):
 
 
 def write_report(
-    runs: Sequence[Path], out: Path, registries: Registries, settings: Settings, ui: Any, num_queries: int = 12
+    runs: Sequence[Path], out: Path, registries: Registries, settings: Settings, ui: Ui, num_queries: int = 12
 ) -> Report:
     """Writes the page of one or several finished runs, as a whole or not at all."""
     stored = read_runs(runs, registries)
@@ -111,7 +112,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _open(stored: StoredRun, registries: Registries, settings: Settings, ui: Any, num_queries: int) -> OpenRun:
+def _open(stored: StoredRun, registries: Registries, settings: Settings, ui: Ui, num_queries: int) -> OpenRun:
     """Reads the catalog, and searches where the models are there."""
     remarks: list[str] = []
     if not stored.has_catalog:
