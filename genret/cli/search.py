@@ -29,9 +29,7 @@ def add(cli: typer.Typer) -> None:
 
 def search(
     context: typer.Context,
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="[QUERY]", help="What the picture shows, in words.")
-    ] = None,
+    query: Annotated[list[str] | None, typer.Argument(help="What the picture shows, in words.")] = None,
     run: RunOption = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many pictures.")] = 10,
     num_beams: Annotated[
@@ -81,7 +79,7 @@ def search(
     from genret.cli.queries import Asked, asked_in, checked, ids
 
     state = state_of(context)
-    if bool(words) == (queries is not None):
+    if bool(query) == (queries is not None):
         raise UsageError('ask for something: genret search "a happy dog", or --queries FILE (not both)')
     restriction = Restriction(
         where or "",
@@ -90,7 +88,7 @@ def search(
         ids("--unlike", unlike or ()),
         unlike_symbols,
     )
-    one = [Asked(checked(" ".join(words), "the query"), restriction)] if words else []
+    one = [Asked(checked(" ".join(query), "the query"), restriction)] if query else []
     with state.ui(as_json or queries is not None) as ui, state.open(run) as opened:
         asked = iter(one) if queries is None else asked_in(queries, restriction)
         first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model loads: faults show at once
@@ -102,8 +100,8 @@ def search(
                     ui.document(as_document(result))
                 elif result.hits:
                     ui.table(as_table(result))
-                elif min_confidence is not None and (result.confidence or 0) < min_confidence:
-                    ui.note(f"Nothing matches: confidence {result.confidence or 0:.2f} is below {min_confidence:g}.")
+                elif (sure := result.confidence or 0) < (min_confidence or 0):
+                    ui.note(f"Nothing matches: confidence {sure:.2f} is below {min_confidence:g}.")
                 else:
                     ui.note("Nothing found.")
 

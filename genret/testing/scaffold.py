@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genret.errors import UnknownName, UsageError
-from genret.plugin.registry import KINDS, Registries, plural
+from genret.plugin.registry import Registries, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
+WRITTEN = sorted(path.stem for path in TEMPLATES.glob("[!_]*.py"))
+"""Kinds of components that there is a template for."""
 
 
 class Names(NamedTuple):
@@ -39,8 +41,8 @@ def names_of(given: str) -> Names:
 
 def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> Path:
     """Writes `parent/genret-NAME`; the folder must not be in use, nor the name."""
-    if kind not in KINDS:
-        raise UnknownName("kind of component", kind, KINDS)
+    if kind not in WRITTEN:
+        raise UnknownName("kind of component with a template", kind, WRITTEN)
     names = names_of(given)
     if names.name in (registry := registries.of(kind)):
         raise UsageError(
