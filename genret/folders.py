@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -82,6 +83,15 @@ def newest_run(settings: Settings) -> Path | None:
     """The finished run of `<home>/runs` that ended last."""
     ends = [(file.stat().st_mtime_ns, file.parent) for file in settings.runs_dir.glob(f"*/{FINISHED}")]
     return max(ends)[1] if ends else None
+
+
+def run_option(run: Path, settings: Settings) -> str:
+    """What a command has to say besides to mean this run: ` --run DIR`, or nothing where it is the newest finished."""
+    newest = newest_run(settings)
+    if newest is not None and newest.resolve() == run.resolve():
+        return ""
+    at_home = run.resolve().parent == settings.runs_dir.resolve()
+    return f" --run {shlex.quote(run.name if at_home else str(run))}"
 
 
 def _find(run: Path, settings: Settings) -> Path:

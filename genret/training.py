@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from genret.api import Ui
 from genret.errors import UsageError
 from genret.evaluate.evaluation import Evaluation
-from genret.folders import FINISHED
+from genret.folders import FINISHED, run_option
 from genret.kit.files import mend_lines, write_json, write_text
 from genret.plugin.provenance import provenance
 from genret.plugin.registry import Registries
@@ -66,22 +66,24 @@ def _train(pipeline: Pipeline, run: Run, ui: Ui) -> TrainSummary:
     write_json(run.folder / FINISHED, {"seconds": pipeline.seconds, "evaluation": figures})
     for table in () if found is None else run.tables(found):
         ui.table(table)
-    ui.result(next_steps(run.folder, made.searched, found, pipeline.seconds))
+    ui.result(next_steps(run, made.searched, found, pipeline.seconds))
     return TrainSummary(run.folder, pipeline.seconds, figures)
 
 
-def next_steps(run: Path, searched: Split, found: Evaluation | None, seconds: dict[str, float]) -> str:
+def next_steps(run: Run, searched: Split, found: Evaluation | None, seconds: dict[str, float]) -> str:
     """The last words of a training: what was made, how good it is, what to type next."""
+    count = len(searched.records)
+    first, place = ("10", "among the first ten") if count > 10 else ("1", "at the first place")
     how = "not measured: they have no captions"
-    if found is not None and (recall := found.recall["10"]) is not None:
-        how = f"{recall:.0f} % of them are found among the first ten"
-    count = f"{len(searched.records):,}"
+    if found is not None and (recall := found.recall[first]) is not None:
+        how = f"{recall:.0f} % of their captions find the right one {place}"
     example = shlex.quote(searched.captions[0]) if searched.captions else '"a happy dog"'
+    option = run_option(run.folder, run.settings)
     return (
-        f"\n{run} is ready after {sum(seconds.values()):.0f} s. It searches {count} pictures; {how}.\n"
-        f"Next:  genret search {example}\n"
-        "       genret index FOLDER          adds your own pictures\n"
-        "       genret evaluate --num-beams 1,5,10,20"
+        f"\n{run.folder} is ready after {sum(seconds.values()):.0f} s. It searches {count:,} pictures; {how}.\n"
+        f"Next:  genret search {example}{option}\n"
+        f"       genret index FOLDER{option}          adds your own pictures\n"
+        f"       genret evaluate{option} --num-beams 1,5,10,20"
     )
 
 

@@ -22,8 +22,8 @@ from pydantic import BaseModel
 import genret
 from genret import testing
 from genret.cli import build
-from genret.cli.describe import _json_of, _type_name, bounds_of
 from genret.cli.state import State
+from genret.guide.describe import _json_of, _type_name, bounds_of
 from genret.plugin import hookspecs
 from genret.plugin.loading import load_plugins
 from genret.plugin.provenance import COMPANIONS

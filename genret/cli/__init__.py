@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
-from genret.cli import catalog, evaluate, index, inspect, plugins, search, train
-from genret.cli.failures import friendly
+from genret.cli import catalog, evaluate, index, search, train, validate
+from genret.cli.failures import forgive, friendly
+from genret.cli.options import user_path
 from genret.cli.state import State
+from genret.errors import UsageError
 from genret.plugin.loading import load_plugins
 from genret.settings import load_settings
 
@@ -31,23 +34,40 @@ Every command explains itself: genret train --help
 """
 
 
+ROOM_OF = {
+    **dict.fromkeys(("components", "plugins", "install", "uninstall"), "guide"),
+    **dict.fromkeys(("compare", "report", "sweep", "reproduce"), "lab"),
+}
+"""Which of genret's rooms beside the core brings a command, to be said where that room is missing."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the program and exits: 0 done, 1 it failed, 2 the command or recipe is wrong."""
-    given = _split(sys.argv[1:] if argv is None else argv)
-    with friendly(given.debug):
+    words = list(sys.argv[1:] if argv is None else argv)
+    forgive(sys.stdout)
+    with friendly("--debug" in words):
+        given = _split(words)
         settings = load_settings()
         state = State(settings, load_plugins(given.plugin_files, settings), given.debug)
         state.quiet_libraries()
-        app = build(state)
-    app(args=given.rest, prog_name="genret")
+        build(state)(args=given.rest, prog_name="genret")
 
 
 def build(state: State) -> typer.Typer:
     """The program with the commands of genret and of its plugins."""
 
     class Program(TyperGroup):
+        def get_command(self, ctx: Any, name: str) -> Any:
+            found, room = super().get_command(ctx, name), ROOM_OF.get(name)
+            if found is None and room is not None and find_spec(f"genret.{room}") is None:
+                raise UsageError(
+                    f"'genret {name}' is part of genret/{room}, which is missing here; install genret anew"
+                )
+            return found
+
         def invoke(self, ctx: Any) -> Any:
             with friendly(state.debug, lambda: state.run):
+                _working_folder()
                 return super().invoke(ctx)
 
     app = typer.Typer(
@@ -62,34 +82,42 @@ def build(state: State) -> typer.Typer:
         context_settings={"obj": state, "help_option_names": ["-h", "--help"], "max_content_width": 120},
     )
     app.callback()(_globals)
-    for module in (train, search, index, catalog, evaluate, inspect, plugins):
+    for module in (train, search, index, catalog, evaluate, validate):
         module.add(app)
     state.plugins.add_commands(app)
     return app
 
 
 class _Given(NamedTuple):
-    plugin_files: list[str]
+    plugin_files: list[Path]
     debug: bool
     rest: list[str]
 
 
 def _split(argv: Sequence[str]) -> _Given:
     """Takes out `--plugin FILE` and `--debug`: plugins add commands, so they load before the command is known."""
-    files, rest, debug = list[str](), list[str](), False
+    files, rest, debug = list[Path](), list[str](), False
     words = iter(argv)
     for word in words:
+        option, equals, file = word.partition("=")
         if word == "--":
             rest += [word, *words]
         elif word == "--debug":
             debug = True
-        elif word.startswith("--plugin="):
-            files.append(word.partition("=")[2])
-        elif word == "--plugin" and (file := next(words, None)) is not None:
-            files.append(file)
+        elif option == "--plugin":
+            if not (file := file if equals else next(words, "")):
+                raise UsageError("--plugin needs a file, e.g.: genret --plugin mine.py components")
+            files.append(user_path(file))
         else:
             rest.append(word)
     return _Given(files, debug, rest)
+
+
+def _working_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the folder that genret was started in has been deleted; change into another one") from None
 
 
 def _version(wanted: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genret.cli.options import JsonOption, RunOption
+from genret.cli.options import JsonOption, RunOption, user_path
 from genret.cli.state import state_of
 from genret.errors import UsageError
 
@@ -24,7 +24,10 @@ def evaluate(
         str | None, typer.Option(metavar="B,B,...", help="Beam widths to measure. [default: the recipe's]")
     ] = None,
     trec: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write TREC run and qrels files there, for trec_eval and others.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", parser=user_path, help="Write TREC run and qrels files there, for trec_eval and others."
+        ),
     ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="First fit the confidence of searches anew, on the development split.")

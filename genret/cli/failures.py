@@ -7,12 +7,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from genret.errors import GenretError, RecipeError, one_line
+from genret.kit.text import clean
 
 _FULL = ("No space left on device", "database or disk is full")
 _READ_ONLY = ("attempt to write a readonly database", "unable to open database file", "Read-only file system")
@@ -46,7 +48,8 @@ def friendly(debug: bool, run: Callable[[], Path | None] = lambda: None) -> Iter
 def explain(error: BaseException) -> str:
     """One sentence for people; several faults of a recipe stand on lines of their own."""
     if isinstance(error, RecipeError) and len(error.faults) > 1:
-        return f"the recipe has {len(error.faults)} faults:\n" + "\n".join(f"  {fault}" for fault in error.faults)
+        faults = "\n".join(f"  {clean(fault)}" for fault in error.faults)
+        return f"the recipe has {len(error.faults)} faults:\n{faults}"
     if isinstance(error, GenretError):
         return str(error)
     text = str(error)
@@ -67,11 +70,14 @@ def explain(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}: {one_line(text, 300)} (--debug shows where)"
 
 
+def forgive(stream: Any) -> None:
+    """What the stream's encoding lacks is shown as `?` and ends no command; a stream of another kind stays as it is."""
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+
+
 def _say(text: str) -> None:
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except UnicodeEncodeError:
-        print(text.encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)
+    print(clean(text, keep_lines=True), file=sys.stderr, flush=True)
 
 
 def _drop_unwritable_output() -> None:
@@ -85,8 +91,6 @@ def _drop_unwritable_output() -> None:
 
 
 def _close_output() -> None:
-    """Nobody reads on: the interpreter's last flush must not complain."""
-    try:
+    """Nobody reads on: the interpreter's last flush must not complain. What is no real file is never flushed."""
+    with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # not a real file, so nothing will be flushed
-        return

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from genret.api import IndexReport
-from genret.cli.options import JsonOption, RunOption
+from genret.api import IndexReport, Ui
+from genret.cli.options import JsonOption, RunOption, user_path
 from genret.cli.state import state_of
 from genret.errors import UsageError
-
-if TYPE_CHECKING:
-    from genret.cli.ui import Ui
+from genret.folders import run_option
 
 CHANGES = ("added", "updated", "moved", "removed")
 SHOWN = 20
@@ -26,7 +24,9 @@ def add(cli: typer.Typer) -> None:
 
 def index(
     context: typer.Context,
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="PATH", help="Pictures, or folders of them.")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="PATH", parser=user_path, help="Pictures, or folders of them.")
+    ] = None,
     run: RunOption = None,
     remove: Annotated[
         list[str] | None,
@@ -68,21 +68,14 @@ def index(
             report = report.plus(opened.prune(paths))
         report = report.plus(removed)
         if as_json:
-            ui.document(_as_document(report))
+            ui.document(report._asdict() | {"skipped": [skipped._asdict() for skipped in report.skipped]})
         else:
-            _tell(report, ui)
+            _tell(report, ui, run_option(opened.folder, state.settings))
         if not any(getattr(report, what) for what in (*CHANGES, "unchanged")):
             raise typer.Exit(1)
 
 
-def _as_document(report: IndexReport) -> dict[str, object]:
-    plain = report._asdict()
-    return plain | {"skipped": [{"path": path, "reason": reason} for path, reason in report.skipped]}
-
-
-def _tell(report: IndexReport, ui: Ui) -> None:
-    from genret.cli.ui import plain
-
+def _tell(report: IndexReport, ui: Ui, option: str) -> None:
     done = [f"{what} {_pictures(count)}" for what in CHANGES if (count := getattr(report, what))]
     there = f"{_pictures(report.unchanged)} {'was' if report.unchanged == 1 else 'were'} there already"
     if done:
@@ -90,10 +83,9 @@ def _tell(report: IndexReport, ui: Ui) -> None:
     elif report.unchanged:
         ui.result(f"Nothing new: {there}.")
     if report.added or report.updated:
-        ui.result('Next: genret search "what one shows"')
+        ui.result(f'Next: genret search "what one shows"{option}')
     for path, reason in report.skipped[:SHOWN]:
-        # most reasons name the file already
-        ui.warn(f"skipped: {plain(reason if path in reason else f'{path}: {reason}')}")
+        ui.warn(f"skipped: {reason if path in reason else f'{path}: {reason}'}")  # most name the file already
     if len(report.skipped) > SHOWN:
         ui.warn(f"and {len(report.skipped) - SHOWN} more were skipped; --json lists all")
     if not done and not report.unchanged:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 from genret.api import Restriction
+from genret.cli.options import user_path
 from genret.errors import UnknownName, UsageError
 
-WORDS = {"query": "query", "where": "where", "only": "only", "not": "without", "unlike": "unlike"}
-"""What a line's object may say, besides `unlike_symbols`, and what a `Restriction` calls it."""
+_TEXT, _IDS, _COUNT = "a text", "a list of image ids", "a number from 1"
+KINDS = {"query": _TEXT, "where": _TEXT, "only": _IDS, "not": _IDS, "unlike": _IDS, "unlike_symbols": _COUNT}
+"""What a line's object may say, and what each of it has to be."""
 
 
 class Asked(NamedTuple):
@@ -34,17 +35,18 @@ def ids(option: str, given: Sequence[str]) -> tuple[str, ...]:
     """Image ids as an option takes them: itself, or `@FILE` for those of a file, one a line."""
     found: list[str] = []
     for one in given:
-        found += filter(None, (line.rstrip("\r\n") for line in _text(one[1:], option))) if one[:1] == "@" else [one]
+        found += filter(None, _lines(one[1:], option)) if one[:1] == "@" else [one]
     return tuple(found)
 
 
 def asked_in(source: str, shared: Restriction) -> Iterator[Asked]:
-    """One query a line, `-` for standard input; `shared` restricts all of them."""
+    """One query a line, `-` for standard input; `shared` restricts all of them. Empty lines are passed over."""
     empty = True
     name = "standard input" if source == "-" else source
-    for number, line in enumerate(_text(source, "--queries"), 1):
-        empty = False
-        yield _asked(line.rstrip("\r\n"), f"line {number} of {name}", shared)
+    for number, line in enumerate(_lines(source, "--queries"), 1):
+        if line.strip():
+            empty = False
+            yield _asked(line, f"line {number} of {name}", shared)
     if empty:
         raise UsageError(f"--queries: {name} holds no query")
 
@@ -59,29 +61,28 @@ def _asked(line: str, where: str, shared: Restriction) -> Asked:
         return Asked(checked(line, where), shared)
     parts: dict[str, Any] = {}
     for key, value in said.items():
-        if key == "unlike_symbols":
-            right, kind = isinstance(value, int) and not isinstance(value, bool) and value >= 1, "a number from 1"
-        elif key in ("query", "where"):
-            right, kind = isinstance(value, str), "a text"
-        elif key in WORDS:
-            right, kind = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of image ids"
-        else:
-            raise UnknownName(f"key in {where}", key, [*WORDS, "unlike_symbols"])
-        if not right:
-            raise UsageError(f"{where}: {key} has to be {kind}")
-        parts[WORDS.get(str(key), str(key))] = tuple(value) if isinstance(value, list) else value
+        if key not in KINDS:
+            raise UnknownName(f"key in {where}", key, KINDS)
+        if not _fits(value, KINDS[key]):
+            raise UsageError(f"{where}: {key} has to be {KINDS[key]}")
+        parts["without" if key == "not" else key] = tuple(value) if isinstance(value, list) else value
     query = checked(parts.pop("query"), where)
     return Asked(query, shared._replace(**parts))
 
 
-def _text(source: str, option: str) -> Iterable[str]:
+def _fits(value: Any, kind: str) -> bool:
+    if kind == _IDS:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, str) if kind == _TEXT else type(value) is int and value >= 1
+
+
+def _lines(source: str, option: str) -> Iterator[str]:
+    """Without their ends, and without the mark that some programs put before UTF-8."""
     name = "standard input" if source == "-" else source
     try:
-        if source == "-":
-            yield from sys.stdin
-        else:
-            with Path(source).open(encoding="utf-8-sig") as stream:
-                yield from stream
+        with nullcontext(sys.stdin) if source == "-" else user_path(source).open(encoding="utf-8") as stream:
+            for line in stream:
+                yield line.rstrip("\r\n").removeprefix("\ufeff")
     except UnicodeDecodeError:
         raise UsageError(f"{option}: {name} is no UTF-8 text") from None
     except (FileNotFoundError, IsADirectoryError):

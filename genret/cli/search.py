@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import PurePosixPath
@@ -12,6 +13,7 @@ import typer
 from genret.cli.options import JsonOption, RunOption
 from genret.cli.state import state_of
 from genret.errors import UsageError
+from genret.kit.text import clean
 
 if TYPE_CHECKING:
     from genret.api import Hit, SearchResult
@@ -27,7 +29,7 @@ def add(cli: typer.Typer) -> None:
 
 def search(
     context: typer.Context,
-    query: Annotated[str | None, typer.Argument(help="What the picture shows, in words.")] = None,
+    query: Annotated[list[str] | None, typer.Argument(help="What the picture shows, in words.")] = None,
     run: RunOption = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many pictures.")] = 10,
     num_beams: Annotated[
@@ -77,7 +79,7 @@ def search(
     from genret.cli.queries import Asked, asked_in, checked, ids
 
     state = state_of(context)
-    if (query is None) == (queries is None):
+    if bool(query) == (queries is not None):
         raise UsageError('ask for something: genret search "a happy dog", or --queries FILE (not both)')
     restriction = Restriction(
         where or "",
@@ -86,7 +88,7 @@ def search(
         ids("--unlike", unlike or ()),
         unlike_symbols,
     )
-    one = [] if query is None else [Asked(checked(query, "the query"), restriction)]
+    one = [Asked(checked(" ".join(query), "the query"), restriction)] if query else []
     with state.ui(as_json or queries is not None) as ui, state.open(run) as opened:
         asked = iter(one) if queries is None else asked_in(queries, restriction)
         first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model loads: faults show at once
@@ -98,8 +100,8 @@ def search(
                     ui.document(as_document(result))
                 elif result.hits:
                     ui.table(as_table(result))
-                elif min_confidence is not None and (result.confidence or 0) < min_confidence:
-                    ui.note(f"Nothing matches: confidence {result.confidence or 0:.2f} is below {min_confidence:g}.")
+                elif (sure := result.confidence or 0) < (min_confidence or 0):
+                    ui.note(f"Nothing matches: confidence {sure:.2f} is below {min_confidence:g}.")
                 else:
                     ui.note("Nothing found.")
 
@@ -109,13 +111,7 @@ def as_document(result: SearchResult) -> dict[str, Any]:
     return {
         "query": result.query,
         "hits": [
-            {
-                "rank": hit.rank,
-                "image_id": hit.image_id,
-                "uri": hit.uri,
-                "score": hit.score,
-                "identifier": hit.identifier,
-            }
+            {key: getattr(hit, key) for key in ("rank", "image_id", "uri", "score", "identifier")}
             for hit in result.hits
         ],
         "num_beams": result.num_beams,
@@ -126,29 +122,27 @@ def as_document(result: SearchResult) -> dict[str, Any]:
 
 def as_table(result: SearchResult) -> Any:
     """Rank, score, the emoji where there is one, name, path and identifier; of a long one the first symbols."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
-
-    from genret.cli.ui import plain
 
     has_emoji = any(hit.metadata.get("emoji") for hit in result.hits)
     sure = None if result.confidence is None else f"confidence {result.confidence:.2f}"
-    table = Table(box=None, pad_edge=False, show_header=False, caption=sure, caption_justify="left")
-    table.add_column(justify="right")
-    table.add_column(justify="right", style="cyan")
-    if has_emoji:
-        table.add_column()
-    table.add_column(style="bold", overflow="fold")
-    table.add_column(overflow="fold")
-    table.add_column(style="dim", overflow="fold")
+    table = Table(
+        Column(justify="right"),
+        Column(justify="right", style="cyan"),
+        *([Column()] if has_emoji else []),
+        Column(style="bold", overflow="fold"),
+        Column(overflow="fold"),
+        Column(style="dim", overflow="fold"),
+        box=None, pad_edge=False, show_header=False, caption=sure, caption_justify="left",
+    )  # fmt: skip
     for hit in result.hits:
-        emoji = [Text(plain(hit.metadata.get("emoji", "")))] if has_emoji else []
-        symbols = [plain(symbol) for symbol in hit.identifier or ()]
+        symbols = hit.identifier or []
         more = len(symbols) - SHOWN_SYMBOLS
-        identifier = Text(" ".join(symbols[:SHOWN_SYMBOLS]) + (f" +{more}" if more > 0 else ""))
-        table.add_row(
-            str(hit.rank), f"{hit.score:.3f}", *emoji, Text(plain(name_of(hit))), Text(plain(hit.uri)), identifier
-        )
+        identifier = " ".join(symbols[:SHOWN_SYMBOLS]) + (f" +{more}" if more > 0 else "")
+        shown = [hit.metadata.get("emoji", "")] if has_emoji else []
+        shown += [name_of(hit), hit.uri, identifier]
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", *(Text(clean(one)) for one in shown))
     return table
 
 
@@ -157,7 +151,8 @@ def name_of(hit: Hit) -> str:
     for key in ("name", "title", "caption"):
         if value := hit.metadata.get(key):
             return str(value)
-    return PurePosixPath(hit.uri.replace("\\", "/").rpartition(":")[2]).stem or hit.image_id
+    # of `emoji.tar:1f431.png` the name in the archive; other colons are part of a name
+    return PurePosixPath(re.sub(r".*\.(tar|tgz|zip)(\.\w+)?:", "", hit.uri)).stem or hit.image_id
 
 
 def _then(first: list[Asked], asked: Iterator[Asked]) -> Iterator[list[Asked]]:

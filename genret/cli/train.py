@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genret.cli.options import Overrides
+from genret.cli.options import Overrides, user_path
 from genret.cli.state import state_of
 from genret.errors import UsageError
 
@@ -19,11 +19,13 @@ def add(cli: typer.Typer) -> None:
 def train(
     context: typer.Context,
     recipes: Annotated[
-        list[Path] | None, typer.Argument(metavar="RECIPE", help="Recipe files; later ones override earlier ones.")
+        list[Path] | None,
+        typer.Argument(metavar="RECIPE", parser=user_path, help="Recipe files; later ones override earlier ones."),
     ] = None,
     overrides: Overrides = None,
     run: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the run goes. [default: <home>/runs/<recipe>-<n>]")
+        Path | None,
+        typer.Option(metavar="DIR", parser=user_path, help="Where the run goes. [default: <home>/runs/<recipe>-<n>]"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue where a stopped training left off.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,

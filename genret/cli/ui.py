@@ -1,19 +1,26 @@
-"""Talking to people: answers on standard output, everything else (progress, notes, warnings) on standard error."""
+"""Talking to people: answers on standard output, everything else (progress, notes, warnings) on standard error.
+
+Whatever is shown is cleaned here: names and captions of others cannot send escape sequences to the terminal.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 import threading
 import time
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, NamedTuple, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from genret.api import Bar
+from genret.cli.failures import forgive
+from genret.kit.text import clean
 
 SHOW_AFTER_SECONDS = 2.0
 """Steps shorter than this show no bar."""
@@ -21,17 +28,13 @@ LINE_EVERY_SECONDS = 30.0
 """Where standard error is no terminal, a step says how far it is this often."""
 
 
-class Bar(Protocol):
-    def advance(self, n: int = 1) -> None: ...
-
-
 class Ui:
     """`with Ui(json) as ui`: inside, whatever libraries print goes to standard error."""
 
     def __init__(self, json: bool = False):
         self.json = json
-        self._stdout: TextIO = sys.stdout
-        self._err = Console(stderr=True, highlight=False)
+        self._out: TextIO = sys.stdout
+        self._err = Console(stderr=True, highlight=False, emoji=False)
         if not self._err.is_terminal:
             self._err.width = 160
         self._redirect = redirect_stdout(sys.stderr)
@@ -39,109 +42,102 @@ class Ui:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Ui:
-        self._stdout = sys.stdout
+        self._out = sys.stdout
+        forgive(self._out)
         self._redirect.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._redirect.__exit__(kind, error, trace)
-        self._stdout.flush()
+    def __exit__(self, *error: Any) -> None:
+        self._redirect.__exit__(*error)
+        self._out.flush()
 
     # answers
     def document(self, value: Any) -> None:
         """One JSON document on a line of its own."""
-        self._write(json.dumps(value, ensure_ascii=False, allow_nan=False))
+        everything = codecs.lookup(self._out.encoding or "utf-8").name == "utf-8"
+        self._write(json.dumps(value, ensure_ascii=not everything, allow_nan=False))
 
     def result(self, text: str) -> None:
         """Text for people: an answer, but beside the point where JSON is asked for."""
         if self.json:
             self.note(text)
         else:
-            self._write(text)
+            self._write(clean(text, keep_lines=True))
 
     def table(self, renderable: Any) -> None:
         """A rich renderable: an answer for people, beside the point where JSON is asked for."""
-        if self.json:
-            self._err.print(renderable)
-            return
-        console = Console(file=self._stdout, highlight=False)
-        if not console.is_terminal:
-            console.width = 200
-        console.print(renderable)
+        console = self._err
+        if not self.json:
+            console = Console(file=self._out, highlight=False)
+            if not console.is_terminal:
+                console.width = 200
+        console.print(_Clean(renderable))
 
     # everything else
     def note(self, text: str) -> None:
-        self._err.print(text, markup=False)
+        self._err.print(clean(text, keep_lines=True), markup=False)
 
     def warn(self, text: str) -> None:
-        self._err.print(f"Warning: {text}", markup=False, style="yellow")
+        self._err.print(f"Warning: {clean(text, keep_lines=True)}", markup=False, style="yellow")
 
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Bar]:
         """A bar with the time left, for steps that last; plain lines where nobody watches a terminal."""
-        bar = _TerminalBar(self, label, total) if self._err.is_terminal else _LineBar(self, label, total)
-        try:
-            yield bar
-        finally:
-            bar.close()
-
-    def _write(self, text: str) -> None:
-        encoding = self._stdout.encoding or "utf-8"
-        print(text.encode(encoding, "replace").decode(encoding), file=self._stdout, flush=True)
-
-    def _show(self, label: str, total: int | None, done: int) -> TaskID:
+        if not self._err.is_terminal:
+            yield _Lines(self, label, total)
+            return
         with self._lock:
             if self._bars is None:
                 columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
                 self._bars = Progress(*columns, console=self._err, transient=True, redirect_stdout=False)
-                self._bars.start()
-            return self._bars.add_task(label, total=total, completed=done)
+            bars = self._bars
+            task = bars.add_task(label, total=total or None, visible=False)
+        timer = threading.Timer(SHOW_AFTER_SECONDS, self._show, (bars, task))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield _TaskBar(bars, task)
+        finally:
+            timer.cancel()
+            self._end(bars, task)
 
-    def _hide(self, task: TaskID) -> None:
+    def _show(self, bars: Progress, task: TaskID) -> None:
         with self._lock:
-            assert self._bars is not None
-            self._bars.remove_task(task)
-            if not self._bars.tasks:
-                self._bars.stop()
-                self._bars = None
+            if task in bars.task_ids:
+                bars.update(task, visible=True)
+                bars.start()
+
+    def _end(self, bars: Progress, task: TaskID) -> None:
+        with self._lock:
+            bars.remove_task(task)
+            if not bars.tasks:
+                if bars.live.is_started:
+                    bars.stop()
+                self._bars = None  # a stopped one, begun again, would wipe lines above it
+
+    def _write(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
 
 
-class _TerminalBar:
-    """Appears when the step has lasted `SHOW_AFTER_SECONDS`, disappears with its end."""
+class _Clean(NamedTuple):
+    """A renderable whose every piece of text is safe to show; styles are rich's own and stay."""
 
-    def __init__(self, ui: Ui, label: str, total: int | None):
-        self._ui, self._label, self._total = ui, label, total or None
-        self._done = 0
-        self._task: TaskID | None = None
-        self._closed = False
-        self._mutex = threading.Lock()
-        self._timer = threading.Timer(SHOW_AFTER_SECONDS, self._appear)
-        self._timer.daemon = True
-        self._timer.start()
+    inner: Any
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self.inner, options):
+            yield segment if segment.control else segment._replace(text=clean(segment.text, keep_lines=True))
+
+
+class _TaskBar(NamedTuple):
+    bars: Progress
+    task: TaskID
 
     def advance(self, n: int = 1) -> None:
-        with self._mutex:
-            self._done += n
-            if self._task is not None and self._ui._bars is not None:
-                self._ui._bars.advance(self._task, n)
-
-    def close(self) -> None:
-        self._timer.cancel()
-        with self._mutex:
-            self._closed = True
-            if self._task is not None:
-                self._ui._hide(self._task)
-                self._task = None
-
-    def _appear(self) -> None:
-        with self._mutex:
-            if not self._closed:
-                self._task = self._ui._show(self._label, self._total, self._done)
+        self.bars.advance(self.task, n)
 
 
-class _LineBar:
+class _Lines:
     """Says now and then how far a long step is."""
 
     def __init__(self, ui: Ui, label: str, total: int | None):
@@ -163,21 +159,6 @@ class _LineBar:
             return ""
         left = ""
         if self._first < self._done < self._total:
-            seconds = (now - self._start) / (self._done - self._first) * (self._total - self._done)
-            left = f", {int(seconds) // 60}:{int(seconds) % 60:02d} left"
+            seconds = int((now - self._start) / (self._done - self._first) * (self._total - self._done))
+            left = f", {seconds // 60}:{seconds % 60:02d} left"
         return f" of {self._total}{left}"
-
-    def close(self) -> None:
-        """Nothing to clear away."""
-
-
-def plain(text: object) -> str:
-    """Text from files and data sets, safe to print: no control characters, on one line."""
-    return "".join(
-        " " if character in "\n\r\t" else character
-        for character in str(text)
-        if character in "\n\r\t" or (unicodedata.category(character) not in ("Cc", "Cs") and character not in _BIDI)
-    )
-
-
-_BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

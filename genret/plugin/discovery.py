@@ -12,11 +12,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from genret.errors import UsageError
 from genret.settings import Settings
 
 
@@ -45,21 +44,14 @@ def _installed() -> list[Found]:
     for point in sorted(entry_points(group="genret"), key=lambda point: point.name):
         source = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
         # one package may be seen twice, e.g. as an egg-info beside its dist-info
-        found.setdefault((point.name, point.value), Found(point.name, source, _loader(point), point.module))
+        found.setdefault((point.name, point.value), Found(point.name, source, point.load, point.module))
     return list(found.values())
 
 
-def _loader(point: EntryPoint) -> Callable[[], Any]:
-    return lambda: point.load()
-
-
 def _run_file(path: Path) -> Any:
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
     name = f"genret_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is no Python file")
+    assert spec is not None and spec.loader is not None, "it ends in .py"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pydantic look their module up
     try:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genret.errors import one_line
 from genret.plugin.registry import KINDS, Registries
 
 if TYPE_CHECKING:
@@ -59,26 +60,31 @@ def remember_run(run: Path, registries: Registries) -> None:
     for component, plugin in components.items():
         kind, _, name = str(component).partition(" ")
         if plugin != "genret" and name and kind in KINDS:
-            registries.of(kind).providers[name] = _came_from(str(plugin), str(plugins.get(plugin) or ""))
+            source = str(plugins.get(plugin) or "")
+            hints = (_came_from(one_line(plugin, 100), source and one_line(source, 100)), _companion(kind, name))
+            registries.of(kind).providers[name] = "; ".join(hint for hint in hints if hint)
 
 
 def remember_companions(registries: Registries) -> None:
     """Names that genret's own companion plugins would register."""
-    for package, kinds in COMPANIONS.items():
+    for kinds in COMPANIONS.values():
         for kind, names in kinds.items():
             for name in names:
-                registries.of(kind).providers[name] = f"it comes with a plugin: genret install {_place(package)}"
+                registries.of(kind).providers[name] = _companion(kind, name)
+
+
+def _companion(kind: str, name: str) -> str:
+    """What to install, from `COMPANIONS` alone: what a run directory says never chooses a package."""
+    for package, kinds in COMPANIONS.items():
+        if name in kinds.get(kind, ()):
+            folder = Path(__file__).parents[2] / "plugins" / package  # there, if genret runs from a checkout
+            place = folder if (folder / "pyproject.toml").is_file() else package
+            return f"it comes with a plugin: genret install {place}"
+    return ""
 
 
 def _came_from(plugin: str, source: str) -> str:
     when = f"when the run was made it came from the plugin '{plugin}'"
     if source.endswith(".py"):
         return f"{when}, the file {source}: name it by --plugin FILE or put it into <home>/plugins"
-    package = source.partition(" ")[0]
-    return f"{when} ({source}): genret install {_place(package)}" if package else when
-
-
-def _place(package: str) -> str:
-    """A companion of this checkout, if genret runs from one, else the package by name."""
-    folder = Path(__file__).parents[2] / "plugins" / package
-    return str(folder) if package in COMPANIONS and (folder / "pyproject.toml").is_file() else package
+    return f"{when} ({source})" if source else when

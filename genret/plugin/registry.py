@@ -5,37 +5,28 @@ A registry never overwrites and never renames. It knows who registered a name, s
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from genret.api import (
-    Backbone,
-    Component,
-    Dataset,
-    Encoder,
-    Evaluator,
-    Identifier,
-    Loss,
-    Reranker,
-    Retriever,
-)
+from genret import api
 from genret.errors import GenretError, UnknownName, UsageError
+from genret.plugin.output import output_aside
 from genret.settings import Settings
 
-KINDS: dict[str, type[Component]] = {
-    "dataset": Dataset,
-    "encoder": Encoder,
-    "identifier": Identifier,
-    "backbone": Backbone,
-    "loss": Loss,
-    "reranker": Reranker,
-    "retriever": Retriever,
-    "evaluator": Evaluator,
+KINDS: dict[str, type[api.Component]] = {
+    base.kind: base
+    for base in (
+        *(api.Dataset, api.Encoder, api.Identifier, api.Backbone, api.Loss),
+        *(api.Reranker, api.Retriever, api.Evaluator),
+    )
 }
+
+
+def plural(kind: str) -> str:
+    """As hooks are named: `register_losses`."""
+    return {"loss": "losses", "weights": "weights"}.get(kind, f"{kind}s")
 
 
 class Entry(NamedTuple):
@@ -48,7 +39,7 @@ class Entry(NamedTuple):
 class Registry:
     """The names of one kind: components, or functions that lend weights."""
 
-    def __init__(self, kind: str, base: type[Component] | None = None, hint: str = ""):
+    def __init__(self, kind: str, base: type[api.Component] | None = None, hint: str = ""):
         self.kind = kind
         self.base = base
         self.hint = hint
@@ -107,7 +98,7 @@ class Registry:
         module, attribute = entry.target.split(":", 1)
         where = f"the {self.kind} '{name}' ({entry.origin}) cannot be loaded"
         try:
-            with redirect_stdout(sys.stderr):  # standard output belongs to the command's answer
+            with output_aside():
                 loaded = import_module(module)
         except ModuleNotFoundError as error:
             raise GenretError(f"{where}: it needs the package '{error.name}', which is not installed") from error
@@ -138,30 +129,25 @@ class Registries:
     """All registries of one program, built once and passed explicitly."""
 
     def __init__(self, settings: Settings):
-        self.dataset = Registry("dataset", Dataset)
-        self.encoder = Registry("encoder", Encoder)
-        self.identifier = Registry("identifier", Identifier)
-        self.backbone = Registry("backbone", Backbone)
-        self.loss = Registry("loss", Loss)
-        self.reranker = Registry("reranker", Reranker)
-        self.retriever = Registry("retriever", Retriever)
-        self.evaluator = Registry("evaluator", Evaluator)
-        self.weights = Registry("weights")
+        hint = "more come with plugins, see: genret plugins"
+        self._of = {kind: Registry(kind, KINDS.get(kind), hint) for kind in (*KINDS, "weights")}
         self.sources: dict[str, str] = {}
         """By plugin: the package with its version, or the file."""
         self._cache: Path = settings.weights_dir
-        for registry in self.all():
-            registry.hint = "more come with plugins, see: genret plugins"
 
     def of(self, kind: str) -> Registry:
-        """The registry of a kind, by its name in `KINDS` or "weights"."""
-        if kind not in KINDS and kind != "weights":
-            raise UnknownName("kind of component", kind, [*KINDS, "weights"])
-        registry: Registry = getattr(self, kind)
-        return registry
+        """The registry of a kind, by its name in `KINDS` or "weights"; those of kinds are attributes as well."""
+        if kind not in self._of:
+            raise UnknownName("kind of component", kind, self._of)
+        return self._of[kind]
+
+    def __getattr__(self, kind: str) -> Registry:
+        if kind not in vars(self).get("_of", ()):
+            raise AttributeError(f"there is no kind of component '{kind}'")
+        return self._of[kind]
 
     def all(self) -> list[Registry]:
-        return [self.of(kind) for kind in (*KINDS, "weights")]
+        return list(self._of.values())
 
     def resolve_weights(self, name: str) -> str:
         """The local folder of registered weights; any other name (path, hub name) comes back unchanged.

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genret.errors import UnknownName, UsageError
-from genret.plugin.registry import KINDS, Registries
+from genret.plugin.registry import Registries, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
+WRITTEN = sorted(path.stem for path in TEMPLATES.glob("[!_]*.py"))
+"""Kinds of components that there is a template for."""
 
 
 class Names(NamedTuple):
@@ -39,8 +41,8 @@ def names_of(given: str) -> Names:
 
 def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> Path:
     """Writes `parent/genret-NAME`; the folder must not be in use, nor the name."""
-    if kind not in KINDS:
-        raise UnknownName("kind of component", kind, KINDS)
+    if kind not in WRITTEN:
+        raise UnknownName("kind of component with a template", kind, WRITTEN)
     names = names_of(given)
     if names.name in (registry := registries.of(kind)):
         raise UsageError(
@@ -49,7 +51,6 @@ def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> P
     root = parent / names.package
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise UsageError(f"{root} is there already; choose another name, or another folder with --folder")
-    hook = "register_losses" if kind == "loss" else f"register_{kind}s"
     files = {
         "pyproject.toml": PYPROJECT,
         "README.md": README,
@@ -61,7 +62,7 @@ def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> P
     checks = ", ".join(sorted([f"check_{kind}", "check_plugin", "check_recipe"]))
     words = {
         "{KIND}": kind,
-        "{HOOK}": hook,
+        "{HOOK}": f"register_{plural(kind)}",
         "{SLOT}": _slot(kind, names.name),
         "{PACKAGE}": names.package,
         "{CLASS}": f"{names.camel}{kind.capitalize()}",

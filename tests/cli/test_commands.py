@@ -220,6 +220,91 @@ def test_a_very_long_query_passes(cli):
     assert cli.retriever.calls[0][0] == [query]
 
 
+def test_words_without_quotes_are_one_query(cli):
+    cli.finished()
+    assert json.loads(cli("search", "red", "heart", "-k", "2", "--json").stdout)["query"] == "red heart"
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_empty_lines_and_a_byte_order_mark_are_no_query(cli, tmp_path, mark):
+    cli.finished()
+    text = f"{mark}\na dog\n\n   \r\n{mark}a cat\n\n"
+    (tmp_path / "queries.txt").write_text(text, encoding="utf-8")
+    for result in (
+        cli("search", "--queries", str(tmp_path / "queries.txt")),
+        cli("search", "--queries", "-", input=text),
+    ):
+        assert [json.loads(line)["query"] for line in result.stdout.splitlines()] == ["a dog", "a cat"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("/p/Screenshot 2024-01-02 10:11:12.png", "Screenshot 2024-01-02 10:11:12"),
+        ("/p/back\\slash.png", "back\\slash"),
+        ("/p/a:b/c.png", "c"),
+        ("emoji.tar:u1f431.png", "u1f431"),
+        ("/d/train-0.tar:in/a folder/x:y.jpg", "x:y"),
+        ("owner/name:test/17", "17"),
+        ("/p/dog", "dog"),
+    ],
+)
+def test_names_are_shown_whole(uri, name):
+    from genret.cli.search import name_of
+
+    assert name_of(Hit(1, "id", uri, 0.0, None, {})) == name
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["search", "a", "--run=~/no-such"],
+        ["index", "x.png", "--run", "~/no-such"],
+        ["evaluate", "--run=~/no-such"],
+        ["catalog", "--run=~/no-such"],
+        ["compare", "~/no-such"],
+        ["report", "~/no-such"],
+        ["train", "--resume", "--run=~/no-such"],
+        ["validate", "~/no-such.yaml"],
+        ["search", "--queries=~/no-such"],
+        ["search", "a", "--only=@~/no-such"],
+    ],
+)
+def test_a_tilde_is_the_home_folder(cli, option, monkeypatch, tmp_path):
+    """Found there where there is something, and named there where there is not; never a folder called `~`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.chdir(tmp_path)
+    cli.finished()
+    result = cli(*option)
+    assert result.exit_code == 2 and "no-such" in result.stderr
+    if not any("--queries" in word or "--only" in word for word in option):
+        assert str(tmp_path / "me" / "no-such") in result.stderr
+    assert not (tmp_path / "~").exists()
+
+
+def test_what_is_made_below_a_tilde(cli, recipe, trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.chdir(tmp_path)
+    assert cli("train", str(recipe), "--run=~/run").exit_code == 0
+    assert cli("plugins", "new", "mine", "--kind", "loss", "--folder=~/here").exit_code == 0
+    assert (tmp_path / "me" / "run" / "recipe.yaml").is_file() and (tmp_path / "me" / "here" / "genret-mine").is_dir()
+    assert not (tmp_path / "~").exists()
+
+
+HOSTILE = "\x1b]0;owned\x07\u202e"
+
+
+def test_what_files_say_cannot_act_on_the_terminal(cli, recipe, tmp_path):
+    written = tmp_path / "hostile.yaml"
+    written.write_text(RECIPE + f"identifier: {{type: {json.dumps(HOSTILE)}}}\n", encoding="utf-8")
+    run = cli.finished()
+    (run / "catalog.url").write_text(f"nonsense{HOSTILE}://x\n")
+    for result in (cli("validate", str(written)), cli("train", str(written), "--set", "x=1"), cli("catalog")):
+        assert result.exit_code
+        assert not set("\x1b\x07\u202e").intersection(result.stdout + result.stderr)
+    assert "]0;owned" in cli("validate", str(written)).stderr
+
+
 def test_a_query_that_is_no_text_does_not_break_the_answer(cli):
     cli.finished()
     result = cli("search", b"caf\xe9".decode("utf-8", "surrogateescape"), "--json")
@@ -235,7 +320,7 @@ def test_a_query_that_is_no_text_does_not_break_the_answer(cli):
         (["search", "a", "--queries", "-"], "b", "not both"),
         (["search", "--queries", "absent.txt"], None, "there is no file absent.txt"),
         (["search", "--queries", "-"], "", "standard input holds no query"),
-        (["search", "--queries", "-"], "a\n\nb\n", "line 2 of standard input is empty"),
+        (["search", "--queries", "-"], "\n \n\ufeff\n", "standard input holds no query"),
         (["search", "--queries", "-"], b"\xff\xfe\xfa", "no UTF-8 text"),
         (
             ["search", "--queries", "-"],
@@ -466,7 +551,13 @@ def test_plugins_and_their_commands(cli):
     )
     assert cli("hello").stdout == "hello from a plugin\n"
     document = json.loads(cli("plugins", "--json").stdout)
-    assert {plugin["name"] for plugin in document["plugins"]} == {"genret", "genret.lab", "thief", "toys"}
+    assert {plugin["name"] for plugin in document["plugins"]} == {
+        "genret",
+        "genret.guide",
+        "genret.lab",
+        "thief",
+        "toys",
+    }
     assert {f["name"]: f["reason"] for f in document["failures"]} == {
         "sick": "RuntimeError: boom",
         "thief": "its commands are left out: the command 'train' already exists",

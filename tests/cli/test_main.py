@@ -6,11 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from genret.cli import _split, main
+import genret as genret_package
+from genret.cli import ROOM_OF, _split, build, main
+from genret.cli.state import State
+from genret.errors import UsageError
+from genret.plugin.loading import load_plugins
+from genret.settings import Settings
 
 HEAVY = ("torch", "torchvision", "transformers", "timm", "open_clip", "numpy", "PIL", "sqlalchemy", "datasets", "peft")
 
@@ -60,8 +68,20 @@ def test_global_options_may_stand_anywhere():
     given = _split(
         ["--plugin", "a.py", "search", "q", "--plugin=b.py", "--debug", "--json", "--", "--debug", "--plugin"]
     )
-    assert given == (["a.py", "b.py"], True, ["search", "q", "--json", "--", "--debug", "--plugin"])
-    assert _split(["train", "--plugin"]).rest == ["train", "--plugin"], "typer says what is missing"
+    assert given == ([Path("a.py"), Path("b.py")], True, ["search", "q", "--json", "--", "--debug", "--plugin"])
+    assert _split(["--plugin=~/a.py"]).plugin_files == [Path.home() / "a.py"]
+
+
+@pytest.mark.parametrize("words", [["train", "--plugin"], ["--plugin=", "train"], ["--plugin", ""]])
+def test_plugin_without_a_file(words):
+    with pytest.raises(UsageError, match="--plugin needs a file"):
+        _split(words)
+
+
+def test_a_plugin_that_is_asked_for_has_to_be_there(environment):
+    done = genret("plugins", "--plugin", "nothere.py", environment=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "Error: --plugin nothere.py: there is no such file\n"
 
 
 def test_plugin_file_adds_a_command(environment, tmp_path):
@@ -95,12 +115,59 @@ def test_a_reader_that_leaves_causes_no_noise(environment):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_disk_below_the_output(environment):
+@pytest.mark.parametrize("argv", [["plugins", "--json"], ["--version"], ["--help"], ["train", "--help"]])
+def test_full_disk_below_the_output(environment, argv):
     with Path("/dev/full").open("w") as full:
-        command = [sys.executable, "-m", "genret", "plugins", "--json"]
+        command = [sys.executable, "-m", "genret", *argv]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, timeout=120)
     assert done.returncode == 1 and done.stderr.startswith("Error: the disk is full")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_working_folder_that_is_gone(environment, tmp_path):
+    (tmp_path / "gone").mkdir()
+    command = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && '{sys.executable}' -m genret plugins"
+    environment |= {"PYTHONPATH": str(Path(genret_package.__file__).parents[1])}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "") and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("Error: the folder that genret was started in has been deleted")
+
+
+def test_output_in_another_encoding(environment, tmp_path):
+    (tmp_path / "k.py").write_text(
+        "import genret\n@genret.hookimpl\ndef register_commands(cli):\n"
+        "    @cli.command(help='Käse.')\n    def cheese(): print('Käse')\n",
+        encoding="utf-8",
+    )
+    environment |= {"PYTHONIOENCODING": "ascii"}
+    for words, said in ((["cheese"], "K?se"), (["cheese", "--help"], "Usage"), (["components", "loss"], "token")):
+        done = genret(*words, "--plugin", str(tmp_path / "k.py"), environment=environment)
+        assert done.returncode == 0 and said in done.stdout, done.stderr
+    done = genret("components", "loss", "--json", environment=environment)
+    assert done.stdout.isascii() and "v̂" in json.dumps(json.loads(done.stdout), ensure_ascii=False)
+
+
+@pytest.mark.parametrize(("command", "room"), [("compare", "lab"), ("sweep", "lab"), ("components", "guide")])
+def test_a_command_whose_room_is_missing_says_so(command, room, monkeypatch, tmp_path):
+    monkeypatch.setattr("genret.cli.find_spec", lambda name: None)
+    monkeypatch.setattr("genret.plugin.loading.ROOMS", ("components",))
+    settings = Settings(home=tmp_path, plugins="")
+    result = CliRunner().invoke(build(State(settings, load_plugins((), settings))), [command, "x"])
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr == (
+        f"Error: 'genret {command}' is part of genret/{room}, which is missing here; install genret anew\n"
+    )
+
+
+def test_every_command_of_a_room_is_known_as_such(tmp_path):
+    """The table of rooms holds what the rooms register, no more and no less."""
+    plugins = load_plugins((), Settings(home=tmp_path, plugins=""))
+    for room in ("guide", "lab"):
+        cli = typer.Typer()
+        import_module(f"genret.{room}").register_commands(cli)
+        program = typer.main.get_command(cli)
+        assert set(program.commands) == {name for name, where in ROOM_OF.items() if where == room}
+    assert not plugins.failures
 
 
 def test_main_without_arguments_shows_help(monkeypatch, tmp_path, capsys):

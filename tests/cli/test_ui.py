@@ -1,4 +1,4 @@
-"""Progress on a terminal and beside one; text that is safe to print."""
+"""Progress on a terminal and beside one; whatever is shown is safe to show."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import time
 import pytest
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from genret.cli import ui as ui_module
-from genret.cli.ui import Ui, plain
+from genret.cli.ui import Ui
 
 
 @pytest.fixture
@@ -100,15 +101,37 @@ def test_bars_go_away_after_an_error(quick):
     assert ui._bars is None
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("\x1b]0;title\x07name", "]0;titlename"),
-        ("a\nb\tc", "a b c"),
-        ("\u202egnp.exe", "gnp.exe"),
-        ("👩\u200d🚀 ❤\ufe0f 🏴\U000e0067\U000e0062", "👩\u200d🚀 ❤\ufe0f 🏴\U000e0067\U000e0062"),
-        (17, "17"),
-    ],
-)
-def test_plain_text(text, shown):
-    assert plain(text) == shown
+HOSTILE = "a\x1b]0;title\x07b \u202ec"
+"""Sets the window's title and turns the direction of writing."""
+
+
+def test_whatever_is_shown_is_cleaned(capsys):
+    table = Table(HOSTILE, box=None, title=HOSTILE)
+    table.add_row(Text(HOSTILE, style="bold"))
+    with Ui() as ui:
+        for show in (ui.note, ui.warn, ui.result):
+            show(f"one\n{HOSTILE}")
+        ui.table(table)
+        ui.table(Text(HOSTILE))
+    printed = capsys.readouterr()
+    assert printed.err == "one\na]0;titleb c\nWarning: one\na]0;titleb c\n"
+    assert printed.out.count("a]0;titleb c") == 5 and not set("\x1b\x07\u202e").intersection(printed.out)
+
+
+def test_styles_of_tables_reach_a_terminal():
+    ui, screen = on_terminal()
+    ui.json = True
+    ui.table(Text(HOSTILE, style="bold"))
+    assert screen.getvalue() == "\x1b[1ma]0;titleb c\x1b[0m\n"
+
+
+def test_output_that_cannot_say_everything(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    with Ui() as ui:
+        ui.result("käse")
+        ui.table(Text("hund\u00e4"))
+        ui.document({"ä": "🐶"})
+    lines = raw.getvalue().decode("ascii").splitlines()
+    assert lines[:2] == ["k?se", "hund?"] and lines[2].isascii() and json.loads(lines[2]) == {"ä": "🐶"}
+    assert "?" not in lines[2]

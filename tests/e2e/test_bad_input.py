@@ -210,8 +210,10 @@ def test_an_empty_query(tiny, failed, query):
 
 
 def test_queries_that_are_none(tiny, failed, tmp_path):
-    (tmp_path / "queries.txt").write_text("a dog\n\na cat\n")
-    failed(tiny.genret("search", "--queries", tmp_path / "queries.txt"), 2, "line 2", "queries.txt")
+    (tmp_path / "queries.txt").write_text('a dog\n\n{"query": " "}\n')
+    failed(tiny.genret("search", "--queries", tmp_path / "queries.txt"), 2, "line 3", "queries.txt")
+    (tmp_path / "queries.txt").write_text("\n \n")
+    failed(tiny.genret("search", "--queries", tmp_path / "queries.txt"), 2, "queries.txt holds no query")
     (tmp_path / "queries.txt").write_bytes(b"\xff\xfe\x00")
     failed(tiny.genret("search", "--queries", tmp_path / "queries.txt"), 2, "queries.txt")
     failed(tiny.genret("search"), 2, "ask for something")

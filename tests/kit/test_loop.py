@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -11,19 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from genret.api import FitContext, LoopOptions
+from genret.api import FitContext, LoopOptions, Silent
 from genret.errors import GenretError
 from genret.kit import checkpoint, loop
-
-
-class Bar:
-    def advance(self, n: int) -> None:
-        pass
-
-
-@contextmanager
-def progress(label: str, total: int):
-    yield Bar()
 
 
 class Killed(Exception):
@@ -41,7 +30,7 @@ class Job:
         self.numbers: list[int] = []
         self.rows: list[dict] = []
         self.kill_at = kill_at
-        self.context = FitContext(3, torch.device("cpu"), folder, progress, self.rows.append)
+        self.context = FitContext(3, torch.device("cpu"), folder, Silent().progress, self.rows.append)
 
     def step(self, indices: torch.Tensor, epoch: int, number: int) -> dict[str, torch.Tensor]:
         if len(self.seen) in self.kill_at:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genret.errors import GenretError
+from genret.errors import GenretError, UsageError
 from genret.plugin import discovery
 from genret.plugin.loading import Plugins, load_plugins
 from genret.plugin.provenance import remember_run
@@ -24,7 +24,7 @@ def register_losses(register):
 """
 
 
-BUILT_IN = ["genret", "genret.lab"]
+BUILT_IN = ["genret", "genret.guide", "genret.lab"]
 
 
 @pytest.fixture
@@ -178,9 +178,46 @@ def test_installed_plugins_come_by_entry_points(home, tmp_path, monkeypatch):
     del sys.modules["installed_toy"]
 
 
-def test_missing_file_is_a_failure(home, tmp_path):
-    (failure,) = load(home, tmp_path / "absent.py").failures
-    assert "there is no file" in failure.reason
+def test_a_file_that_is_asked_for_has_to_be_there(home, tmp_path):
+    with pytest.raises(UsageError, match=r"--plugin .*absent\.py: there is no such file"):
+        load(home, tmp_path / "absent.py")
+    (tmp_path / "notes.txt").touch()
+    for path in (tmp_path / "notes.txt", tmp_path):
+        with pytest.raises(UsageError, match="it is no Python file"):
+            load(home, path)
+
+
+def test_strict_plugins_say_it_once(home):
+    write(home, "raises", "raise RuntimeError('boom')")
+    with pytest.raises(GenretError) as caught:
+        load(home, strict_plugins=True)
+    assert str(caught.value) == f"plugin 'raises' ({home}/plugins/raises.py) failed: RuntimeError: boom"
+
+
+NOISY = """
+import os
+os.write(1, b"by descriptor ")
+print("by Python")
+import genret
+@genret.hookimpl
+def register_losses(register):
+    os.write(1, b"in the hook ")
+    register("noisy", "noisy_component:Loss")
+"""
+
+
+def test_what_an_import_writes_to_descriptor_1_is_no_answer(home, tmp_path, monkeypatch, capfd):
+    write(home, "noisy", NOISY)
+    (tmp_path / "noisy_component.py").write_text("import os\nos.write(1, b'by a component')\nclass Loss: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registries = load(home).registries
+    with pytest.raises(GenretError, match=r"no subclass of genret\.Loss"):
+        registries.loss.get("noisy")
+    print("the answer")
+    printed = capfd.readouterr()
+    assert printed.out == "the answer\n"
+    assert all(said in printed.err for said in ("by descriptor", "by Python", "in the hook", "by a component"))
+    del sys.modules["noisy_component"]
 
 
 # ------------------------------------------------------------------------------------------------ who waits
@@ -299,7 +336,7 @@ def test_a_missing_companion_is_named(home):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("genret-gone 1.2", r"the plugin 'gone' \(genret-gone 1.2\): genret install genret-gone"),
+        ("genret-gone 1.2", r"the plugin 'gone' \(genret-gone 1.2\); more come with plugins"),
         ("/x/gone.py", r"the plugin 'gone', the file /x/gone.py: name it by --plugin FILE"),
         (None, "the plugin 'gone'"),
     ],
@@ -311,6 +348,19 @@ def test_a_run_remembers_its_plugins(home, tmp_path, source, said):
     remember_run(tmp_path, registries)
     with pytest.raises(GenretError, match=f"unknown identifier 'lost'.*when the run was made it came from {said}"):
         registries.identifier.get("lost")
+
+
+def test_a_run_never_chooses_what_is_to_be_installed(home, tmp_path):
+    """Its environment.json may come from anywhere; `genret install` is followed by names of genret's own list alone."""
+    noted = {"components": {"identifier lost": "evil", "dataset emoji": "evil"}, "plugins": {"evil": "evil-package 1"}}
+    (tmp_path / "environment.json").write_text(json.dumps(noted))
+    registries = load(home, plugins="").registries
+    remember_run(tmp_path, registries)
+    for registry, name in ((registries.identifier, "lost"), (registries.dataset, "emoji")):
+        with pytest.raises(GenretError, match="it came from the plugin 'evil'") as caught:
+            registry.get(name)
+        assert "install evil" not in str(caught.value)
+    assert "genret install" in str(caught.value) and "genret-starter" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"components": 3}', '{"components": {"x": 1, "y z": 2}}'])

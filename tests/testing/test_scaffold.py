@@ -16,7 +16,7 @@ from genret.errors import UnknownName, UsageError
 from genret.plugin.loading import load_plugins
 from genret.plugin.registry import KINDS
 from genret.settings import Settings
-from genret.testing.scaffold import new_plugin
+from genret.testing.scaffold import WRITTEN, new_plugin
 
 REGISTRIES = load_plugins((), Settings(plugins="")).registries
 
@@ -37,7 +37,7 @@ def imported(monkeypatch: pytest.MonkeyPatch) -> Any:
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WRITTEN)
 def test_a_new_plugin_of_every_kind(kind: str, tmp_path: Path, imported: Any) -> None:
     root = new_plugin("two-words", kind, tmp_path, REGISTRIES)
     assert root == tmp_path / "genret-two-words"
@@ -61,7 +61,7 @@ def test_a_new_plugin_of_every_kind(kind: str, tmp_path: Path, imported: Any) ->
     assert found.returncode == 0, found.stdout
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WRITTEN)
 def test_its_recipe_is_sound(kind: str, tmp_path: Path, imported: Any) -> None:
     pytest.importorskip("genret_starter")
     root = new_plugin("mine", kind, tmp_path, REGISTRIES)
@@ -75,6 +75,10 @@ def test_its_own_tests_pass(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert "failed" not in done.stdout and ("3 passed" in done.stdout or "skipped" in done.stdout)
+
+
+def test_what_recipes_have_a_slot_for_has_a_template() -> None:
+    assert set(WRITTEN) == set(KINDS) - {"retriever", "evaluator"}
 
 
 def test_names(tmp_path: Path) -> None:
@@ -97,4 +101,7 @@ def test_taken_names_and_unknown_kinds(tmp_path: Path) -> None:
         new_plugin("rq", "identifier", tmp_path, REGISTRIES)
     with pytest.raises(UnknownName, match="did you mean 'identifier'"):
         new_plugin("mine", "identifer", tmp_path, REGISTRIES)
+    for kind in set(KINDS) - set(WRITTEN):
+        with pytest.raises(UnknownName, match=f"unknown kind of component with a template '{kind}'"):
+            new_plugin("mine", kind, tmp_path, REGISTRIES)
     assert not list(tmp_path.iterdir())

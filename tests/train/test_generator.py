@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from genret.api import Identifiers, Vokens
+from genret.api import Identifiers, Silent, Vokens
 from genret.components.backbones.t5 import T5Backbone
 from genret.components.losses.generator import RankLoss, TokenLoss
 from genret.decode.beam import beam_search
@@ -30,16 +29,6 @@ CODES = torch.tensor([[i, j] for i in range(6) for j in range(6)])
 VOKENS = Vokens((6, 6))
 
 
-class Bar:
-    def advance(self, n: int) -> None:
-        pass
-
-
-@contextmanager
-def progress(label: str, total: int):
-    yield Bar()
-
-
 def job(folder: Path, losses, epochs: int = 30, end_symbol: bool = False, **train):
     backbone = T5Backbone(T5Backbone.Config(d_model=32, d_ff=64, num_layers=2, num_heads=4, vocab_size=80, dropout=0.0))
     backbone.build(VOKENS, None, CAPTIONS, seed=0)
@@ -50,7 +39,7 @@ def job(folder: Path, losses, epochs: int = 30, end_symbol: bool = False, **trai
     options = TrainOptions(**({"epochs": epochs, "batch_size": 12, "lr": 5e-3, "bf16": False, "rank_beams": 5} | train))
     options = options.model_copy(update={"dev_beams": 10, "end_symbol": end_symbol})
     development = Development(CAPTIONS, np.arange(36), index.trie, index.leaf_images)
-    context = loop.FitContext(0, torch.device("cpu"), folder, progress, lambda row: None)
+    context = loop.FitContext(0, torch.device("cpu"), folder, Silent().progress, lambda row: None)
     result = fit_generator(backbone, examples, losses, options, development, context)
     return backbone, development, options, result
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from genret.api import GeneratorBatch, Identifiers, Vokens
+from genret.api import GeneratorBatch, Identifiers, Silent, Vokens
 from genret.components.backbones.t5 import T5Backbone
 from genret.components.losses.generator import MemoriseLoss, ReverseLoss, TokenLoss
 from genret.kit import loop
@@ -18,8 +18,6 @@ from genret.search.spelling import tokens_with_end
 from genret.train.generator import Examples, fit_generator
 from genret.train.pictures import Pictures
 from genret.train.targets import Targets
-
-from .test_generator import progress
 
 torch.set_num_threads(1)
 CAPTIONS = ["a dog", "the sea", "two cars", "snow", "a boy and a dog", "red sun"]
@@ -36,7 +34,7 @@ def fitted(folder: Path, losses, **words) -> T5Backbone:
     tokens = tokens_with_end(backbone, identifiers, False)
     examples = Examples(CAPTIONS, targets, tokens, index.trie, None, VECTORS)
     options = TrainOptions(**({"epochs": 60, "batch_size": 6, "lr": 5e-3, "bf16": False} | words))
-    context = loop.FitContext(0, torch.device("cpu"), folder, progress, lambda row: None)
+    context = loop.FitContext(0, torch.device("cpu"), folder, Silent().progress, lambda row: None)
     fit_generator(backbone, examples, losses, options, None, context)
     return backbone
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genret.cli.options import JsonOption
+from genret.cli.options import JsonOption, user_path
 from genret.cli.state import state_of
 from genret.errors import GenretError, UsageError
 
@@ -18,7 +18,10 @@ def add(cli: typer.Typer) -> None:
 
 def compare(
     context: typer.Context,
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run directories, or their names in <home>/runs.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", parser=user_path, help="Run directories, or their names in <home>/runs."),
+    ],
     split: Annotated[str, typer.Option(help="Whose pictures are searched, by whose captions.")] = "test",
     num_beams: Annotated[
         int | None, typer.Option(min=1, max=99_999, help="Compare at this width. [default: each recipe's own]")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from genret.cli.options import JsonOption
+from genret.cli.options import JsonOption, user_path
 from genret.cli.state import state_of
 from genret.errors import UsageError
 
@@ -21,7 +21,9 @@ def report(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="RUN", help="Run directories, or their names in <home>/runs. [default: newest finished]"
+            metavar="RUN",
+            parser=user_path,
+            help="Run directories, or their names in <home>/runs. [default: newest finished]",
         ),
     ] = None,
     queries: Annotated[
@@ -31,6 +33,7 @@ def report(
         Path | None,
         typer.Option(
             metavar="FILE",
+            parser=user_path,
             help="Where the page goes. [default: RUN/report.html; of several, the first RUN's comparison.html]",
         ),
     ] = None,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from genret.cli.failures import explain
-from genret.cli.options import JsonOption, Overrides
+from genret.cli.options import JsonOption, Overrides, user_path
 from genret.cli.state import state_of
 from genret.errors import UsageError
 from genret.lab.commands.sweep import Keep, KeepOption
@@ -35,7 +35,9 @@ def reproduce(
     on: Annotated[On, typer.Option("--on", help="The data to run it on.")] = On.EMOJI,
     root: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="The folder of that data set; the same as --set dataset.root=DIR."),
+        typer.Option(
+            metavar="DIR", parser=user_path, help="The folder of that data set; the same as --set dataset.root=DIR."
+        ),
     ] = None,
     seeds: Annotated[
         int | None,
@@ -47,10 +49,12 @@ def reproduce(
         typer.Option(metavar="N,N", help="Catalog sizes of table2 and figure4. [default: the paper's; figure4 to 1M]"),
     ] = None,
     recipes: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder of genret's recipes. [default: recipes/]")
+        Path | None,
+        typer.Option(metavar="DIR", parser=user_path, help="The folder of genret's recipes. [default: recipes/]"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the runs go. [default: <home>/sweeps/paper-<data>]")
+        Path | None,
+        typer.Option(metavar="DIR", parser=user_path, help="Where the runs go. [default: <home>/sweeps/paper-<data>]"),
     ] = None,
     keep: KeepOption = Keep.ALL,
     as_json: JsonOption = False,

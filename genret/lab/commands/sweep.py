@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from genret.cli.failures import explain
-from genret.cli.options import JsonOption, Overrides
+from genret.cli.options import JsonOption, Overrides, RecipeFiles, user_path
 from genret.cli.state import state_of
 
 
@@ -29,7 +29,7 @@ def add(cli: typer.Typer) -> None:
 
 def sweep(
     context: typer.Context,
-    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE", help="Recipe files, as for train.")],
+    recipes: RecipeFiles,
     grids: Annotated[
         list[str],
         typer.Option(
@@ -42,7 +42,10 @@ def sweep(
     ] = None,
     overrides: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the runs go. [default: <home>/sweeps/<recipe>-<keys>]")
+        Path | None,
+        typer.Option(
+            metavar="DIR", parser=user_path, help="Where the runs go. [default: <home>/sweeps/<recipe>-<keys>]"
+        ),
     ] = None,
     keep: KeepOption = Keep.ALL,
     as_json: JsonOption = False,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from genret.api import Ui
 from genret.errors import UsageError
 from genret.kit.files import write_json, write_text
 from genret.kit.text_table import TextTable
@@ -32,7 +33,7 @@ class Workplace(NamedTuple):
     out: Path
     registries: Registries
     settings: Settings
-    ui: Any
+    ui: Ui
 
 
 def checked_sizes(table: PaperTable, sizes: Sequence[int] | None, keep: Keep) -> list[int]:

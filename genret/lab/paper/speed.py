@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from genret.api import Ui
 from genret.errors import GenretError
 from genret.kit.device import device_of
 from genret.kit.files import write_json
@@ -91,7 +92,7 @@ def measure(
     out: Path,
     registries: Registries,
     settings: Settings,
-    ui: Any,
+    ui: Ui,
 ) -> Speeds:
     """Times what has not been timed yet; runs that failed or were left out have no speed."""
     machine = _machine(settings)

@@ -16,15 +16,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import genret
+from genret.api import Ui
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
 from genret.errors import GenretError
 from genret.kit.files import write_bytes
+from genret.kit.text import clean
 from genret.lab.report import sections, words
 from genret.lab.report.queries import Sample, sample
 from genret.lab.report.sections import RunSections
 from genret.lab.report.stored import SPLIT, StoredRun, read_runs
-from genret.lab.report.text import clean, percent, plain_number, plural, points, signed, value_of
+from genret.lab.report.text import percent, plain_number, plural, points, signed, value_of
 from genret.lab.report.thumbs import Pictures
 from genret.lab.report.vokens import NamedImages, named_images
 from genret.plugin.registry import Registries
@@ -56,7 +58,7 @@ class OpenRun(NamedTuple):
 
 
 def write_report(
-    runs: Sequence[Path], out: Path, registries: Registries, settings: Settings, ui: Any, num_queries: int = 12
+    runs: Sequence[Path], out: Path, registries: Registries, settings: Settings, ui: Ui, num_queries: int = 12
 ) -> Report:
     """Writes the page of one or several finished runs, as a whole or not at all."""
     stored = read_runs(runs, registries)
@@ -110,7 +112,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _open(stored: StoredRun, registries: Registries, settings: Settings, ui: Any, num_queries: int) -> OpenRun:
+def _open(stored: StoredRun, registries: Registries, settings: Settings, ui: Ui, num_queries: int) -> OpenRun:
     """Reads the catalog, and searches where the models are there."""
     remarks: list[str] = []
     if not stored.has_catalog:

@@ -108,7 +108,7 @@ def choose(ranks: Ints, dense_ranks: Ints, images: Ints, count: int) -> tuple[li
     return bad, take(best, count - len(bad), lambda row: ranks[row] <= K)
 
 
-def sample(stored: StoredRun, retriever: CatalogRetriever, count: int, settings: Settings, ui: Any) -> Sample | None:
+def sample(stored: StoredRun, retriever: CatalogRetriever, count: int, settings: Settings, ui: Ui) -> Sample | None:
     """Asks the best and worst `count` queries anew; None where the split has no captions. Without stored ranks of these
     very queries none are chosen."""
     split = stored.searched_split

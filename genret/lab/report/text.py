@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
-
-_BIDI = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-
-
-def clean(text: object) -> str:
-    """Text from files and data sets without what could mislead the eye or break the page: control characters, marks
-    that turn the direction of writing, halves of characters. Escaping is the template's own work, and comes after."""
-    return "".join(
-        " " if character in "\n\r\t" else character
-        for character in str(text)
-        if character in "\n\r\t" or (unicodedata.category(character) not in ("Cc", "Cs") and character not in _BIDI)
-    )
 
 
 def percent(value: float | None) -> str:

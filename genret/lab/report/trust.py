@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from genret.kit.text import clean
 from genret.lab.leakage.leakage import sentences
 from genret.lab.report import charts
 from genret.lab.report.stored import StoredRun
-from genret.lab.report.text import clean
 
 
 class Doubt(NamedTuple):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from genret.kit.text import clean
 from genret.lab.compare.outcome import name_of
 from genret.lab.report.figures import Figures, K
 from genret.lab.report.queries import TracedQuery
 from genret.lab.report.stored import StoredRun
-from genret.lab.report.text import clean, listed, p_value, percent, plural, points
+from genret.lab.report.text import listed, p_value, percent, plural, points
 
 PROTOCOLS = {
     "inductive": "inductive: training knew nothing of the searched pictures",

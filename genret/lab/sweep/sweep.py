@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from genret.api import Ui
 from genret.catalog.place import has_catalog
 from genret.errors import GenretError
 from genret.lab.compare.outcome import (
@@ -125,7 +126,7 @@ class Sweep:
     """Rows to be filled, below one folder."""
 
     def __init__(
-        self, out: Path, registries: Registries, settings: Settings, ui: Any, keep: Keep = "all", whole: bool = False
+        self, out: Path, registries: Registries, settings: Settings, ui: Ui, keep: Keep = "all", whole: bool = False
     ):
         """`whole`: runs of which only figures were kept get back what a search needs."""
         self.out, self.registries, self.settings, self.ui, self.keep = out, registries, settings, ui, keep

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from vector_quantize_pytorch import FSQ
 
 from genret import GenretError
-from genret.api import Corpus, FitContext
+from genret.api import Corpus, FitContext, Silent
 from genret.components.losses.tokenizer import AlignLoss, ReconLoss
 from genret.testing import check_identifier
 from genret_fsq.identifier import FSQIdentifier, FSQTraining
@@ -33,15 +33,7 @@ def corpus(num: int = 300, width: int = 16) -> Corpus:
 def fitted(folder: Path, images: Corpus, losses: Any = None, **options: Any) -> FSQIdentifier:
     identifier = FSQIdentifier(FSQIdentifier.Config(**({"levels": [4, 3], "num_levels": 2} | options)))
 
-    class Bar:
-        def __enter__(self) -> Bar:
-            return self
-
-        def __exit__(self, *error: object) -> None: ...
-
-        def advance(self, n: int) -> None: ...
-
-    context = FitContext(0, torch.device("cpu"), folder, lambda label, total: Bar(), lambda row: None)
+    context = FitContext(0, torch.device("cpu"), folder, Silent().progress, lambda row: None)
     identifier.fit(images, losses or {}, context)
     return identifier
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GraniteConfig, GraniteForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from genret.api import FitContext, Identifiers, LoopOptions, Vokens
+from genret.api import FitContext, Identifiers, LoopOptions, Silent, Vokens
 from genret.components.backbones.llama import LlamaBackbone
 from genret.components.backbones.presets import T5XL, Llama7BLora, T5Base, T5Large
 from genret.components.backbones.tokenizers import train_tokenizer
@@ -57,14 +56,6 @@ def fit(backbone: LlamaBackbone, where: Path, epochs: int = 6, kill_at: int = -1
     targets = backbone.tokens(Identifiers(torch.arange(5), codes=TARGETS))
     steps = []
 
-    @contextmanager
-    def progress(label: str, total: int):
-        class Bar:
-            def advance(self, n: int) -> None:
-                pass
-
-        yield Bar()
-
     def step(indices: torch.Tensor, epoch: int, number: int) -> dict[str, torch.Tensor]:
         if len(steps) == kill_at:
             raise KeyboardInterrupt
@@ -74,7 +65,11 @@ def fit(backbone: LlamaBackbone, where: Path, epochs: int = 6, kill_at: int = -1
 
     options = LoopOptions(epochs=epochs, batch_size=2, lr=1e-2, bf16=False)
     return loop.run(
-        backbone.module, step, 5, options, FitContext(0, torch.device("cpu"), where, progress, lambda row: None)
+        backbone.module,
+        step,
+        5,
+        options,
+        FitContext(0, torch.device("cpu"), where, Silent().progress, lambda row: None),
     )
 
 

@@ -4,14 +4,13 @@ transformers' own forward pass."""
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, CLIPConfig, CLIPModel
 
-from genret.api import FitContext, Identifiers, LoopOptions, Vokens
+from genret.api import FitContext, Identifiers, LoopOptions, Silent, Vokens
 from genret.components.backbones import text_encoder
 from genret.components.backbones.t5 import T5Backbone
 from genret.components.backbones.text_encoder import TextEncoder
@@ -107,16 +106,6 @@ def test_logits_and_steps_equal_transformers(bert_folder, num_layers):
     torch.testing.assert_close(torch.cat(steps, dim=1), expected, **close)
 
 
-class _Bar:
-    def advance(self, n: int) -> None:
-        pass
-
-
-@contextmanager
-def _progress(label: str, total: int):
-    yield _Bar()
-
-
 def trained(folder: Path, scratch: Path, **options) -> T5Backbone:
     backbone = built(folder, **options)
     tokens = targets(backbone, len(CAPTIONS))
@@ -125,7 +114,7 @@ def trained(folder: Path, scratch: Path, **options) -> T5Backbone:
         logits = backbone.logits([CAPTIONS[row] for row in indices.tolist()], tokens[indices])
         return {"loss": torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[indices])}
 
-    context = FitContext(0, CPU, scratch, _progress, lambda row: None)
+    context = FitContext(0, CPU, scratch, Silent().progress, lambda row: None)
     options = LoopOptions(epochs=10, batch_size=5, lr=3e-3, bf16=False)
     loop.run(backbone.module, step, len(CAPTIONS), options, context)
     return backbone

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genret.api import FitContext, Pictures
+from genret.api import FitContext, Pictures, Silent
 from genret.components.encoders.batches import Batches, reading_ahead
 from genret.components.encoders.finetune import Captioned, Finetune, _examples
 from genret.components.encoders.hf_clip import CLIPEncoder
@@ -53,19 +53,10 @@ def scenes(lights: range) -> Pictures:
 TRAIN, DEV = scenes(range(90, 250, 20)), scenes(range(100, 101))
 
 
-class Bar:
-    def advance(self, n: int) -> None: ...
-
-
-@contextmanager
-def bar(label: str, total: int) -> Any:
-    yield Bar()
-
-
 @pytest.fixture
 def context(tmp_path: Path) -> Callable[..., FitContext]:
     def make(name: str = "run", seed: int = 0, log: Callable[[dict[str, Any]], None] = lambda row: None) -> FitContext:
-        return FitContext(seed, torch.device("cpu"), tmp_path / name, bar, log)
+        return FitContext(seed, torch.device("cpu"), tmp_path / name, Silent().progress, log)
 
     return make
 
@@ -282,9 +273,8 @@ def test_the_batch_that_was_read_ahead_is_the_one_that_is_asked_for(count: int, 
             return {"loss": module.weight.sum()}
 
         module = torch.nn.Linear(2, 2)
-        loop.run(
-            module, step, count, options, FitContext(7, torch.device("cpu"), Path("/nowhere"), bar, lambda row: None)
-        )
+        nowhere = FitContext(7, torch.device("cpu"), Path("/nowhere"), Silent().progress, lambda row: None)
+        loop.run(module, step, count, options, nowhere)
     assert len(made) == 3 * count and len(asked) == 3 * -(-count // batch_size)  # nothing is read twice, nor too much
 
 

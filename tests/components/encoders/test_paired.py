@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from genret.api import FitContext, Pairs
+from genret.api import FitContext, Pairs, Silent
 from genret.components.encoders.heads import caption_groups, info_nce, text_to_image_recall
 from genret.components.encoders.paired import PairedEncoder
 from genret.errors import GenretError
@@ -61,19 +60,10 @@ def test_recall_against_sorting_and_ties() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- fitting
-class Bar:
-    def advance(self, n: int) -> None: ...
-
-
-@contextmanager
-def bar(label: str, total: int) -> Any:
-    yield Bar()
-
-
 @pytest.fixture
 def context(tmp_path: Path) -> Callable[..., FitContext]:
     def make(name: str = "run", seed: int = 0) -> FitContext:
-        return FitContext(seed, torch.device("cpu"), tmp_path / name, bar, lambda row: None)
+        return FitContext(seed, torch.device("cpu"), tmp_path / name, Silent().progress, lambda row: None)
 
     return make
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from genret.api import Corpus, FitContext, TokenizerBatch
+from genret.api import Corpus, FitContext, Silent, TokenizerBatch
 from genret.components.identifiers.rq import RQIdentifier, RQTraining
 from genret.components.identifiers.training import CaptionVectors, Texts, loss_terms
 from genret.components.losses.tokenizer import AlignLoss, CommitLoss, DiversityLoss, ReconLoss
@@ -18,18 +17,8 @@ from genret.kit import checkpoint
 from genret.kit.usage import usage_statistics
 
 
-class Bar:
-    def advance(self, n: int) -> None:
-        pass
-
-
-@contextmanager
-def progress(label: str, total: int):
-    yield Bar()
-
-
 def context(folder: Path) -> FitContext:
-    return FitContext(0, torch.device("cpu"), folder, progress, lambda row: None)
+    return FitContext(0, torch.device("cpu"), folder, Silent().progress, lambda row: None)
 
 
 def corpus(num: int = 300, width: int = 16) -> Corpus:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from genret.errors import GenretError, UnknownName
-from genret.plugin.registry import KINDS, Registries
+from genret.plugin.registry import KINDS, Registries, plural
 
 
 class Option(NamedTuple):
@@ -57,7 +57,7 @@ class Description(NamedTuple):
 def kind_named(name: str) -> str:
     """A kind by its name, its plural or its key in a recipe."""
     kinds = [*KINDS, "weights"]
-    aliases = {"rerank": "reranker", "losses": "loss"} | {f"{kind}s": kind for kind in kinds}
+    aliases = {"rerank": "reranker"} | {plural(kind): kind for kind in kinds}
     kind = aliases.get(name, name)
     if kind not in kinds:
         raise UnknownName("kind of component", name, kinds)

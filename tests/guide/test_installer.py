@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from genret.errors import GenretError, UnknownName, UsageError
+from genret.guide import installer
 from genret.settings import Settings
-from genret.share import installer
 
 
 @pytest.fixture

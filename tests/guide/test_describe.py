@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field, create_model
 
 from genret.api import Config
-from genret.cli.describe import bounds_of, describe
+from genret.guide.describe import bounds_of, describe
 from genret.plugin.loading import load_plugins
 from genret.settings import Settings
 

@@ -1,48 +1,20 @@
-"""`genret validate`, `genret components`: looking without running."""
+"""`genret components`."""
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from genret.cli.options import JsonOption, Overrides
+from genret.cli.options import JsonOption
 from genret.cli.state import state_of
+
+if TYPE_CHECKING:
+    from genret.guide.describe import Description
 
 
 def add(cli: typer.Typer) -> None:
-    cli.command("validate", short_help="Check a recipe without running it.")(validate)
     cli.command("components", short_help="Show what fits each slot.")(components)
-
-
-def validate(
-    context: typer.Context,
-    recipes: Annotated[list[Path], typer.Argument(metavar="RECIPE", help="Recipe files, as for train.")],
-    overrides: Overrides = None,
-    show: Annotated[bool, typer.Option("--print", help="Print the resolved recipe, every option spelt out.")] = False,
-) -> None:
-    """Check a recipe without running it: needs no weights and no network.
-
-    \b
-    Examples:
-      genret validate recipes/avg.yaml
-      genret validate recipes/avg.yaml --set identifier.num_levels=6 --print > mine.yaml
-    """
-    from genret.recipe.compatibility import notes
-    from genret.recipe.load import load_recipe
-
-    state = state_of(context)
-    with state.ui() as ui:
-        recipe = load_recipe(recipes, overrides or [], state.registries)
-        for note in notes(recipe, state.registries):
-            ui.note(f"Note: {note}")
-        if show:
-            ui.result(recipe.dump_yaml().rstrip())
-        else:
-            sets = [word for override in overrides or [] for word in ("--set", override)]
-            ui.result(f"The recipe is sound. Next: genret train {shlex.join([*map(str, recipes), *sets])}")
 
 
 def components(
@@ -59,7 +31,7 @@ def components(
       genret components identifier
       genret components identifier rq
     """
-    from genret.cli.describe import describe, kind_named
+    from genret.guide.describe import describe, kind_named
 
     state = state_of(context)
     with state.ui(as_json) as ui:
@@ -76,13 +48,12 @@ def components(
             ui.table(found[0].page())
         else:
             for kind in kinds:
-                of_kind = [part for part in found if part.kind == kind]
-                if of_kind:
+                if of_kind := [part for part in found if part.kind == kind]:
                     ui.table(_listing(kind, of_kind))
             ui.note("Options of one: genret components KIND NAME")
 
 
-def _listing(kind: str, parts: list[Any]) -> Any:
+def _listing(kind: str, parts: list[Description]) -> Any:
     from rich.table import Table
     from rich.text import Text
 

@@ -1,0 +1,18 @@
+"""What explains genret at the terminal and brings plugins in: components, plugins, install. A plugin of genret."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from genret import hookimpl
+
+if TYPE_CHECKING:
+    import typer
+
+
+@hookimpl
+def register_commands(cli: typer.Typer) -> None:
+    from genret.guide import components, install, plugins
+
+    for command in (components, plugins, install):
+        command.add(cli)
