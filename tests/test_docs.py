@@ -155,7 +155,11 @@ def slugs(document: Path) -> set[str]:
 def broken_anchors(document: Path) -> list[str]:
     """Links to a heading that is not there, in this document or in another."""
     links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", document.read_text(encoding="utf-8"))
-    return [f"{file}#{anchor}" for file, anchor in links if anchor not in slugs(document.parent / file if file else document)]
+    return [
+        f"{file}#{anchor}"
+        for file, anchor in links
+        if anchor not in slugs(document.parent / file if file else document)
+    ]
 
 
 def test_links_lead_to_headings(tmp_path: Path) -> None:
