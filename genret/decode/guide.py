@@ -1,4 +1,4 @@
-"""Guidance: the distance between the query's own vector and what a prefix may become counts in the beam search.
+"""Guidance: the beam search also goes by the distance to the query's own vector.
 
 Where codes add up to an image's vector (residual quantization) and image and text share a space, every identifier is a
 point ẑ of that space. The search then maximises log p(identifier | query) − γ/2 ‖z − ẑ‖²: what the language model makes
