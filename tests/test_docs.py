@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ from genret.plugin import hookspecs
 from genret.plugin.loading import load_plugins
 from genret.plugin.provenance import COMPANIONS
 from genret.plugin.registry import KINDS
+from genret.recipe import plain_yaml
 from genret.recipe.schema import PlainOptions
 from genret.settings import Settings
 
@@ -141,6 +143,72 @@ def test_recipes_and_documents_that_are_named_exist() -> None:
             assert (ROOT / name).is_file(), f"{document.name} names {name}"
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", text):
             assert (document.parent / link).exists(), f"{document.name} links to {link}"
+
+
+def slugs(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_anchors(document: Path) -> list[str]:
+    """Links to a heading that is not there, in this document or in another."""
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", document.read_text(encoding="utf-8"))
+    return [
+        f"{file}#{anchor}"
+        for file, anchor in links
+        if anchor not in slugs(document.parent / file if file else document)
+    ]
+
+
+def test_links_lead_to_headings(tmp_path: Path) -> None:
+    for document in DOCUMENTS:
+        assert not broken_anchors(document), document.name
+    page = tmp_path / "page.md"
+    page.write_text("# A page's `code`, twice\n[here](#a-pages-code-twice) [nowhere](#gone) [nor](page.md#there)\n")
+    assert broken_anchors(page) == ["#gone", "page.md#there"]
+
+
+def test_the_readme_is_a_door() -> None:
+    """Short, with a result to look at before anything else, and no merge left half done in any document."""
+    text = read("README.md")
+    assert len(text.splitlines()) <= 150
+    (picture, *_) = re.findall(r"!\[[^\]]{20,}\]\((.+?)\)", text[: text.index("## ")])
+    assert (ROOT / picture).stat().st_size <= 300_000
+    for document in DOCUMENTS:
+        assert not re.search(r"^(<{7}|={7}|>{7})", document.read_text(encoding="utf-8"), re.MULTILINE), document.name
+
+
+def test_the_citation_is_genrets_and_the_papers() -> None:
+    cited = plain_yaml.parse(read("CITATION.cff")).value
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+    (paper,) = cited["references"]
+    assert paper["title"].replace(" ", "") in re.sub(r"\s", "", read("README.md"))
+    number = paper["url"].rpartition("/")[2]
+    assert number in paper["journal"] and number in read("README.md")
+
+
+# ------------------------------------------------------------------------------------------------ architecture
+def test_the_map_has_every_folder() -> None:
+    told = re.findall(r"^\| `([\w/]+)/` \| .{5,}\|$", section(read("docs/architecture.md"), "The map"), re.MULTILINE)
+    there = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("genret/*/__init__.py")}
+    beside = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name in told}
+    assert len(told) == len(set(told)) and set(told) == there | beside | {"genret"}
+    assert {"plugins", "recipes", "tests", "bench", "tools"} <= beside
+
+
+def test_the_spine_is_an_evenings_reading() -> None:
+    """At most ten files and 2,000 lines, a sentence each."""
+    text = section(read("docs/architecture.md"), "The spine")
+    listed = re.findall(r"^(\d+)\. `([\w/]+\.py)`: ([^.;]{20,}\.)$", text, re.MULTILINE)
+    assert [int(number) for number, _, _ in listed] == list(range(1, len(listed) + 1))
+    assert len(listed) == len(re.findall(r"^\d+\.", text, re.MULTILINE)), "number, file, one sentence"
+    files = [ROOT / name for _, name, _ in listed]
+    assert len(set(files)) == len(files) and 5 <= len(files) <= 10
+    assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= 2000
 
 
 # ------------------------------------------------------------------------------------------------ commands, hooks

@@ -50,8 +50,8 @@ class LoopOptions(Config):
     clip_norm: float = Field(1.0, ge=0)
     """Gradients are scaled down to this norm; 0 does not clip."""
     evaluate_every: int = Field(1, ge=1)
-    """Epochs between looks at the development split."""
+    """Epochs between two validations on the development split."""
     patience: int = Field(0, ge=0)
-    """Looks without improvement after which training ends; 0 never ends early. The best weights are kept either way."""
+    """Validations without improvement after which training ends; 0: never early. The best weights are kept anyway."""
     bf16: bool | Literal["auto"] = "auto"
     """Mixed precision; auto: where the processor multiplies bfloat16 natively."""

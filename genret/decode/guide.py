@@ -1,11 +1,11 @@
-"""Guidance: beams are drawn to where the query's own vector lies.
+"""Guidance: the beam search also goes by the distance to the query's own vector.
 
 Where codes add up to an image's vector (residual quantization) and image and text share a space, every identifier is a
 point ẑ of that space. The search then maximises log p(identifier | query) − γ/2 ‖z − ẑ‖²: what the language model makes
 of the words, and how far the point is from the vector that a two-tower search would use. A prefix is worth its own
 log-probability and the second term of the nearest identifier below it: no other continuation can gain more (the
-heuristic of A*, Hart, Nilsson and Raphael 1968), so a beam lives as long as what it may become is worth it. Not in the
-paper, whose alignment (Eqn. 6) makes it possible.
+heuristic of A*, Hart, Nilsson and Raphael 1968), so a prefix is kept as long as the best identifier below it is good
+enough. Not in the paper, whose alignment (Eqn. 6) makes it possible.
 
 All identifiers are compared with the query, by additions of tabled products (Jégou, Douze and Schmid, Product
 quantization for nearest neighbor search, 2011): M additions for each, where beams alone cost the same in any catalog.

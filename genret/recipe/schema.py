@@ -62,7 +62,7 @@ class TrainOptions(LoopOptions):
     dense_temperature: float = Field(0.05, gt=0)
     """Temperature of that draw: the lower, the more the nearest image is preferred."""
     teacher_temperature: float = Field(0.05, gt=0)
-    """How much the dense teacher hesitates between codes; lower is surer."""
+    """Temperature of the dense teacher's probabilities of codes; lower puts more on the nearest code."""
     teacher_targets: float = Field(0.0, ge=0, le=1)
     """Share of targets that the teacher writes: codes drawn for the caption's own vector."""
     query_noise: float = Field(0.0, ge=0, le=1)
@@ -75,7 +75,7 @@ class TrainOptions(LoopOptions):
     end_symbol: bool = False
     """Whether the generator writes, and its score counts, the end symbol, too."""
     dev_queries: int = Field(500, ge=1)
-    """Development captions searched at every look; early stopping goes by their recall."""
+    """Development captions searched in every validation; early stopping goes by their recall."""
     dev_beams: int = Field(20, ge=10)
     """Beams of these searches."""
 

@@ -54,7 +54,7 @@ class Finetune(LoopOptions):
     weight_decay: float = Field(0.05, ge=0)
     """Decoupled decay of matrices; vectors and norms are exempt."""
     patience: int = Field(2, ge=0)
-    """Looks without improvement after which training ends; 0 never ends early. The best weights are kept either way."""
+    """Validations without improvement after which training ends; 0: never early. The best weights are kept anyway."""
 
     @field_validator("towers", mode="before")
     @classmethod

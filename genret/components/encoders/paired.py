@@ -60,7 +60,7 @@ class HeadOptions(LoopOptions):
     weight_decay: float = Field(0.05, ge=0)
     """Decoupled decay of matrices; vectors and norms are exempt."""
     patience: int = Field(6, ge=0)
-    """Looks without improvement after which training ends; 0 never ends early. The best weights are kept either way."""
+    """Validations without improvement after which training ends; 0: never early. The best weights are kept anyway."""
     bf16: bool | Literal["auto"] = False
     """Mixed precision; the heads are so small that it gains nothing."""
 

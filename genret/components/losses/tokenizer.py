@@ -55,7 +55,7 @@ class ContrastiveAlignLoss(Loss):
 
     class Config(LossConfig):
         temperature: float = Field(0.07, gt=0)
-        """Cosines are divided by this before the softmax; lower looks at the nearest rivals alone."""
+        """Cosines are divided by this before the softmax; lower weighs the nearest negatives most."""
 
     stage = "tokenizer"
     needs_text = True

@@ -1,0 +1,38 @@
+"""The README's lines of Python, run as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import draw
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_readmes_python_runs(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against a tiny run that bears the name of the quick start's; every line does something that can be seen."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(code.strip().splitlines()) == 8 and all(word in code for word in ("genret.load", "search", "index"))
+    home, name = tmp_path / "home", re.findall(r'genret\.load\("(.+?)"\)', code)[0]
+    shutil.copytree(tiny.run, home / "runs" / name)
+    (folder,) = re.findall(r'run\.index\("(.+?)"\)', code)
+    draw(tmp_path / folder / "new.png", "red", "circle")
+    for variable, value in (("HOME", home), ("DEVICE", "cpu"), ("NUM_THREADS", 1)):
+        monkeypatch.setenv(f"GENRET_{variable}", str(value))
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    *hits, figures = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in hits] == ["1", "2", "3", "4", "5"], "five hits, best first"
+    evaluation = names["figures"]
+    assert figures == f"{evaluation.recall['10']} {evaluation.two_tower['10']}"
+    found = tiny.genret("search", "a red circle", "-k", 50, "--json", "--run", home / "runs" / name).document
+    assert any(hit["image_id"].endswith("new.png") for hit in found["hits"]), "indexed"
