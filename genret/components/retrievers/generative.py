@@ -99,14 +99,12 @@ class GenerativeRetriever(CatalogRetriever):
     def candidates(
         self,
         view: Snapshot,
-        index: ImageTrie | None,
+        index: ImageTrie,
         batch: QueryBatch,
         k: int,
         num_beams: int | None,
         allowed: Sequence[Allowed],
     ) -> Ranked:
-        if index is None:
-            return Ranked(*(np.full((len(batch), 1), fill) for fill in (-1, -np.inf, -1)))
         leaves = _leaves(index, allowed)
 
         def search(rows: Ints, width: int) -> Ranked:
