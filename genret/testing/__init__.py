@@ -23,6 +23,7 @@ from genret.testing.plugin import check_plugin, check_recipe
 from genret.testing.reranker import check_reranker
 from genret.testing.retriever import check_retriever
 from genret.testing.world.expect import ContractError
+from genret.testing.world.run import train_run
 
 __all__ = [
     "ContractError",
@@ -37,4 +38,5 @@ __all__ = [
     "check_recipe",
     "check_reranker",
     "check_retriever",
+    "train_run",
 ]

@@ -19,7 +19,7 @@ from genret.kit.text_table import TextTable
 from genret.run import Run
 from genret.testing.config import check_config, made
 from genret.testing.world.expect import Checked
-from genret.testing.world.run import NAME, RECIPES, trained_run
+from genret.testing.world.run import NAME, RECIPES, watched_run
 
 
 def check_evaluator(evaluator: type[Evaluator], /, **options: Any) -> None:
@@ -34,10 +34,10 @@ def check_evaluator(evaluator: type[Evaluator], /, **options: Any) -> None:
     check_flags(checked, evaluator)
     for recipe in RECIPES:
         with tempfile.TemporaryDirectory() as name:
-            with trained_run(Path(name), recipe) as run:
+            with watched_run(Path(name), recipe) as run:
                 check_figures(checked, made(evaluator, options), run)
             what = f"it took part in a training (retriever {recipe})"
-            with checked.doing(what), trained_run(Path(name), recipe, evaluator) as run:
+            with checked.doing(what), watched_run(Path(name), recipe, evaluator) as run:
                 check_part(checked, evaluator, run, options)
 
 

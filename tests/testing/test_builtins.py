@@ -94,5 +94,6 @@ def test_the_kit_is_one_function_per_kind() -> None:
         "check_config",
         "check_plugin",
         "check_recipe",
+        "train_run",
     } == set(testing.__all__)
     assert all((Path(testing.__file__).parent / f"{kind}.py").is_file() for kind in KINDS)

@@ -1,4 +1,4 @@
-"""The world as pictures: a data set, and an encoder that reads from a picture's colour which vector it is.
+"""The world as pictures, a plugin: a data set, and an encoder that reads from a picture's colour which vector it is.
 
 What a component does with pictures and words can so be checked with real files, a real catalog and a real run, and no
 weights. `new` pictures are those of `World.new`; `other` ones are of the same kind, for development.
@@ -17,9 +17,22 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+import genret
 from genret.api import Dataset, Encoder, Record
 from genret.errors import BadImage, UnknownName
+from genret.plugin.hookspecs import Register
 from genret.testing.world.corpus import PLACES, SUBJECTS, WIDTH, make_world
+
+
+@genret.hookimpl
+def register_datasets(register: Register) -> None:
+    register("world", "genret.testing.world.pictures:WorldDataset")
+
+
+@genret.hookimpl
+def register_encoders(register: Register) -> None:
+    register("world", "genret.testing.world.pictures:WorldEncoder")
+
 
 GROUPS = ("train", "new", "other")
 NEW, OTHER = range(0, 36, 3), range(1, 36, 3)
