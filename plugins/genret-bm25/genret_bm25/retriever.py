@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 
 import genret
-from genret.kit import nearest_captions, saving
+from genret.kit import saving
+from genret.kit.captions import nearest_captions
 
 
 class BM25Retriever(genret.CatalogRetriever):
@@ -47,16 +48,13 @@ class BM25Retriever(genret.CatalogRetriever):
     def build_index(self, view, keys):
         if "tensors" not in vars(self):
             raise genret.GenretError("this bm25 retriever is not fitted yet; train a run, or load one")
-        found = nearest_captions.nearest_captions(
-            view.features_of(keys), neighbours=self.config.neighbours, **self.tensors
-        )
+        found = nearest_captions(view.features_of(keys), neighbours=self.config.neighbours, **self.tensors)
         rows = [torch.tensor(captions[: self.config.captions]) for captions in found]
         return keys, torch.nn.utils.rnn.pad_sequence(rows, True, -1).numpy()  # (N,), (N, c)
 
     def candidates(self, view, index, batch, k, num_beams, allowed):
         keys, borrowed = index
-        queries = bm25s.tokenize(list(batch.texts), stopwords=None, return_ids=False, show_progress=False)
-        scores = np.zeros((len(queries), len(self.captions) + 1), np.float32)  # (B, T + 1), the last one for pads
-        for row, words in enumerate(queries):
+        scores = np.zeros((len(batch), len(self.captions) + 1), np.float32)  # (B, T + 1), the last one for pads
+        for row, words in enumerate(bm25s.tokenize(batch.texts, stopwords=None, return_ids=False, show_progress=False)):
             scores[row, :-1] = self.words.get_scores(words or [""])
         return genret.Ranked.of(scores[:, borrowed].sum(2) / (borrowed >= 0).sum(1), keys, self.depth(k), allowed)
