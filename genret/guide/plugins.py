@@ -10,6 +10,7 @@ import typer
 from genret.cli.options import JsonOption, user_path
 from genret.cli.state import State, state_of
 from genret.errors import UsageError
+from genret.plugin.registry import KINDS
 
 
 def add(cli: typer.Typer) -> None:

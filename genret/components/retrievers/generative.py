@@ -18,8 +18,8 @@ from genret.decode.beam import Beams
 from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
+from genret.kit.codes.usage import usage_statistics
 from genret.kit.images import content_hash
-from genret.kit.usage import usage_statistics
 from genret.search.batch import QueryBatch, Resources
 from genret.search.beams import search_trie
 from genret.search.catalog import CatalogRetriever
