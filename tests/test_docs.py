@@ -199,7 +199,9 @@ def test_every_hook_is_documented() -> None:
 def test_the_public_names_are_documented() -> None:
     promised = section(read("docs/plugins.md"), "What is promised").partition("and those of")[0]
     assert set(re.findall(r"`(\w+)`", promised)) - {"genret"} == set(genret.__all__)
-    kit = re.findall(r"^\| `(check_\w+)\(", section(read("docs/plugins.md"), "The conformance kit"), re.MULTILINE)
+    kit = re.findall(
+        r"^\| `(check_\w+|train_run)\(", section(read("docs/plugins.md"), "The conformance kit"), re.MULTILINE
+    )
     assert {*kit, "ContractError"} == set(testing.__all__)
 
 

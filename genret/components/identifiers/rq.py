@@ -16,9 +16,9 @@ from genret.components.identifiers.residual import ResidualCoder
 from genret.components.quantize.rq import ResidualQuantizer
 from genret.errors import GenretError
 from genret.kit import saving as stored
+from genret.kit.codes.collisions import CollisionOptions
 from genret.kit.codes.rows import CHUNK, kmeans_rows
 from genret.kit.codes.training import Quantized, train_tokenizer
-from genret.kit.collisions import CollisionOptions
 
 
 class RQTraining(LoopOptions):

@@ -49,7 +49,7 @@ def watched_run(folder: Path, recipe: str, evaluator: type[Evaluator] | None = N
     settings = _settings(folder)
     loaded = load_plugins((), settings)
     loaded.include(pictures)
-    loaded.registries.evaluator = Registry("evaluator", Evaluator)
+    loaded.registries._of["evaluator"] = Registry("evaluator", Evaluator)
     if evaluator is not None:
         loaded.registries.evaluator.register(NAME, evaluator, "the plugin")
     name = "plain" if evaluator is None else "watched"
