@@ -29,7 +29,7 @@ CORE = {"api", "catalog", "cli", "decode", "evaluate", "kit", "plugin", "recipe"
 CORE_CODE_LINES = 8_700
 FILE_LINES = 400
 FOLDER_FILES = 15
-CROWDED = {"kit", "testing"}
+CROWDED: set[str] = set()
 """Folders with more files, still to be mended."""
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 

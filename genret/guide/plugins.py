@@ -10,6 +10,7 @@ import typer
 from genret.cli.options import JsonOption, user_path
 from genret.cli.state import State, state_of
 from genret.errors import UsageError
+from genret.plugin.registry import KINDS
 
 
 def add(cli: typer.Typer) -> None:
@@ -59,7 +60,7 @@ def plugins(context: typer.Context, as_json: JsonOption = False) -> None:
 def new(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What recipes will call the component, e.g. my-scheme.")],
-    kind: Annotated[str, typer.Option(metavar="KIND", help="identifier, loss, reranker, dataset, encoder, backbone")],
+    kind: Annotated[str, typer.Option(metavar="KIND", help=", ".join(KINDS))],
     folder: Annotated[
         Path, typer.Option(metavar="DIR", parser=user_path, help="Where the project's folder goes.")
     ] = Path(),

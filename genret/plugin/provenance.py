@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from genret.recipe.schema import Recipe
 
 COMPANIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "genret-bm25": {"retriever": ("bm25",)},
     "genret-fsq": {"identifier": ("fsq",)},
+    "genret-groups": {"evaluator": ("groups",)},
     "genret-margin": {"loss": ("margin",)},
     "genret-random": {"identifier": ("random",)},
     "genret-starter": {

@@ -84,19 +84,22 @@ class CatalogRetriever(Retriever):
     # ------------------------------------------------------------------------------------------- what subclasses say
     @abstractmethod
     def build_index(self, view: Snapshot, keys: Ints) -> Any:
-        """What searching these images needs (catalog keys (N,), ascending); None where nothing can be searched."""
+        """What searching these images needs (catalog keys (N,), ascending, at least one); None where none of them can
+        be found. It is made anew for each version of the catalog."""
 
     @abstractmethod
     def candidates(
         self, view: Snapshot, index: Any, batch: QueryBatch, k: int, num_beams: int | None, allowed: Sequence[Allowed]
     ) -> Ranked:
         """The first stage of a search for k: catalog keys of each query, best first, as many as a reranker may want
-        (`depth`). `allowed`: which keys each query may find."""
+        (`depth`). `index`: what `build_index` returned. `allowed`: which keys each query may find
+        (`allowed[row].among(keys)`)."""
 
     def index_at(self, view: Snapshot) -> Any:
         """What is searched in this version of the catalog; one that is brought forward by changes overrides this."""
         if self._known is None or self._known[0] != view.version:
-            self._known = view.version, self.build_index(view, view.searchable_keys())
+            keys = view.searchable_keys()
+            self._known = view.version, self.build_index(view, keys) if len(keys) else None
         return self._known[1]
 
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
@@ -166,7 +169,9 @@ class CatalogRetriever(Retriever):
             began = time.perf_counter()
             with self.opened() as (view, index):
                 allowed = restrictions.resolved(view, start, start + len(batch))
-                ranked = self.candidates(view, index, queries_now, k, beams, allowed)
+                ranked = Ranked.nothing(len(batch))
+                if index is not None:
+                    ranked = self.candidates(view, index, queries_now, k, beams, allowed)
                 sure = self._confidence(ranked)
                 if self.reranker is not None:
                     ranked = self.rerank(queries_now, ranked, k, view)

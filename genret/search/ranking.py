@@ -6,7 +6,7 @@ B queries   b beams   N images   C most images that one query's beams lead to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +96,12 @@ def _starts(counts: Ints) -> NDArray[np.integer]:
     return compact(starts)
 
 
+class MayFind(Protocol):
+    """Which images a query may find (`restrict.Allowed`)."""
+
+    def among(self, keys: NDArray[np.integer]) -> NDArray[np.bool_]: ...
+
+
 class Ranked(NamedTuple):
     """Images of each query, best first, padded with -1."""
 
@@ -105,6 +111,30 @@ class Ranked(NamedTuple):
     """(B, C), -inf where there is no image"""
     leaves: Ints
     """(B, C) the identifier by which the image was reached"""
+
+    @classmethod
+    def of(cls, scores: Floats, keys: Ints, k: int, allowed: Sequence[MayFind]) -> Ranked:
+        """scores (B, N) of the images with these keys (N,) → the best k that each query may find; equals by their key.
+
+        For retrievers that score every image, whose `candidates` end with it.
+        """
+        may_find = {id(one): one.among(keys) for one in allowed}  # (N,) of each different restriction
+        shape = len(scores), min(k, len(keys))
+        ranked = cls(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
+        for row, one in enumerate(allowed):
+            there = np.flatnonzero(may_find[id(one)])
+            own = scores[row, there]
+            if len(own) > k:  # all that may be among the best k, ties with the last one included
+                best = np.flatnonzero(own >= np.partition(own, -k)[-k])
+                there, own = there[best], own[best]
+            order = np.lexsort((keys[there], -own))[:k]
+            ranked.images[row, : len(order)], ranked.scores[row, : len(order)] = keys[there[order]], own[order]
+        return ranked
+
+    @classmethod
+    def nothing(cls, num_queries: int) -> Ranked:
+        """What is found where there is nothing to search."""
+        return cls(*(np.full((num_queries, 1), fill) for fill in (-1, -np.inf, -1)))
 
     def fewer_than(self, count: int | Ints) -> Ints:
         """The rows of queries that have fewer images; `count` (B,), or the same for all."""

@@ -16,11 +16,14 @@ from genret.testing.backbone import check_backbone
 from genret.testing.config import check_config
 from genret.testing.dataset import check_dataset
 from genret.testing.encoder import check_encoder
-from genret.testing.expect import ContractError
+from genret.testing.evaluator import check_evaluator
 from genret.testing.identifier import check_identifier
 from genret.testing.loss import check_loss
 from genret.testing.plugin import check_plugin, check_recipe
 from genret.testing.reranker import check_reranker
+from genret.testing.retriever import check_retriever
+from genret.testing.world.expect import ContractError
+from genret.testing.world.run import train_run
 
 __all__ = [
     "ContractError",
@@ -28,9 +31,12 @@ __all__ = [
     "check_config",
     "check_dataset",
     "check_encoder",
+    "check_evaluator",
     "check_identifier",
     "check_loss",
     "check_plugin",
     "check_recipe",
     "check_reranker",
+    "check_retriever",
+    "train_run",
 ]

@@ -17,10 +17,10 @@ from genret.api import Backbone, Corpus, Identifiers, Vokens
 from genret.errors import GenretError
 from genret.search.spelling import columns_of, tokens_with_end
 from genret.testing.config import check_config, made
-from genret.testing.expect import Checked, same
-from genret.testing.miniature import expect_better_than_chance, seeded, train_and_search
-from genret.testing.table import Table
-from genret.testing.world import WIDTH, make_world
+from genret.testing.world.corpus import WIDTH, make_world
+from genret.testing.world.expect import Checked, same
+from genret.testing.world.miniature import expect_better_than_chance, seeded, train_and_search
+from genret.testing.world.table import Table
 
 QUERIES = ("a dog in the sea", "snow", "one kitchen with a horse and a boat in it")
 """Of different lengths, so that padding is seen."""

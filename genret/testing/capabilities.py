@@ -9,9 +9,9 @@ from torch import Tensor
 
 from genret.api import Corpus, Identifier, Identifiers
 from genret.errors import GenretError
-from genret.testing.expect import Checked, same
-from genret.testing.shapes import check_shapes, names
-from genret.testing.world import World, rows_of
+from genret.testing.world.corpus import World, rows_of
+from genret.testing.world.expect import Checked, same
+from genret.testing.world.shapes import check_shapes, names
 
 
 def check_capabilities(checked: Checked, identifier: Identifier, world: World) -> None:

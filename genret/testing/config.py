@@ -11,7 +11,7 @@ from genret.api import Component
 from genret.errors import GenretError
 from genret.plugin.registry import KINDS, Registry
 from genret.recipe.faults import faults_of
-from genret.testing.expect import Checked
+from genret.testing.world.expect import Checked
 
 
 def check_config(component: type[Component], /, **options: Any) -> None:

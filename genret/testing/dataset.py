@@ -17,10 +17,10 @@ from genret.api import Corpus, Dataset, Record
 from genret.errors import BadImage, UnknownName
 from genret.kit.images import decode_image
 from genret.testing.config import check_config, made
-from genret.testing.expect import Checked
-from genret.testing.miniature import expect_better_than_chance, train_and_search
-from genret.testing.table import Table
-from genret.testing.world import WIDTH
+from genret.testing.world.corpus import WIDTH
+from genret.testing.world.expect import Checked
+from genret.testing.world.miniature import expect_better_than_chance, train_and_search
+from genret.testing.world.table import Table
 
 PICTURES = 40
 """Pictures of each split that are opened."""

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from genret.api import Encoder, Pairs, Pictures
 from genret.testing.config import check_config, made
-from genret.testing.expect import Checked, same
-from genret.testing.miniature import expect_better_than_chance, seeded
-from genret.testing.world import context
+from genret.testing.world.corpus import context
+from genret.testing.world.expect import Checked, same
+from genret.testing.world.miniature import expect_better_than_chance, seeded
 
 COLOURS = ("red", "green", "blue", "yellow", "black")
 SHAPES = ("square", "circle", "line", "cross")

@@ -21,10 +21,10 @@ from genret.errors import GenretError
 from genret.search.image_trie import index_trie
 from genret.testing.capabilities import check_capabilities
 from genret.testing.config import check_config, made
-from genret.testing.expect import Checked, devices, same
-from genret.testing.miniature import expect_better_than_chance, seeded, small_t5, train_and_search
-from genret.testing.shapes import check_shapes, names
-from genret.testing.world import World, context, make_world, rows_of
+from genret.testing.world.corpus import World, context, make_world, rows_of
+from genret.testing.world.expect import Checked, devices, same
+from genret.testing.world.miniature import expect_better_than_chance, seeded, small_t5, train_and_search
+from genret.testing.world.shapes import check_shapes, names
 
 
 def check_identifier(scheme: type[Identifier], /, **options: Any) -> None:

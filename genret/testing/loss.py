@@ -19,9 +19,9 @@ from genret.components.identifiers.rq import RQIdentifier
 from genret.components.losses.generator import TokenLoss
 from genret.components.losses.tokenizer import ReconLoss
 from genret.testing.config import check_config, made
-from genret.testing.expect import Checked, same
-from genret.testing.miniature import expect_better_than_chance, train_and_search
-from genret.testing.world import context, make_world
+from genret.testing.world.corpus import context, make_world
+from genret.testing.world.expect import Checked, same
+from genret.testing.world.miniature import expect_better_than_chance, train_and_search
 
 B, D, M, K, L, BEAMS, V = 6, 8, 3, 5, 4, 4, 20
 STEPS = 60

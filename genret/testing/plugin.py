@@ -10,7 +10,7 @@ from genret.errors import GenretError, RecipeError
 from genret.plugin.loading import load_plugins
 from genret.recipe.load import load_recipe
 from genret.settings import Settings
-from genret.testing.expect import ContractError
+from genret.testing.world.expect import ContractError
 
 
 def check_plugin(plugin: ModuleType) -> list[str]:

@@ -15,9 +15,9 @@ from torch import Tensor
 from genret.api import Candidates, Reranker
 from genret.testing.config import check_config, made
 from genret.testing.encoder import Drawn, draw
-from genret.testing.expect import Checked
-from genret.testing.miniature import expect_better_than_chance
-from genret.testing.world import WIDTH
+from genret.testing.world.corpus import WIDTH
+from genret.testing.world.expect import Checked
+from genret.testing.world.miniature import expect_better_than_chance
 
 C = 6
 TOLERANCE = 1e-3

@@ -54,7 +54,7 @@ def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> P
     files = {
         "pyproject.toml": PYPROJECT,
         "README.md": README,
-        "recipe.yaml": RECIPE.replace(*_recipe_line(kind, names.name)),
+        "recipe.yaml": _recipe(kind, names.name),
         f"{names.module}/__init__.py": INIT,
         f"{names.module}/{kind}.py": (TEMPLATES / f"{kind}.py").read_text(encoding="utf-8"),
         f"tests/test_{names.module}.py": TESTS,
@@ -63,7 +63,7 @@ def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> P
     words = {
         "{KIND}": kind,
         "{HOOK}": f"register_{plural(kind)}",
-        "{SLOT}": _slot(kind, names.name),
+        "{USE}": _use(kind, names.name),
         "{PACKAGE}": names.package,
         "{CLASS}": f"{names.camel}{kind.capitalize()}",
         "{MODULE}": names.module,
@@ -80,18 +80,24 @@ def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> P
     return root
 
 
-def _slot(kind: str, name: str) -> str:
-    """What `--set` has to say to use it."""
-    return {"loss": f"loss.{name}.weight=1", "reranker": f"rerank={name}"}.get(kind, f"{kind}={name}")
+def _use(kind: str, name: str) -> str:
+    """How it is used elsewhere, in words."""
+    if kind == "evaluator":
+        return f"Once it is installed, every evaluation has its figures, under `{name}`."
+    slot = {"loss": f"loss.{name}.weight=1", "reranker": f"rerank={name}"}.get(kind, f"{kind}={name}")
+    return f"In any other recipe: `--set {slot}`."
 
 
-def _recipe_line(kind: str, name: str) -> tuple[str, str]:
-    """The line of RECIPE that names the new component, as it is and as it shall be."""
+def _recipe(kind: str, name: str) -> str:
+    """A small one that names the new component; an evaluator is named by none."""
+    if kind in ("retriever", "evaluator"):
+        return RECIPE + f"retriever: {name if kind == 'retriever' else 'two-tower'}\n"
+    recipe = RECIPE + GENERATIVE
     if kind == "loss":
-        return "  token: {weight: 1}\n", f"  token: {{weight: 1}}\n  {name}: {{weight: 1}}\n"
+        return recipe.replace("  token: {weight: 1}\n", f"  token: {{weight: 1}}\n  {name}: {{weight: 1}}\n")
     key = "rerank" if kind == "reranker" else kind
-    (line,) = re.findall(rf"^{key}:.*\n(?:  .*\n)*", RECIPE, re.MULTILINE)
-    return line, f"{key}: {name}\n"
+    (line,) = re.findall(rf"^{key}:.*\n(?:  .*\n)*", recipe, re.MULTILINE)
+    return recipe.replace(line, f"{key}: {name}\n")
 
 
 PYPROJECT = """\
@@ -126,7 +132,7 @@ The {KIND} `{NAME}` for [genret](https://pypi.org/project/genret/).
     genret components {KIND} {NAME}
     genret train recipe.yaml
 
-In any other recipe: `--set {SLOT}`. The recipe here trains on emoji, which come with the plugin genret-starter.
+{USE} The recipe here trains on emoji, which come with the plugin genret-starter.
 
 To change it:
 
@@ -181,6 +187,9 @@ encoder:
   type: paired
   image: {type: timm, model: tf_efficientnet_lite0, weights: "starter:efficientnet-lite0", image_size: 128}
   text: {type: sentence, model: "starter:minilm"}
+"""
+
+GENERATIVE = """\
 identifier: {type: rq, codebook_size: 64, num_levels: 3}
 backbone: {type: t5, d_model: 128, d_ff: 256, num_layers: 2, num_heads: 4, vocab_size: 1000}
 loss:

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-MODULE, KIT_TEST = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+MODULE, KIT_TEST, TRAINED = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 (PYPROJECT,) = re.findall(r"^```toml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -104,6 +104,17 @@ def test_the_kit_as_the_tutorial_uses_it(site: Path, monkeypatch: pytest.MonkeyP
         written["test_the_contract"]()
     assert " ".join(said.split()) in str(caught.value)
     sys.modules.pop("genret_dice")
+
+
+def test_the_trained_identifier_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    from genret.testing import check_identifier
+
+    (tmp_path / "genret_one_book.py").write_text(TRAINED)
+    monkeypatch.syspath_prepend(tmp_path)
+    check_identifier(importlib.import_module("genret_one_book").OneBook, train={"epochs": 2, "batch_size": 12})
+    sys.modules.pop("genret_one_book")
 
 
 def test_as_a_file_it_is_a_plugin_already(tiny: Any, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ OPTIONS: dict[str, Any] = {
     "identifier rq": SIZES | {"hidden_width": 16, "train": FITTED},
     "identifier structured": {"branching": 4, "leaf_size": 4},
     "reranker itm": {"model": "{blip}", "bf16": False, "beats_chance": False},
+    "evaluator trec": {"folder": "{tmp_path}"},
 }
 """By kind and name; `{fixture}` stands for the folder that it makes. Further settings follow a slash."""
 OPTIONS |= {
@@ -57,6 +58,7 @@ OPTIONS |= {
     "identifier residual-kmeans / one more symbol": SIZES | {"collisions": "extra-symbol"},
     "identifier residual-kmeans / balanced": SIZES | {"collisions": "balanced"},
     "identifier structured / keep": {"branching": 4, "leaf_size": 4, "collisions": "keep"},
+    "retriever two-tower / hnsw": {"index": "hnsw"},
 }
 
 
@@ -92,5 +94,6 @@ def test_the_kit_is_one_function_per_kind() -> None:
         "check_config",
         "check_plugin",
         "check_recipe",
+        "train_run",
     } == set(testing.__all__)
     assert all((Path(testing.__file__).parent / f"{kind}.py").is_file() for kind in KINDS)

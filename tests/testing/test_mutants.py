@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from pydantic import Field
@@ -14,12 +15,16 @@ from pydantic import Field
 import genret
 from genret import testing
 from genret.api import Additive, NewImages
+from genret.kit.text_table import TextTable
+from genret.plugin.registry import KINDS
 from genret.testing.templates.backbone import END, ExampleBackbone
 from genret.testing.templates.dataset import COLOURS, ExampleDataset
 from genret.testing.templates.encoder import ExampleEncoder
+from genret.testing.templates.evaluator import ExampleEvaluator
 from genret.testing.templates.identifier import ExampleIdentifier
 from genret.testing.templates.loss import ExampleLoss
 from genret.testing.templates.reranker import ExampleReranker
+from genret.testing.templates.retriever import ExampleRetriever
 
 MUTANTS: list[tuple[Callable[..., None], type, str]] = []
 
@@ -726,6 +731,336 @@ class WorstFirst(ExampleReranker):
         return -super().score(candidates).nan_to_num(neginf=0.0)
 
 
+# ------------------------------------------------------------------------------------------------ retrievers
+class Found(ExampleRetriever):
+    """A first stage after some change."""
+
+    def candidates(self, view: Any, index: Any, batch: Any, k: int, num_beams: Any, allowed: Any) -> Any:
+        return self.change(super().candidates(view, index, batch, k, num_beams, allowed), index, batch, num_beams)
+
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        return found
+
+
+@mutant(testing.check_retriever, "derive it from that")
+class NoCatalog(genret.Retriever):
+    def index(self, images: Any) -> Any: ...
+    def remove(self, image_ids: Any) -> Any: ...
+    def search(self, queries: Any, k: int = 10, **more: Any) -> Any: ...
+
+
+@mutant(testing.check_retriever, "needs is ('identifer',)")
+class NeedsAMisspeltKey(ExampleRetriever):
+    needs = ("identifer",)
+
+
+@mutant(testing.check_retriever, "return genret.Ranked")
+class ReturnsPairs(Found):
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        return found.images, found.scores
+
+
+@mutant(testing.check_retriever, "candidates().images is a Tensor")
+class ReturnsTensors(Found):
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        return genret.Ranked(*map(torch.from_numpy, found))
+
+
+@mutant(testing.check_retriever, "give images, scores and leaves one shape")
+class AnswersHalf(Found):
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        return genret.Ranked(*(table[::2] for table in found))
+
+
+@mutant(testing.check_retriever, "return keys (those that build_index() was given), not rows")
+class ReturnsRows(Found):
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        return found._replace(images=np.where(found.images < 0, -1, found.images - 1 + (found.images == 1) * 40))
+
+
+@mutant(testing.check_retriever, "images that may not be found")
+class IgnoresRestrictions(ExampleRetriever):
+    def candidates(self, view: Any, index: Any, batch: Any, k: int, num_beams: Any, allowed: Any) -> Any:
+        return super().candidates(view, index, batch, k, num_beams, [type(allowed[0])()] * len(allowed))
+
+
+@mutant(testing.check_retriever, "is not ordered, best first")
+class NotOrdered(Found):
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        return found._replace(scores=np.where(found.images < 0, found.scores, -found.scores))
+
+
+@mutant(testing.check_retriever, "names an image twice")
+class Repeats(Found):
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        return genret.Ranked(*(np.repeat(table, 2, axis=1) for table in found))
+
+
+@mutant(testing.check_retriever, "not finite where there is an image")
+class NotANumber(Found):
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        return found._replace(scores=np.full_like(found.scores, np.nan))
+
+
+@mutant(testing.check_retriever, "find min(k, those allowed)")
+class ChoosesTooEarly(ExampleRetriever):
+    """The best k of all, and of these the allowed ones."""
+
+    def candidates(self, view: Any, index: Any, batch: Any, k: int, num_beams: Any, allowed: Any) -> Any:
+        best = super().candidates(view, index, batch, k, num_beams, [type(allowed[0])()] * len(allowed))
+        may = np.stack([one.among(row) for one, row in zip(allowed, best.images, strict=True)])
+        order = np.argsort(~may, axis=1, kind="stable")
+        images, scores = np.where(may, best.images, -1), np.where(may, best.scores, -np.inf)
+        return genret.Ranked(images, scores, best.leaves).take(order)
+
+
+@mutant(testing.check_retriever, "let no image's score depend on the other images")
+class ByTheCollection(ExampleRetriever):
+    def build_index(self, view: Any, keys: Any) -> Any:
+        keys, features, names = super().build_index(view, keys)
+        return keys, features - features.mean(0), names
+
+
+@mutant(testing.check_retriever, "otherwise when it is asked again")
+class Tires(Found):
+    asked = 0
+
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        self.asked += 1
+        return found._replace(scores=(found.scores / self.asked).astype(np.float32))
+
+
+@mutant(testing.check_retriever, "changes with the queries beside it")
+class ByTheBatch(Found):
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        return found._replace(scores=found.scores + len(batch))
+
+
+@mutant(testing.check_retriever, "have each their own restriction")
+class OneRestrictionForAll(ExampleRetriever):
+    def candidates(self, view: Any, index: Any, batch: Any, k: int, num_beams: Any, allowed: Any) -> Any:
+        return super().candidates(view, index, batch, k, num_beams, [allowed[0]] * len(allowed))
+
+
+@mutant(testing.check_retriever, "that another process has added is not found")
+class NeverLooksAgain(ExampleRetriever):
+    def index_at(self, view: Any) -> Any:
+        kept = vars(self).get("kept")
+        if kept is None or len(kept[0]) < 7:
+            self.kept = kept = super().index_at(view) or ([],)
+        return kept if len(kept[0]) else None
+
+    def index(self, images: Any) -> Any:
+        report = super().index(images)
+        self.kept = None if report.added else self.kept
+        return report
+
+
+@mutant(testing.check_retriever, "there is a fit(), but learns is False")
+class LearnsInSecret(ExampleRetriever):
+    def fit(self, train: Any, context: Any) -> None: ...
+
+
+@mutant(testing.check_retriever, "learns is True, but there is no fit()")
+class SaysItLearns(ExampleRetriever):
+    learns = True
+
+
+class Learner(ExampleRetriever):
+    """Weights the dimensions."""
+
+    learns = True
+    weights: Any = None
+
+    def fit(self, train: Any, context: Any) -> None:
+        self.weights = 0.9 + 0.2 * torch.rand(train.features.shape[1], generator=self.dice(context))
+
+    def dice(self, context: Any) -> Any:
+        return torch.Generator().manual_seed(context.seed)
+
+    def save(self, folder: Path) -> None:
+        (folder / "weights.json").write_text(str(self.weights.tolist()))
+
+    def load(self, folder: Path) -> None:
+        self.weights = torch.tensor(eval((folder / "weights.json").read_text()))
+
+    def build_index(self, view: Any, keys: Any) -> Any:
+        if self.weights is None:
+            raise genret.GenretError("this retriever is not fitted yet; train a run, or load one")
+        keys, features, names = super().build_index(view, keys)
+        return keys, features * self.weights, names
+
+
+@mutant(testing.check_retriever, "search() answers before fit() or load()")
+class AnswersUnfitted(Learner):
+    weights = torch.ones(16)
+
+
+@mutant(testing.check_retriever, "search() before fit() or load() raises TypeError")
+class CrashesBeforeItLearnt(Learner):
+    def build_index(self, view: Any, keys: Any) -> Any:
+        return keys, view.features_of(keys) * self.weights, [set()] * len(keys)
+
+
+@mutant(testing.check_retriever, "two fits with one seed give different answers")
+class LearnsAtRandom(Learner):
+    def dice(self, context: Any) -> Any:
+        return torch.Generator().manual_seed(random.randrange(2**31))
+
+
+@mutant(testing.check_retriever, "after save() and load() searches are answered otherwise")
+class ForgetsWhatItLearnt(Learner):
+    def load(self, folder: Path) -> None:
+        self.weights = torch.ones(16)
+
+
+@mutant(testing.check_retriever, "save() wrote weights.pt")
+class PicklesWhatItLearnt(Learner):
+    def save(self, folder: Path) -> None:
+        torch.save(self.weights, folder / "weights.pt")
+
+
+@mutant(testing.check_retriever, "has_beams is True, but one beam finds what 36 beams find")
+class SaysItHasBeams(ExampleRetriever):
+    has_beams = True
+
+
+@mutant(testing.check_retriever, "candidates() looks at num_beams, but has_beams is False")
+class HasBeamsInSecret(Found):
+    def change(self, found: Any, index: Any, batch: Any, num_beams: Any) -> Any:
+        return found if num_beams is None else found.first(num_beams)
+
+
+@mutant(testing.check_retriever, "trace() answers, but has_trace is False")
+class TracesInSecret(ExampleRetriever):
+    def trace(self, *given: Any) -> Any:
+        return None
+
+
+@mutant(testing.check_retriever, "signals() is (6, 1)")
+class OneSignal(ExampleRetriever):
+    def signals(self, ranked: Any) -> Any:
+        return super().signals(ranked)[:, :1]
+
+
+@mutant(testing.check_retriever, "exact_ranks() says otherwise than a search")
+class RanksFromZero(ExampleRetriever):
+    def exact_ranks(self, index: Any, query_features: Any, keys: Any) -> Any:
+        return np.zeros(len(keys), np.int64)
+
+
+@mutant(testing.check_retriever, "Higher scores are better")
+class KnowsNothing(ExampleRetriever):
+    def build_index(self, view: Any, keys: Any) -> Any:
+        keys, features, names = super().build_index(view, keys)
+        return keys, 0 * features, names
+
+
+# ------------------------------------------------------------------------------------------------ evaluators
+class Measured(ExampleEvaluator):
+    """Figures after some change."""
+
+    def evaluate(self, run: Any, found: Any, ui: Any) -> Any:
+        figures = super().evaluate(run, found, ui)
+        return None if figures is None else self.change(figures, found)
+
+    def change(self, figures: Any, found: Any) -> Any:
+        return figures
+
+
+@mutant(testing.check_evaluator, "return a dict of JSON data, or None")
+class ReturnsANumber(Measured):
+    def change(self, figures: Any, found: Any) -> Any:
+        return 3.0
+
+
+@mutant(testing.check_evaluator, "evaluate()['ranks'] is a ndarray")
+class ReturnsArrays(Measured):
+    def change(self, figures: Any, found: Any) -> Any:
+        return figures | {"ranks": np.ones(3)}
+
+
+@mutant(testing.check_evaluator, "the key 5, is a object")
+class NumbersForKeys(Measured):
+    def change(self, figures: Any, found: Any) -> Any:
+        return figures | {"at": {5: 1.0}}
+
+
+@mutant(testing.check_evaluator, "which JSON does not know")
+class DividesByNothing(Measured):
+    def change(self, figures: Any, found: Any) -> Any:
+        return figures | {"mean": float("nan")}
+
+
+@mutant(testing.check_evaluator, "other figures for the same run")
+class DrawsFigures(Measured):
+    def change(self, figures: Any, found: Any) -> Any:
+        return figures | {"sample": random.random()}
+
+
+@mutant(testing.check_evaluator, "changes what was found in place")
+class SortsTheAnswer(Measured):
+    def change(self, figures: Any, found: Any) -> Any:
+        found.answer.images.sort()
+        return figures
+
+
+@mutant(testing.check_evaluator, "lines of text; return a list of those")
+class TablesOfLists(ExampleEvaluator):
+    def tables(self, figures: Any, split: str) -> Any:
+        return [["a", "b"]]
+
+
+@mutant(testing.check_evaluator, "cells in its rows; give all as many")
+class RaggedTables(ExampleEvaluator):
+    def tables(self, figures: Any, split: str) -> Any:
+        return [TextTable("t", ["a", "b"], [["1"]], 1)]
+
+
+@mutant(testing.check_evaluator, "depth is 0")
+class LooksAtNothing(ExampleEvaluator):
+    depth = 0
+
+
+@pytest.mark.parametrize("method", ["before_training", "after_training", "evaluate", "tables"])
+def test_what_an_evaluator_raises_names_when(method: str) -> None:
+    def fails(self: Any, *given: Any) -> None:
+        raise ZeroDivisionError
+
+    broken = type("Raises", (ExampleEvaluator,), {method: fails, "__doc__": "Broken on purpose."})
+    with pytest.raises(ZeroDivisionError) as caught:
+        testing.check_evaluator(broken)
+    assert "Raises raised this while" in caught.value.__notes__[0]
+
+
+def test_an_evaluator_may_not_need_an_answer() -> None:
+    class OnlyAnswers(Measured):
+        """Fails where nothing was found."""
+
+        def evaluate(self, run: Any, found: Any, ui: Any) -> Any:
+            return {"first": int(found.answer.images[0, 0])}
+
+    with pytest.raises(AttributeError) as caught:
+        testing.check_evaluator(OnlyAnswers)
+    assert "where nothing could be searched" in caught.value.__notes__[0]
+
+
+def test_an_automatic_evaluator_has_defaults() -> None:
+    class Asks(ExampleEvaluator):
+        """Broken on purpose."""
+
+        class Config(genret.Config):
+            folder: str
+            """Where to."""
+
+    with pytest.raises(testing.ContractError, match=r"its option \['folder'\] has no default"):
+        testing.check_evaluator(Asks, folder="x")
+
+
+def test_a_retriever_that_learns_passes() -> None:
+    testing.check_retriever(Learner)
+
+
 # ------------------------------------------------------------------------------------------------ the tests
 @pytest.mark.parametrize(
     ("check", "component", "says"), MUTANTS, ids=[component.__name__ for _, component, _ in MUTANTS]
@@ -749,7 +1084,7 @@ def test_what_a_component_raises_itself_comes_with_what_was_asked_of_it() -> Non
     assert "Raises raised this while fit() was called on cpu" in caught.value.__notes__[0]
 
 
-@pytest.mark.parametrize("kind", ["backbone", "dataset", "encoder", "identifier", "loss", "reranker"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_unbroken_ones_pass(kind: str) -> None:
     component = globals()[f"Example{kind.capitalize()}"]
     getattr(testing, f"check_{kind}")(component)

@@ -66,7 +66,7 @@ def test_its_recipe_is_sound(kind: str, tmp_path: Path, imported: Any) -> None:
     pytest.importorskip("genret_starter")
     root = new_plugin("mine", kind, tmp_path, REGISTRIES)
     testing.check_recipe(root / "recipe.yaml", imported(root, "genret_mine"))
-    assert "mine" in (root / "recipe.yaml").read_text().split("dataset:", 1)[1] or kind == "dataset"
+    assert "mine" in (root / "recipe.yaml").read_text().split("dataset:", 1)[1] or kind in ("dataset", "evaluator")
 
 
 def test_its_own_tests_pass(tmp_path: Path) -> None:

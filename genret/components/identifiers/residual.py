@@ -12,15 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genret.api import Additive, Corpus, FitContext, Vokens
+from genret.api import Additive, Corpus, Vokens
 from genret.components.quantize.kmeans import distances
 from genret.components.quantize.rq import ResidualQuantizer
-from genret.kit.collisions import CollisionOptions, Collisions, Distances
-
-CHUNK = 8192
-"""Rows quantized at once, so that memory does not grow with the corpus."""
-KMEANS_ROWS = 1 << 16
-"""Most vectors that k-means looks at."""
+from genret.kit.codes.collisions import CollisionOptions, Collisions, Distances
+from genret.kit.codes.rows import CHUNK, with_random_rows
 
 
 class ResidualCoder:
@@ -88,21 +84,3 @@ class ResidualCoder:
     def code_vectors(self, quantizer: ResidualQuantizer) -> Tensor:
         """(S, D_code) on the CPU. Extra symbols have no vector of their own: they start as random ones of like size."""
         return with_random_rows(quantizer.code_vectors().cpu(), self.vokens.num_symbols)
-
-
-def with_random_rows(vectors: Tensor, count: int) -> Tensor:
-    """(S', D) → (count, D): further rows are drawn, always the same, with the given ones' mean square."""
-    fresh = torch.randn(count - len(vectors), vectors.shape[1], generator=torch.Generator().manual_seed(0))
-    return torch.cat([vectors, fresh * vectors.square().mean().sqrt()])
-
-
-def kmeans_rows(train: Corpus, fit_texts: bool, context: FitContext) -> Tensor:
-    """What codes are initialised from, (n, D) on the device: images, their views and, if wanted, captions; a sample
-    (of torch's global random state) where there is more than enough."""
-    parts = [train.features if train.views is None else train.views.flatten(0, 1)]
-    if fit_texts and train.text_features is not None:
-        parts.append(train.text_features)
-    rows = torch.cat(parts)
-    if len(rows) > KMEANS_ROWS:
-        rows = rows[torch.randperm(len(rows))[:KMEANS_ROWS]]
-    return rows.to(context.device)

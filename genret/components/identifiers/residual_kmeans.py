@@ -12,11 +12,12 @@ from pydantic import Field
 from torch import Tensor
 
 from genret.api import Additive, Corpus, FitContext, Identifier, Identifiers, Loss, Vokens
-from genret.components.identifiers.residual import CHUNK, ResidualCoder, kmeans_rows
+from genret.components.identifiers.residual import ResidualCoder
 from genret.components.quantize.rq import ResidualQuantizer
 from genret.errors import GenretError
 from genret.kit import saving as stored
-from genret.kit.collisions import CollisionOptions
+from genret.kit.codes.collisions import CollisionOptions
+from genret.kit.codes.rows import CHUNK, kmeans_rows
 
 
 class ResidualKMeansIdentifier(Identifier):

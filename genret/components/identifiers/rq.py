@@ -12,12 +12,13 @@ from torch import Tensor
 
 from genret.api import Additive, Corpus, FitContext, Identifier, Identifiers, LoopOptions, Loss, TokenizerBatch, Vokens
 from genret.components.identifiers.autoencoder import TokenizerNetwork
-from genret.components.identifiers.residual import CHUNK, ResidualCoder, kmeans_rows
-from genret.components.identifiers.training import Quantized, train_tokenizer
+from genret.components.identifiers.residual import ResidualCoder
 from genret.components.quantize.rq import ResidualQuantizer
 from genret.errors import GenretError
 from genret.kit import saving as stored
-from genret.kit.collisions import CollisionOptions
+from genret.kit.codes.collisions import CollisionOptions
+from genret.kit.codes.rows import CHUNK, kmeans_rows
+from genret.kit.codes.training import Quantized, train_tokenizer
 
 
 class RQTraining(LoopOptions):

@@ -18,8 +18,8 @@ from genret.decode.beam import Beams
 from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
+from genret.kit.codes.usage import usage_statistics
 from genret.kit.images import content_hash
-from genret.kit.usage import usage_statistics
 from genret.search.batch import QueryBatch, Resources
 from genret.search.beams import search_trie
 from genret.search.catalog import CatalogRetriever
@@ -99,14 +99,12 @@ class GenerativeRetriever(CatalogRetriever):
     def candidates(
         self,
         view: Snapshot,
-        index: ImageTrie | None,
+        index: ImageTrie,
         batch: QueryBatch,
         k: int,
         num_beams: int | None,
         allowed: Sequence[Allowed],
     ) -> Ranked:
-        if index is None:
-            return Ranked(*(np.full((len(batch), 1), fill) for fill in (-1, -np.inf, -1)))
         leaves = _leaves(index, allowed)
 
         def search(rows: Ints, width: int) -> Ranked:

@@ -9,8 +9,8 @@ import torch
 
 from genret.api import Corpus, Evaluator, Identifier, Identifiers, Ui
 from genret.evaluate.evaluation import Evaluated
+from genret.kit.codes.usage import usage_statistics
 from genret.kit.files import write_json
-from genret.kit.usage import usage_statistics
 from genret.lab.codebooks.gate import Gate, gate_table, quality_gate
 
 if TYPE_CHECKING:

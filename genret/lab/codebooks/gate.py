@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor
 
 from genret.evaluate.metrics import CUTOFFS, Ints, Relevant, RelevantLike, recalls
-from genret.kit.usage import usage_statistics
+from genret.kit.codes.usage import usage_statistics
 from genret.search.dense import dense_ranks
 
 COLLAPSED_BELOW = 0.1

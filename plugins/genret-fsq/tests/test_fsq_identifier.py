@@ -12,14 +12,32 @@ import torch
 import torch.nn.functional as F
 from vector_quantize_pytorch import FSQ
 
-from genret import GenretError
+from genret import GenretError, Loss, TokenizerBatch
 from genret.api import Corpus, FitContext, Silent
-from genret.components.losses.tokenizer import AlignLoss, ReconLoss
 from genret.testing import check_identifier
 from genret_fsq.identifier import FSQIdentifier, FSQTraining
 from genret_fsq.network import FSQNetwork
 
 torch.set_num_threads(1)
+
+
+class ReconLoss(Loss):
+    """‖v − v̂‖², the first term of the paper's Eqn. 3."""
+
+    stage = "tokenizer"
+
+    def __call__(self, batch: TokenizerBatch) -> torch.Tensor:
+        return (batch.image - batch.reconstruction).square().sum(-1).mean()
+
+
+class AlignLoss(Loss):
+    """‖v_t − v̂‖² alone."""
+
+    stage = "tokenizer"
+    needs_text = True
+
+    def __call__(self, batch: TokenizerBatch) -> torch.Tensor:
+        return (batch.text - batch.reconstruction).square().sum(-1).mean()
 
 
 def corpus(num: int = 300, width: int = 16) -> Corpus:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genret.errors import GenretError
+from genret import GenretError
 
 # field numbers of onnx.proto3
 _MODEL_GRAPH = 7

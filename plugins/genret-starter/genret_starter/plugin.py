@@ -1,18 +1,15 @@
 """What this package adds to genret. Imports nothing heavy: targets are loaded when a recipe names them."""
 
-from __future__ import annotations
-
 import genret
-from genret.plugin.hookspecs import Register, RegisterWeights
 
 
 @genret.hookimpl
-def register_datasets(register: Register) -> None:
+def register_datasets(register):
     register("emoji", "genret_starter.emoji:EmojiDataset")
 
 
 @genret.hookimpl
-def register_weights(register: RegisterWeights) -> None:
+def register_weights(register):
     register("starter:efficientnet-lite0", "genret_starter.weights:efficientnet_lite0")
     register("starter:efficientnet-lite1", "genret_starter.weights:efficientnet_lite1")
     register("starter:efficientnet-lite2", "genret_starter.weights:efficientnet_lite2")

@@ -16,7 +16,7 @@ from fontTools.ttLib import TTFont
 from fontTools.ttLib.tables._c_m_a_p import CmapSubtable
 from PIL import Image, ImageDraw, ImageFont
 
-from genret.errors import BadImage, GenretError
+from genret import BadImage, GenretError
 from genret_starter.concepts import key_of
 
 Rendering = Literal["noto", "openmoji", "twemoji"]

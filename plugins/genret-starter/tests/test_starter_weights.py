@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pkgutil
 import struct
 import zipfile
 from importlib.metadata import PackageNotFoundError
@@ -20,8 +21,7 @@ from transformers import AutoModel, AutoTokenizer, T5ForConditionalGeneration
 
 import genret_starter.plugin
 from genret import GenretError
-from genret.plugin.loading import load_plugins
-from genret.settings import Settings
+from genret.testing import check_plugin
 from genret_starter import weights
 from genret_starter.onnx_file import _read, _varint, read_onnx
 
@@ -161,11 +161,12 @@ def test_flan_t5_is_what_the_onnx_file_says(flan: Path):
 
 
 def test_recipes_find_the_weights(tmp_path: Path):
-    registries = load_plugins(settings=Settings(home=tmp_path)).registries
+    registered = check_plugin(genret_starter.plugin)
+    targets: dict[str, str] = {}
+    genret_starter.plugin.register_weights(lambda name, target: targets.update({name: target}))
     for name in ("starter:efficientnet-lite0", "starter:minilm"):
-        if name not in registries.weights:  # the tests also run beside a plugin that is not installed
-            genret_starter.plugin.register_weights(lambda known, target: registries.weights.register(known, target))
-        folder = Path(registries.resolve_weights(name))
+        assert f"weights {name}" in registered
+        folder = pkgutil.resolve_name(targets[name])(tmp_path)
         assert (folder / "config.json").is_file() and (folder / "model.safetensors").is_file()
 
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from genret.api import Corpus, FitContext, Silent, TokenizerBatch
 from genret.components.identifiers.rq import RQIdentifier, RQTraining
-from genret.components.identifiers.training import CaptionVectors, Texts, loss_terms
 from genret.components.losses.tokenizer import AlignLoss, CommitLoss, DiversityLoss, ReconLoss
 from genret.errors import GenretError
 from genret.kit import checkpoint
-from genret.kit.usage import usage_statistics
+from genret.kit.codes.training import CaptionVectors, Texts, loss_terms
+from genret.kit.codes.usage import usage_statistics
 
 
 def context(folder: Path) -> FitContext:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ from genret.components.backbones.t5 import T5Backbone
 from genret.components.losses.generator import TokenLoss
 from genret.recipe.schema import TrainOptions
 from genret.search.beams import search_trie
-from genret.search.image_trie import index_trie
+from genret.search.image_trie import ImageTrie, index_trie
 from genret.search.ranking import rank_images
 from genret.search.spelling import tokens_with_end
-from genret.testing.expect import Checked
-from genret.testing.world import context
+from genret.testing.world.corpus import context
+from genret.testing.world.expect import Checked
 from genret.train.generator import Examples, fit_generator
 from genret.train.targets import make_targets
 from genret.train.teacher import Teacher
@@ -41,15 +41,21 @@ def small_t5() -> T5Backbone:
     return T5Backbone(T5Backbone.Config(**options))
 
 
-def train_and_search(
+class Trained(NamedTuple):
+    backbone: Backbone
+    options: TrainOptions
+    trie: ImageTrie
+    """Of the training images, by their rows"""
+
+
+def train_backbone(
     train: Corpus,
     identifier: Identifier,
     backbone: Backbone | None = None,
     losses: Mapping[str, Loss] | None = None,
     **options: Any,
-) -> float:
-    """`identifier` is fitted, `backbone` not yet built → recall@1 over the training images, 0 to 1."""
-    assert train.owners is not None
+) -> Trained:
+    """`identifier` is fitted, `backbone` not yet built; it learns to write the training images' identifiers."""
     backbone = backbone or small_t5()
     losses = losses or {"token": TokenLoss()}
     words = TrainOptions(**{"epochs": EPOCHS, "batch_size": 24, "lr": 5e-3, "rank_beams": 5, "bf16": False} | options)
@@ -67,7 +73,20 @@ def train_and_search(
     with tempfile.TemporaryDirectory() as folder:
         fit_generator(backbone, examples, losses, words, None, context(Path(folder)))
     backbone.module.eval()
-    beams = search_trie(backbone, train.captions, index.trie, NUM_BEAMS, words.score)
+    return Trained(backbone, words, index)
+
+
+def train_and_search(
+    train: Corpus,
+    identifier: Identifier,
+    backbone: Backbone | None = None,
+    losses: Mapping[str, Loss] | None = None,
+    **options: Any,
+) -> float:
+    """As `train_backbone` → recall@1 over the training images, 0 to 1."""
+    assert train.owners is not None
+    writer, words, index = train_backbone(train, identifier, backbone, losses, **options)
+    beams = search_trie(writer, train.captions, index.trie, NUM_BEAMS, words.score)
     ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.float().cpu().numpy(), index.leaf_images)
     first = (ranked.scores == ranked.scores[:, :1]) & (ranked.images >= 0)
     right = first & (ranked.images == train.owners.numpy()[:, None])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
-from genret.api import Corpus, FitContext, Identifier, Identifiers, Loss, Vokens
+from genret.api import Corpus, FitContext, Identifier, Identifiers, Loss, NewImages, Vokens
 
 SIDE = 6
 
@@ -15,7 +16,7 @@ SIDE = 6
 class Table(Identifier):
     """An image's place among up to 36, as two codes. Nothing to fit, nothing to store."""
 
-    new_images = "refused"
+    new_images: ClassVar[NewImages] = "refused"
     vokens = Vokens((SIDE, SIDE))
 
     def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:
@@ -30,3 +31,17 @@ class Table(Identifier):
 
     def load(self, folder: Path) -> None:
         """There is nothing to read."""
+
+
+class NearestTable(Table):
+    """The place of the image of the world that is nearest: new images have identifiers, too."""
+
+    new_images = "described"
+
+    def __init__(self, train: Corpus):
+        super().__init__()
+        self.features = train.features
+
+    def identify(self, corpus: Corpus) -> Identifiers:
+        row = (corpus.features @ self.features.T).argmax(1)
+        return Identifiers(torch.arange(len(row)), codes=torch.stack([row // SIDE, row % SIDE], dim=1))

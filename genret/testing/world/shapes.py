@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from genret.api import Identifier, Identifiers
-from genret.testing.expect import Checked, same
+from genret.testing.world.expect import Checked, same
 
 
 def check_shapes(checked: Checked, identifier: Identifier, found: Identifiers, num_images: int) -> None:
