@@ -78,7 +78,7 @@ def timed(model: Model, trie: DictTrie, batch: int, num_beams: int) -> Callable[
 def disagreements(model: Model, trie: Trie, dicts: DictTrie, texts: list[str], num_beams: int) -> int:
     """How many identifiers one finds and the other does not, though no tie explains it.
 
-    genret normalises over the whole vocabulary here, as `generate` does.
+    genret normalizes over the whole vocabulary here, as `generate` does.
     """
     theirs = constrained(model, dicts, num_beams)(texts)
     ours = beam_search(model.backbone, texts, trie, num_beams, "vocab")

@@ -70,5 +70,5 @@ def genret_search(
     guide: Guide | None = None,
     written_levels: int | None = None,
 ) -> object:
-    """A search as genret's retrievers make it: the score is normalised over the symbols of each level."""
+    """A search as genret's retrievers make it: the score is normalized over the symbols of each level."""
     return beam_search(model.backbone, texts, trie, num_beams, "level", model.level_tokens, None, guide, written_levels)

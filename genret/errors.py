@@ -26,8 +26,8 @@ class RecipeError(UsageError):
     """One or more faults in a recipe, all reported at once."""
 
     def __init__(self, faults: Iterable[str]):
-        self.faults = list(faults)
-        super().__init__("\n".join(self.faults))
+        self.errors = list(faults)
+        super().__init__("\n".join(self.errors))
 
 
 class UnknownName(UsageError):

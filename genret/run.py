@@ -36,8 +36,8 @@ from genret.plugin.loading import load_plugins
 from genret.plugin.provenance import remember_run
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import chance_level
+from genret.recipe.components import Components, components
 from genret.recipe.load import load_recipe
-from genret.recipe.parts import Parts, components
 from genret.recipe.schema import Recipe
 from genret.search.batch import Resources
 from genret.search.catalog import CatalogRetriever, load_towers, run_id_of
@@ -57,7 +57,7 @@ def load(run: str | Path) -> Run:
 class Run:
     """A recipe, its data, a retriever that answers, its figures. Each part is made when first asked for, once."""
 
-    def __init__(self, folder: Path, registries: Registries, settings: Settings, parts: Parts | None = None):
+    def __init__(self, folder: Path, registries: Registries, settings: Settings, parts: Components | None = None):
         """`parts`: the recipe's components if they are in memory, as training leaves them; else they are read."""
         self.folder, self.registries, self.settings = folder, registries, settings
         self._trained = parts
@@ -74,7 +74,7 @@ class Run:
         return load_recipe([path], [], self.registries)
 
     @cached_property
-    def parts(self) -> Parts:
+    def components(self) -> Components:
         """The recipe's components, with what training has left in the run."""
         if self._trained is not None:
             return self._trained
@@ -117,7 +117,7 @@ class Run:
     @cached_property
     def retriever(self) -> CatalogRetriever:
         """What finds its images."""
-        parts, retriever = self.parts, self.parts.retriever
+        parts, retriever = self.components, self.components.retriever
         if not isinstance(retriever, CatalogRetriever):
             raise GenretError(
                 f"the retriever '{self.recipe.retriever.type}' cannot be opened: derive it from genret.CatalogRetriever"

@@ -45,7 +45,7 @@ def train(recipe: Recipe, folder: Path, registries: Registries, settings: Settin
     with only_trainer(folder):
         mend_lines(folder / "metrics.jsonl")
         pipeline = Pipeline(recipe, folder, registries, settings, ui)
-        with Run(folder, registries, settings, pipeline.parts) as run:
+        with Run(folder, registries, settings, pipeline.components) as run:
             return _train(pipeline, run, ui)
 
 

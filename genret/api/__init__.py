@@ -1,7 +1,7 @@
 """The contract: what each kind of component must do, one short file a kind. Read `retriever.py` first.
 
-A recipe names one component for each slot; `recipe/parts.py` makes them; `train/` runs them in stages; everything that
-searches is a `Retriever`. Each component nests a frozen pydantic `Config`: the options that a recipe may set.
+A recipe names one component for each slot; `recipe/components.py` makes them; `train/` runs them in stages; everything
+that searches is a `Retriever`. Each component nests a frozen pydantic `Config`: the options that a recipe may set.
 
 Shape letters, used in every docstring of the project:
 
@@ -14,11 +14,11 @@ Nothing here imports torch: `genret --help` must stay quick.
 """
 
 from genret.api.backbone import Backbone
-from genret.api.batches import GeneratorBatch, Soft, TokenizerBatch
+from genret.api.batches import GeneratorBatch, SoftTarget, TokenizerBatch
 from genret.api.component import Component, Config, LoopOptions
 from genret.api.context import FitContext
 from genret.api.data import Dataset, Record
-from genret.api.encoder import Encoder, Pairs, Pictures
+from genret.api.encoder import CaptionedImages, Encoder, Pairs
 from genret.api.evaluator import Evaluator
 from genret.api.identifier import Additive, Corpus, Identifier, Identifiers, NewImages, Vokens
 from genret.api.loss import Loss, LossConfig
@@ -31,6 +31,7 @@ __all__ = [
     "Backbone",
     "Bar",
     "Candidates",
+    "CaptionedImages",
     "Component",
     "Config",
     "Corpus",
@@ -48,7 +49,6 @@ __all__ = [
     "LossConfig",
     "NewImages",
     "Pairs",
-    "Pictures",
     "Progress",
     "Record",
     "Reranker",
@@ -59,7 +59,7 @@ __all__ = [
     "SearchScore",
     "Silent",
     "Skipped",
-    "Soft",
+    "SoftTarget",
     "TokenizerBatch",
     "Ui",
     "Vokens",

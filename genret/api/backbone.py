@@ -71,7 +71,7 @@ class Backbone(Component, ABC):
     def score(self, queries: Sequence[str], sequences: Tensor, columns: Sequence[Tensor | None]) -> Tensor:
         """sequences (B, b, L), -1 pads → log-probabilities (B, b, L), differentiable, 0 at pads.
 
-        Position l is normalised over the tokens `columns[l]` (None: the whole vocabulary); each query is encoded once.
+        Position l is normalized over the tokens `columns[l]` (None: the whole vocabulary); each query is encoded once.
         """
 
     def feature_logits(self, features: Tensor, targets: Tensor) -> Tensor:

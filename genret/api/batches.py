@@ -27,7 +27,7 @@ class TokenizerBatch(NamedTuple):
     """Per level (B, K), −‖r_m − e_k‖² of what is left over to each code, differentiable; only if a loss needs them."""
 
 
-class Soft(NamedTuple):
+class SoftTarget(NamedTuple):
     """A distribution over some tokens for each example."""
 
     tokens: Tensor
@@ -44,12 +44,12 @@ class GeneratorBatch(NamedTuple):
     targets: Tensor
     """(B, L) tokens of the right identifier, -1 pads"""
     columns: Sequence[Tensor | None]
-    """Per position, the tokens over which probabilities are normalised (None: the whole vocabulary)."""
+    """Per position, the tokens over which probabilities are normalized (None: the whole vocabulary)."""
     candidate_scores: Tensor | None = None
     """(B, b) log-probability sums of beam-searched identifiers, -inf where there is none; only if a loss needs them."""
     positive: Tensor | None = None
     """(B,) which candidate is the right one"""
-    teacher: Sequence[Soft] = ()
+    teacher: Sequence[SoftTarget] = ()
     """Per level, what a dense teacher would write after the target's symbols so far; only if a loss needs it."""
     image_logits: Tensor | None = None
     """(B, L, V) teacher-forced from the pictures' vectors instead of the queries; only if a loss needs them."""

@@ -36,7 +36,7 @@ class LoopOptions(Config):
     """How a part is trained by gradient descent: heads, tokenizer and generator share these words."""
 
     epochs: int = Field(10, ge=0)
-    """Passes over the training examples; 0 leaves the part as it was initialised."""
+    """Passes over the training examples; 0 leaves the part as it was initialized."""
     batch_size: int = Field(128, ge=1)
     """Examples per step."""
     lr: float = Field(1e-3, gt=0)

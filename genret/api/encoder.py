@@ -48,7 +48,7 @@ class Encoder(Component, ABC):
         """Whether `fit_towers` is to run before any vector is computed: an option of encoders that support it."""
         return False
 
-    def fit_towers(self, train: Pictures, dev: Pictures, context: FitContext) -> None:
+    def fit_towers(self, train: CaptionedImages, dev: CaptionedImages, context: FitContext) -> None:
         """Trains the towers themselves on pixels and words.
 
         What it learns must follow from the option `finetune` (an encoder without one: from all its options), the
@@ -88,7 +88,7 @@ def _unit(rows: Tensor) -> Tensor:
     return scaled
 
 
-class Pictures(NamedTuple):
+class CaptionedImages(NamedTuple):
     """Captioned images as pixels. Caption t describes image `owners[t]`."""
 
     read: Sequence[Callable[[], Image.Image]]

@@ -14,7 +14,7 @@ from genret.api.loss import Loss
 if TYPE_CHECKING:
     from torch import Tensor
 
-NewImages = Literal["described", "numbered", "refused"]
+NewImages = Literal["content_based", "assigned", "unsupported"]
 """What an identifier scheme makes of images that it was not fitted on: an identifier that follows from the picture, one
 that says nothing of it (so that it can only be guessed), or none."""
 
@@ -92,7 +92,7 @@ class Identifier(Component, ABC):
 
     kind = "identifier"
 
-    new_images: ClassVar[NewImages] = "described"
+    new_images: ClassVar[NewImages] = "content_based"
     """What `identify` makes of images that `fit` never saw."""
     uses_tokenizer_losses: ClassVar[bool] = False
     """Whether `fit` descends the losses of stage `tokenizer`; elsewhere they are noted as unused."""

@@ -39,7 +39,7 @@ class RerankerConfig(Config):
     """Images of the first stage that are scored anew, its best ones; `-k` beyond it widens it to k. A generative run
     has no more of them than its beams lead to."""
     weight: float = Field(1.0, ge=0, le=1)
-    """Share of the new score, the rest is the first stage's; both are then standardised over a query's candidates. At 1
+    """Share of the new score, the rest is the first stage's; both are then standardized over a query's candidates. At 1
     the new score stands alone."""
 
 

@@ -47,9 +47,9 @@ def friendly(debug: bool, run: Callable[[], Path | None] = lambda: None) -> Iter
 
 def explain(error: BaseException) -> str:
     """One sentence for people; several faults of a recipe stand on lines of their own."""
-    if isinstance(error, RecipeError) and len(error.faults) > 1:
-        faults = "\n".join(f"  {clean(fault)}" for fault in error.faults)
-        return f"the recipe has {len(error.faults)} faults:\n{faults}"
+    if isinstance(error, RecipeError) and len(error.errors) > 1:
+        faults = "\n".join(f"  {clean(fault)}" for fault in error.errors)
+        return f"the recipe has {len(error.errors)} faults:\n{faults}"
     if isinstance(error, GenretError):
         return str(error)
     text = str(error)

@@ -25,7 +25,7 @@ def add(cli: typer.Typer) -> None:
 def index(
     context: typer.Context,
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH", parser=user_path, help="Pictures, or folders of them.")
+        list[Path] | None, typer.Argument(metavar="PATH", parser=user_path, help="CaptionedImages, or folders of them.")
     ] = None,
     run: RunOption = None,
     remove: Annotated[

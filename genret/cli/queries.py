@@ -17,7 +17,7 @@ KINDS = {"query": _TEXT, "where": _TEXT, "only": _IDS, "not": _IDS, "unlike": _I
 """What a line's object may say, and what each of it has to be."""
 
 
-class Asked(NamedTuple):
+class QueryLine(NamedTuple):
     query: str
     restriction: Restriction
 
@@ -39,7 +39,7 @@ def ids(option: str, given: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def asked_in(source: str, shared: Restriction) -> Iterator[Asked]:
+def read_queries(source: str, shared: Restriction) -> Iterator[QueryLine]:
     """One query a line, `-` for standard input; `shared` restricts all of them. Empty lines are passed over."""
     empty = True
     name = "standard input" if source == "-" else source
@@ -51,14 +51,14 @@ def asked_in(source: str, shared: Restriction) -> Iterator[Asked]:
         raise UsageError(f"--queries: {name} holds no query")
 
 
-def _asked(line: str, where: str, shared: Restriction) -> Asked:
+def _asked(line: str, where: str, shared: Restriction) -> QueryLine:
     """A line is the query itself, or a JSON object that has one; what else that says stands in for the options."""
     said: Any = None
     if line.startswith("{"):
         with suppress(ValueError, RecursionError):  # words may begin with a brace
             said = json.loads(line)
     if not isinstance(said, dict) or "query" not in said:
-        return Asked(checked(line, where), shared)
+        return QueryLine(checked(line, where), shared)
     parts: dict[str, Any] = {}
     for key, value in said.items():
         if key not in KINDS:
@@ -67,7 +67,7 @@ def _asked(line: str, where: str, shared: Restriction) -> Asked:
             raise UsageError(f"{where}: {key} has to be {KINDS[key]}")
         parts["without" if key == "not" else key] = tuple(value) if isinstance(value, list) else value
     query = checked(parts.pop("query"), where)
-    return Asked(query, shared._replace(**parts))
+    return QueryLine(query, shared._replace(**parts))
 
 
 def _fits(value: Any, kind: str) -> bool:

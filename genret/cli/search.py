@@ -17,7 +17,7 @@ from genret.kit.text import clean
 
 if TYPE_CHECKING:
     from genret.api import Hit, SearchResult
-    from genret.cli.queries import Asked
+    from genret.cli.queries import QueryLine
 
 QUERIES_AT_A_TIME = 256
 SHOWN_SYMBOLS = 8
@@ -76,7 +76,7 @@ def search(
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """
     from genret.api import Restriction
-    from genret.cli.queries import Asked, asked_in, checked, ids
+    from genret.cli.queries import QueryLine, checked, ids, read_queries
 
     state = state_of(context)
     if bool(query) == (queries is not None):
@@ -88,9 +88,9 @@ def search(
         ids("--unlike", unlike or ()),
         unlike_symbols,
     )
-    one = [Asked(checked(" ".join(query), "the query"), restriction)] if query else []
+    one = [QueryLine(checked(" ".join(query), "the query"), restriction)] if query else []
     with state.ui(as_json or queries is not None) as ui, state.open(run) as opened:
-        asked = iter(one) if queries is None else asked_in(queries, restriction)
+        asked = iter(one) if queries is None else read_queries(queries, restriction)
         first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model loads: faults show at once
         for batch in _then(first, asked):
             texts, restrict = [question.query for question in batch], [question.restriction for question in batch]
@@ -155,7 +155,7 @@ def name_of(hit: Hit) -> str:
     return PurePosixPath(re.sub(r".*\.(tar|tgz|zip)(\.\w+)?:", "", hit.uri)).stem or hit.image_id
 
 
-def _then(first: list[Asked], asked: Iterator[Asked]) -> Iterator[list[Asked]]:
+def _then(first: list[QueryLine], asked: Iterator[QueryLine]) -> Iterator[list[QueryLine]]:
     yield first
     while batch := list(islice(asked, QUERIES_AT_A_TIME)):
         yield batch

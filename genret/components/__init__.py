@@ -52,7 +52,7 @@ def register_losses(register: Register) -> None:
     register("token", "genret.components.losses.generator:TokenLoss")
     register("rank", "genret.components.losses.generator:RankLoss")
     register("distill", "genret.components.losses.generator:DistillLoss")
-    register("memorise", "genret.components.losses.generator:MemoriseLoss")
+    register("memorize", "genret.components.losses.generator:MemorizeLoss")
     register("reverse", "genret.components.losses.generator:ReverseLoss")
 
 

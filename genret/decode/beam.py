@@ -68,7 +68,7 @@ def beam_search(
 ) -> Beams:
     """Searches the identifiers that the model most probably writes; exact where `num_beams` covers the trie.
 
-    `score`: what the probabilities of position d are normalised over: `level`: `level_tokens[d]`, sorted, the end
+    `score`: what the probabilities of position d are normalized over: `level`: `level_tokens[d]`, sorted, the end
     symbol among them where an identifier may end (None: the whole vocabulary); `vocab`: the whole vocabulary; `trie`:
     the node's children as far as `allowed` leaves them.
     `allowed`: the leaves that may be found, for each query or for all; equal to searching a trie of these alone.

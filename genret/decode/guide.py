@@ -1,7 +1,7 @@
 """Guidance: the beam search also goes by the distance to the query's own vector.
 
 Where codes add up to an image's vector (residual quantization) and image and text share a space, every identifier is a
-point ẑ of that space. The search then maximises log p(identifier | query) − γ/2 ‖z − ẑ‖²: what the language model makes
+point ẑ of that space. The search then maximizes log p(identifier | query) − γ/2 ‖z − ẑ‖²: what the language model makes
 of the words, and how far the point is from the vector that a two-tower search would use. A prefix is worth its own
 log-probability and the second term of the nearest identifier below it: no other continuation can gain more (the
 heuristic of A*, Hart, Nilsson and Raphael 1968), so a prefix is kept as long as the best identifier below it is good

@@ -15,7 +15,7 @@ from torch import Tensor
 from genret.api import Progress
 from genret.errors import UnknownName
 from genret.evaluate.metrics import Ints, Relevant
-from genret.kit.captions import wording
+from genret.kit.captions import normalize_caption
 from genret.kit.encode import encode_texts
 from genret.kit.feature_cache import FeatureCache
 from genret.plugin.code import tower_key
@@ -97,7 +97,7 @@ def text_vectors(retriever: CatalogRetriever, texts: list[str], features_dir: Pa
 
 def answers_of(asked: QuerySet) -> Relevant:
     """The images that answer each query: its own, and those that have the same words for a caption."""
-    words = [wording(query) for query in asked.queries]
+    words = [normalize_caption(query) for query in asked.queries]
     images: dict[str, set[int]] = {}
     for word, row in zip(words, asked.relevant.tolist(), strict=True):
         images.setdefault(word, set()).add(row)

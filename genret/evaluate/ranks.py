@@ -56,7 +56,7 @@ def write_ranks(
     found: Mapping[str, Ints],
 ) -> None:
     """Keeps the ranks of each way of searching. relevant (Q,): rows of `image_ids`."""
-    hashes = asked(queries, relevant, image_ids)
+    hashes = query_hashes(queries, relevant, image_ids)
     about = json.dumps({"format": FORMAT, "images": f"{_hash(*sorted(image_ids)):016x}"})
     facts = {"ranks": about}  # one entry: safetensors writes several in no fixed order
     (run / FOLDER).mkdir(exist_ok=True)
@@ -66,7 +66,7 @@ def write_ranks(
             save_file({"ranks": ranks, "queries": hashes}, partial, facts)
 
 
-def asked(queries: Sequence[str], relevant: Iterable[int], image_ids: Sequence[str]) -> Ints:
+def query_hashes(queries: Sequence[str], relevant: Iterable[int], image_ids: Sequence[str]) -> Ints:
     """(Q,) what tells whether two runs were asked the same: a hash of each caption and the image that it is of."""
     hashes = [_hash(query, image_ids[row]) for query, row in zip(queries, relevant, strict=True)]
     return np.array(hashes, np.uint64).view(np.int64)

@@ -22,7 +22,7 @@ from genret.search.restrict import EVERYTHING
 
 def first_stage(
     retriever: CatalogRetriever,
-    view: Snapshot,
+    snapshot: Snapshot,
     index: Any,
     asked: QuerySet,
     num_beams: int | None,
@@ -35,7 +35,7 @@ def first_stage(
         for start in range(0, len(asked.queries), size):
             batch = asked.batch.rows(start, start + size)
             allowed = [EVERYTHING] * len(batch)
-            parts.append(retriever.candidates(view, index, batch, depth, num_beams, allowed))
+            parts.append(retriever.candidates(snapshot, index, batch, depth, num_beams, allowed))
             bar.advance(len(batch))
     return asked.rows(Ranked.joined(parts))
 

@@ -44,7 +44,7 @@ class Found:
     def of(
         cls,
         retriever: CatalogRetriever,
-        view: Snapshot,
+        snapshot: Snapshot,
         index: Any,
         asked: QuerySet,
         width: int | None,
@@ -53,10 +53,10 @@ class Found:
     ) -> Found:
         trace = None
         if retriever.has_trace:
-            trace = retriever.trace(view, index, asked.batch, asked.right_keys, width or depth, ui.progress)
+            trace = retriever.trace(snapshot, index, asked.batch, asked.right_keys, width or depth, ui.progress)
             first = asked.rows(trace.ranked)
         else:
-            first = first_stage(retriever, view, index, asked, width, depth, ui.progress)
+            first = first_stage(retriever, snapshot, index, asked, width, depth, ui.progress)
         exact = retriever.exact_ranks(index, asked.query_features, asked.right_keys)
         first_ranks = image_ranks(first, asked) if exact is None else exact
         answer = rerank(retriever, asked, first, ui.progress)
@@ -97,8 +97,8 @@ def evaluate(
         "num_beams": widths[-1],
         "two_tower": recalls(two_tower),
     }
-    with retriever.catalog.snapshot() as view:
-        index = retriever.build_index(view, asked.keys)
+    with retriever.catalog.snapshot() as snapshot:
+        index = retriever.build_index(snapshot, asked.keys)
         if index is None:
             nothing = dict.fromkeys(map(str, CUTOFFS))
             by_width = {width: nothing for width in widths if width is not None}
@@ -107,9 +107,9 @@ def evaluate(
                 evaluation=missing, retriever=retriever, asked=asked, index=None, first=None, answer=None,
                 ranks={TWO_TOWER: two_tower},
             )  # fmt: skip
-        found = {width: Found.of(retriever, view, index, asked, width, depth, ui) for width in widths}
+        found = {width: Found.of(retriever, snapshot, index, asked, width, depth, ui) for width in widths}
         main = found[widths[-1]]
-        explained = explain(retriever, view, index, asked, two_tower, main)
+        explained = explain(retriever, snapshot, index, asked, two_tower, main)
     answer = None if main.is_dense else main.answer
     evaluation = Evaluation(
         **facts | _figures(explained, widths[-1]),
@@ -138,12 +138,12 @@ class Explained(NamedTuple):
 
 
 def explain(
-    retriever: CatalogRetriever, view: Snapshot, index: Any, asked: QuerySet, two_tower: Ints, found: Found
+    retriever: CatalogRetriever, snapshot: Snapshot, index: Any, asked: QuerySet, two_tower: Ints, found: Found
 ) -> Explained | None:
     """By the search's trace; None where the retriever has none."""
     if found.trace is None:
         return None
-    inspection = retriever.inspect(view, index, asked.keys)
+    inspection = retriever.inspect(snapshot, index, asked.keys)
     in_order, ceiling = dense_order_ranks(found.first, asked), None
     if inspection.reconstruction is not None:
         ceiling = dense_ranks(asked.query_features, inspection.reconstruction, asked.relevant)

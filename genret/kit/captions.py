@@ -18,7 +18,7 @@ CHUNK = 1024
 """Images compared at a time"""
 
 
-def wording(caption: str) -> str:
+def normalize_caption(caption: str) -> str:
     """Equal for captions of the same words: "A dog, running ." and "a dog running"; "keycap #" is not "keycap *"."""
     folded = unicodedata.normalize("NFKC", caption).casefold()
     letters = "".join(letter for letter in folded if not _between_words(letter))

@@ -44,9 +44,9 @@ def chance_level(recipe: Recipe, registries: Registries) -> str | None:
         return None
     name = recipe.identifier.type
     identifier: type[Identifier] = registries.identifier.get(name)
-    if identifier.new_images == "described":
+    if identifier.new_images == "content_based":
         return None
-    if identifier.new_images == "refused" and recipe.protocol == "inductive":
+    if identifier.new_images == "unsupported" and recipe.protocol == "inductive":
         return f"not applicable: under protocol inductive the searched pictures get no {name} identifiers at all"
     return (
         f"chance by construction: {name} identifiers say nothing of a picture, and under protocol {recipe.protocol} no "

@@ -22,42 +22,42 @@ class Draft:
         """Top-level keys that hold one component: a mapping with `type` replaces it."""
         self.values: dict[str, Any] = {}
         self.origins: dict[Keys, str] = {}
-        self.faults: list[str] = []
+        self.errors: list[str] = []
 
-    def fault(self, path: Keys, message: str) -> None:
+    def add_error(self, path: Keys, message: str) -> None:
         known = next((self.origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.origins), "recipe")
-        self.faults.append(f"{known}: {'.'.join(map(str, path))}: {message}")
+        self.errors.append(f"{known}: {'.'.join(map(str, path))}: {message}")
 
     def read_file(self, file: Path) -> None:
         try:
             with file.open(encoding="utf-8-sig") as stream:
                 parsed = parse(stream.read(1_000_000))
         except FileNotFoundError:
-            self.faults.append(f"there is no recipe file {file}")
+            self.errors.append(f"there is no recipe file {file}")
         except IsADirectoryError:
-            self.faults.append(f"{file} is a folder, not a recipe file")
+            self.errors.append(f"{file} is a folder, not a recipe file")
         except UnicodeDecodeError:
-            self.faults.append(f"{file} is no text file")
+            self.errors.append(f"{file} is no text file")
         except OSError as error:
-            self.faults.append(f"{file} cannot be read: {error.strerror or error}")
+            self.errors.append(f"{file} cannot be read: {error.strerror or error}")
         except UsageError as error:
-            self.faults.append(f"{file}: {error}")
+            self.errors.append(f"{file}: {error}")
         else:
             if isinstance(parsed.value, dict):
                 self.merge(parsed.value, lambda path: f"{file}:{_line(parsed, path)}")
             elif parsed.value is not None:
-                self.faults.append(f"{file} is no recipe: it needs `key: value` lines, such as `dataset: folder`")
+                self.errors.append(f"{file} is no recipe: it needs `key: value` lines, such as `dataset: folder`")
 
     def read_override(self, override: str) -> None:
         key, equals, text = override.partition("=")
         keys = [part.strip() for part in key.split(".")]
         if not equals or not all(keys):
-            self.faults.append(f"--set {override}: it should look like key=value, e.g. loss.align.weight=0")
+            self.errors.append(f"--set {override}: it should look like key=value, e.g. loss.align.weight=0")
             return
         try:
             value = parse(text).value
         except UsageError as error:
-            self.faults.append(f"--set {override}: {error}")
+            self.errors.append(f"--set {override}: {error}")
             return
         for part in reversed(keys):
             value = {part: value}

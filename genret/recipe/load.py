@@ -16,9 +16,9 @@ from genret.errors import GenretError, RecipeError, did_you_mean
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import invalid
 from genret.recipe.draft import Draft
-from genret.recipe.faults import faults_of
 from genret.recipe.plain_yaml import Keys
 from genret.recipe.schema import PARTS, SLOTS, PlainOptions, Recipe, RetrieverSlot, Slot
+from genret.recipe.validation import validate_options
 
 RENAMED: dict[Keys, tuple[Any, str]] = {
     ("search", "index"): (
@@ -40,12 +40,12 @@ def load_recipe(files: Sequence[Path | str], overrides: Iterable[str], registrie
     for override in overrides:
         draft.read_override(override)
     recipe = _Checker(draft, registries).check()
-    if recipe is None or draft.faults:
-        raise RecipeError(draft.faults)
+    if recipe is None or draft.errors:
+        raise RecipeError(draft.errors)
     for path, message in invalid(recipe, registries):
-        draft.fault(path, message)
-    if draft.faults:
-        raise RecipeError(draft.faults)
+        draft.add_error(path, message)
+    if draft.errors:
+        raise RecipeError(draft.errors)
     return recipe
 
 
@@ -57,25 +57,25 @@ class _Checker:
         self.registries = registries
 
     def check(self) -> Recipe | None:
-        if self.draft.faults:  # files that cannot be read make every other complaint misleading
+        if self.draft.errors:  # files that cannot be read make every other complaint misleading
             return None
         values = self.draft.values
         for key in values:
             if key not in Recipe.model_fields:
                 known = list(Recipe.model_fields)
-                self.draft.fault((key,), f"unknown key{did_you_mean(key, known)}; keys: {', '.join(known)}")
+                self.draft.add_error((key,), f"unknown key{did_you_mean(key, known)}; keys: {', '.join(known)}")
         for path, (default, what) in RENAMED.items():
             if isinstance(inner := values.get(str(path[0])), dict) and inner.pop(path[1], default) != default:
-                self.draft.fault(path, what)
+                self.draft.add_error(path, what)
         plain = {key: values[key] for key in PlainOptions.model_fields if key in values}
         options = self._options((), PlainOptions, plain)
         retriever = self._retriever(values.pop("retriever", None) or {"type": "generative"})
         for key in ("dataset", "encoder", *(PARTS if retriever is None else retriever.needs)):
             if values.get(key) is None:
-                self.draft.faults.append(f"recipe: {key}: required, but no file and no --set gives it")
+                self.draft.errors.append(f"recipe: {key}: required, but no file and no --set gives it")
         slots = {key: self._slot(key, values[key]) for key in SLOTS if values.get(key) is not None}
         losses = self._losses(values.get("loss"))
-        if self.draft.faults:
+        if self.draft.errors:
             return None
         assert options is not None
         fields: dict[str, Any] = {key: getattr(options, key) for key in PlainOptions.model_fields}
@@ -90,18 +90,18 @@ class _Checker:
 
     def _slot(self, key: str, value: Any) -> Slot | None:
         if not isinstance(value, dict):
-            self.draft.fault((key,), f"should be a name or a mapping with `type`, not {value!r}")
+            self.draft.add_error((key,), f"should be a name or a mapping with `type`, not {value!r}")
             return None
         registry = self.registries.of(SLOTS[key])
         name = value.get("type")
         if not isinstance(name, str):
             said = "has no `type`" if name is None else f"type should be a name, not {name!r}"
-            self.draft.fault((key,), f"{said}; one of: {', '.join(registry.names())}")
+            self.draft.add_error((key,), f"{said}; one of: {', '.join(registry.names())}")
             return None
         try:
             component = registry.get(name)
         except GenretError as error:
-            self.draft.fault((key, "type"), str(error))
+            self.draft.add_error((key, "type"), str(error))
             return None
         rest = {option: given for option, given in value.items() if option != "type"}
         options = self._options((key,), component.Config, rest)
@@ -111,7 +111,7 @@ class _Checker:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self.draft.fault(("loss",), f"should be a mapping such as {{token: {{weight: 1}}}}, not {value!r}")
+            self.draft.add_error(("loss",), f"should be a mapping such as {{token: {{weight: 1}}}}, not {value!r}")
             return {}
         found: dict[str, LossConfig] = {}
         for name, given in value.items():
@@ -120,17 +120,17 @@ class _Checker:
             try:
                 loss: type[Loss] = self.registries.loss.get(name)
             except GenretError as error:
-                self.draft.fault(("loss", name), str(error))
+                self.draft.add_error(("loss", name), str(error))
                 continue
             if not isinstance(given, dict):
-                self.draft.fault(("loss", name), f"should be a mapping such as {{weight: 1}}, not {given!r}")
+                self.draft.add_error(("loss", name), f"should be a mapping such as {{weight: 1}}, not {given!r}")
             elif (options := self._options(("loss", name), loss.Config, given)) is not None:
                 assert isinstance(options, LossConfig)
                 found[name] = options
         return found
 
     def _options(self, path: Keys, model: type[Config], values: dict[str, Any]) -> Config | None:
-        validated = faults_of(model, values)
-        for fault in validated.faults:
-            self.draft.fault((*path, *fault.path), fault.message)
+        validated = validate_options(model, values)
+        for fault in validated.errors:
+            self.draft.add_error((*path, *fault.path), fault.message)
         return validated.options

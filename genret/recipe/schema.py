@@ -44,7 +44,7 @@ class TrainOptions(LoopOptions):
     seed: int = Field(0, ge=0)
     """Seed of everything random in the run."""
     epochs: int = Field(20, ge=0)
-    """Passes over the training captions; 0 leaves the generator as it was initialised."""
+    """Passes over the training captions; 0 leaves the generator as it was initialized."""
     rank_every: int = Field(1, ge=1)
     """Steps between two steps that compute the rank loss, which needs a beam search."""
     rank_from: int = Field(0, ge=0)
@@ -68,7 +68,7 @@ class TrainOptions(LoopOptions):
     query_noise: float = Field(0.0, ge=0, le=1)
     """Share of training queries that lose a word or gain one of another query, so that odd words do not mislead."""
     score: Literal["level", "vocab"] = "level"
-    """Over what the losses' log-probabilities are normalised: the level's symbols, or the whole vocabulary."""
+    """Over what the losses' log-probabilities are normalized: the level's symbols, or the whole vocabulary."""
     written_levels: int | None = Field(None, ge=1)
     """Levels of an identifier that the generator learns and writes, its first ones; null: all. What follows them is
     taken as the catalog has it, and where several images are left guidance chooses."""
@@ -86,7 +86,7 @@ class SearchOptions(Config):
     num_beams: int = Field(20, ge=1)
     """Identifiers kept at each level; `-k` beyond it widens it to k."""
     score: SearchScore = "level"
-    """Over what log-probabilities are normalised: the level's symbols, the whole vocabulary or the trie's children."""
+    """Over what log-probabilities are normalized: the level's symbols, the whole vocabulary or the trie's children."""
     guidance: float = Field(0.0, ge=0)
     """Weight γ of the query's own vector in the beam search, log p − γ/2 ‖z − ẑ‖², ẑ the nearest that a prefix may
     become, where codes' vectors add up (`rq`, `residual-kmeans`); 0: the language model alone."""

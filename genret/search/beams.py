@@ -11,7 +11,7 @@ from genret.decode.beam import Beams, beam_search
 from genret.decode.guide import Guide
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
-from genret.search.spelling import columns_of
+from genret.search.tokenization import columns_of
 
 
 def search_trie(

@@ -67,8 +67,8 @@ class CatalogRetriever(Retriever):
     signal_names: ClassVar[tuple[str, ...]] = SIMILARITY_SIGNALS
     """Of the numbers by which `signals` tells how sure a search is."""
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         self._opening = Lock()
         self._ready = False
         self._known: tuple[int, Any] | None = None
@@ -83,30 +83,36 @@ class CatalogRetriever(Retriever):
 
     # ------------------------------------------------------------------------------------------- what subclasses say
     @abstractmethod
-    def build_index(self, view: Snapshot, keys: Ints) -> Any:
+    def build_index(self, snapshot: Snapshot, keys: Ints) -> Any:
         """What searching these images needs (catalog keys (N,), ascending, at least one); None where none of them can
         be found. It is made anew for each version of the catalog."""
 
     @abstractmethod
     def candidates(
-        self, view: Snapshot, index: Any, batch: QueryBatch, k: int, num_beams: int | None, allowed: Sequence[Allowed]
+        self,
+        snapshot: Snapshot,
+        index: Any,
+        batch: QueryBatch,
+        k: int,
+        num_beams: int | None,
+        allowed: Sequence[Allowed],
     ) -> Ranked:
         """The first stage of a search for k: catalog keys of each query, best first, as many as a reranker may want
         (`depth`). `index`: what `build_index` returned. `allowed`: which keys each query may find
         (`allowed[row].among(keys)`)."""
 
-    def index_at(self, view: Snapshot) -> Any:
+    def index_at(self, snapshot: Snapshot) -> Any:
         """What is searched in this version of the catalog; one that is brought forward by changes overrides this."""
-        if self._known is None or self._known[0] != view.version:
-            keys = view.searchable_keys()
-            self._known = view.version, self.build_index(view, keys) if len(keys) else None
+        if self._known is None or self._known[0] != snapshot.version:
+            keys = snapshot.searchable_keys()
+            self._known = snapshot.version, self.build_index(snapshot, keys) if len(keys) else None
         return self._known[1]
 
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
         """(n, D) image vectors → the packed identifiers of each image; empty lists for retrievers without any."""
         return [[] for _ in image_ids]
 
-    def names(self, view: Snapshot, index: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+    def names(self, snapshot: Snapshot, index: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
         """The symbols by which each image was reached; None for retrievers without identifiers."""
         return [None] * len(keys)
 
@@ -126,12 +132,12 @@ class CatalogRetriever(Retriever):
         return None
 
     def trace(
-        self, view: Snapshot, index: Any, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
+        self, snapshot: Snapshot, index: Any, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
     ) -> BeamTrace:
         """What became of each query's right image (Q,) in a search of its own; of classes that say `has_trace`."""
         raise NotImplementedError("a retriever with a trace says how")
 
-    def inspect(self, view: Snapshot, index: Any, keys: Ints) -> Inspection:
+    def inspect(self, snapshot: Snapshot, index: Any, keys: Ints) -> Inspection:
         """What the identifiers of these images (N,) still say of them, and how well they tell them apart."""
         return Inspection()
 
@@ -139,7 +145,7 @@ class CatalogRetriever(Retriever):
         """(B, C) found → (B, F) numbers that tell how sure a search is; -inf in the first where nothing was found."""
         return similarity_signals(ranked)
 
-    def enlarged(self, view: Snapshot, num_images: int) -> Enlarged:
+    def enlarged(self, snapshot: Snapshot, num_images: int) -> Enlarged:
         """An index of this many images, made-up ones among them, to measure how long searches take."""
         raise GenretError(f"images of a {type(self).__name__} cannot be made up")
 
@@ -167,15 +173,15 @@ class CatalogRetriever(Retriever):
             batch = queries[start : start + self.options.batch_size]
             queries_now = QueryBatch(batch, self.text_vectors)
             began = time.perf_counter()
-            with self.opened() as (view, index):
-                allowed = restrictions.resolved(view, start, start + len(batch))
+            with self.opened() as (snapshot, index):
+                allowed = restrictions.resolved(snapshot, start, start + len(batch))
                 ranked = Ranked.nothing(len(batch))
                 if index is not None:
-                    ranked = self.candidates(view, index, queries_now, k, beams, allowed)
+                    ranked = self.candidates(snapshot, index, queries_now, k, beams, allowed)
                 sure = self._confidence(ranked)
                 if self.reranker is not None:
-                    ranked = self.rerank(queries_now, ranked, k, view)
-                hits = self._hits(view, index, ranked, k)
+                    ranked = self.rerank(queries_now, ranked, k, snapshot)
+                hits = self._hits(snapshot, index, ranked, k)
             elapsed = 1000 * (time.perf_counter() - began) / len(batch)
             for query, found, p in zip(batch, hits, sure, strict=True):
                 kept = found if threshold is None or p >= threshold else []
@@ -187,9 +193,9 @@ class CatalogRetriever(Retriever):
         """One version of the catalog and what is searched in it, whoever writes meanwhile."""
         with ExitStack() as held:
             with self._opening:  # versions are opened one after the other
-                view = held.enter_context(self.catalog.snapshot())
-                index = self.index_at(view)
-            yield view, index
+                snapshot = held.enter_context(self.catalog.snapshot())
+                index = self.index_at(snapshot)
+            yield snapshot, index
 
     def prepare(self, query: str) -> None:
         """Loads what the first search would have to load, because its time is reported as the query's."""
@@ -208,19 +214,19 @@ class CatalogRetriever(Retriever):
         known = self.confidence
         return [None] * len(ranked.images) if known is None else known.of_signals(self.signals(ranked)).tolist()
 
-    def rerank(self, batch: QueryBatch, ranked: Ranked, k: int, view: Snapshot | None = None) -> Ranked:
+    def rerank(self, batch: QueryBatch, ranked: Ranked, k: int, snapshot: Snapshot | None = None) -> Ranked:
         """The first `depth(k)` of each query's images, reordered by the reranker's scores; equal ones as they were."""
         assert self.reranker is not None
-        view = view or self.catalog
+        snapshot = snapshot or self.catalog
         first = ranked.first(self.depth(k))
-        vectors = view.features_of(first.images.reshape(-1))
+        vectors = snapshot.features_of(first.images.reshape(-1))
         candidates = Candidates(
             batch.texts,
             batch.vectors,
             torch.from_numpy(first.images),
             vectors.view(*first.images.shape, -1),
             torch.from_numpy(first.scores),
-            self._reader(first.images, view),
+            self._reader(first.images, snapshot),
             self.caption_log_probs,
         )
         scores = self.reranker.score(candidates).float().cpu().numpy()
@@ -232,23 +238,23 @@ class CatalogRetriever(Retriever):
         """The run's own log p(query | image), where it has learnt one."""
         return None
 
-    def _reader(self, keys: Ints, view: Snapshot) -> Callable[[int], Image.Image]:
+    def _reader(self, keys: Ints, snapshot: Snapshot) -> Callable[[int], Image.Image]:
         """Opens the thumbnails of these images; their hashes are asked for together, and only if one is opened."""
         hashes: dict[int, str] = {}
 
         def read(key: int) -> Image.Image:
             if not hashes:
                 distinct = np.unique(keys[keys >= 0])
-                hashes.update(zip(distinct.tolist(), (row.sha256 for row in view.lookup(distinct)), strict=True))
+                hashes.update(zip(distinct.tolist(), (row.sha256 for row in snapshot.lookup(distinct)), strict=True))
             return self.thumbnails.open(hashes[key])
 
         return read
 
-    def _hits(self, view: Snapshot, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
+    def _hits(self, snapshot: Snapshot, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
         images, leaves = ranked.images[:, :k], ranked.leaves[:, :k]
         there = images >= 0
-        names = self.names(view, index, images[there], leaves[there])
-        rows = iter(zip(view.lookup(images[there]), names, strict=True))
+        names = self.names(snapshot, index, images[there], leaves[there])
+        rows = iter(zip(snapshot.lookup(images[there]), names, strict=True))
         hits: list[list[Hit]] = []
         for query in range(len(images)):
             hits.append([])
@@ -263,12 +269,12 @@ class CatalogRetriever(Retriever):
         with torch.no_grad():
             return self.encoder.project_texts(self.encoder.text_features(queries).to(self.device)).float().cpu()
 
-    def similarity(self, batch: QueryBatch, rows: Ints, view: Snapshot) -> Callable[[Ints, Ints], Floats]:
+    def similarity(self, batch: QueryBatch, rows: Ints, snapshot: Snapshot) -> Callable[[Ints, Ints], Floats]:
         """How ties between images of some of the queries, `rows`, are ordered: by the dense similarity of the stored
         vectors."""
 
         def of(query: Ints, key: Ints) -> Floats:
-            images = view.features_of(key)
+            images = snapshot.features_of(key)
             result: Floats = (batch.vectors[torch.from_numpy(rows[query])] * images).sum(-1).numpy()
             return result
 

@@ -19,7 +19,7 @@ from genret.api import Backbone, Identifiers
 from genret.decode.trie import Trie
 from genret.search.ranking import Ints, LeafImages
 from genret.search.restrict import Allowed
-from genret.search.spelling import tokens_with_end
+from genret.search.tokenization import tokenize_identifiers
 
 
 class ImageTrie(NamedTuple):
@@ -98,7 +98,7 @@ class ImageTrie(NamedTuple):
 
 def index_trie(backbone: Backbone, identifiers: Identifiers, images: Ints, end_symbol: bool) -> ImageTrie:
     """identifiers: R rows whose owners count through `images` (N,) → their trie, leading to the values of `images`."""
-    tokens = tokens_with_end(backbone, identifiers, end_symbol)
+    tokens = tokenize_identifiers(backbone, identifiers, end_symbol)
     indexed = ImageTrie.build(tokens, images[identifiers.owners.numpy()])
     return indexed.to(next(backbone.module.parameters()).device)
 

@@ -209,22 +209,22 @@ def rank_images(
 
 
 def fuse_scores(first: Floats, second: Floats, weight: float) -> Floats:
-    """Two judges' scores (B, C) → weight · z(second) + (1 − weight) · z(first), z being standardised over the
+    """Two judges' scores (B, C) → weight · z(second) + (1 − weight) · z(first), z being standardized over the
     candidates of a query that both have judged; -inf where one has not. At weight 1 the second's scores themselves."""
     if weight == 1:
         return second
     judged = np.isfinite(first) & np.isfinite(second)
-    scores = weight * _standardised(second, judged) + (1 - weight) * _standardised(first, judged)
+    scores = weight * _standardized(second, judged) + (1 - weight) * _standardized(first, judged)
     return np.where(judged, scores, -np.inf).astype(np.float32)
 
 
-def _standardised(scores: Floats, judged: NDArray[np.bool_]) -> Floats:
+def _standardized(scores: Floats, judged: NDArray[np.bool_]) -> Floats:
     """Mean 0 and variance 1 along each row's judged entries; all 0 where these are equal."""
     count = np.maximum(judged.sum(axis=1, keepdims=True), 1)
     known = np.where(judged, scores, 0.0).astype(np.float64)
-    centred = np.where(judged, known - known.sum(axis=1, keepdims=True) / count, 0.0)
-    spread = np.sqrt((centred**2).sum(axis=1, keepdims=True) / count)
-    result: Floats = np.where(spread > 1e-9, centred / np.maximum(spread, 1e-9), 0.0)
+    centered = np.where(judged, known - known.sum(axis=1, keepdims=True) / count, 0.0)
+    spread = np.sqrt((centered**2).sum(axis=1, keepdims=True) / count)
+    result: Floats = np.where(spread > 1e-9, centered / np.maximum(spread, 1e-9), 0.0)
     return result
 
 

@@ -77,17 +77,17 @@ class Restrictions:
         self._known: dict[int, Allowed] = {}
         self._version: int | None = None
 
-    def resolved(self, view: Snapshot, start: int, stop: int) -> list[Allowed]:
+    def resolved(self, snapshot: Snapshot, start: int, stop: int) -> list[Allowed]:
         """For queries `start` to `stop` - 1, in this version of the catalog; equal ones are the same object.
 
         `UsageError` for an id that no searchable image has, or a filter that is none.
         """
-        if self._version != view.version:
-            self._known, self._version = {}, view.version
+        if self._version != snapshot.version:
+            self._known, self._version = {}, snapshot.version
         asked = self._number[start:stop]
         for number in asked:
             if number not in self._known:
-                self._known[number] = _resolved(view, self._different[number])
+                self._known[number] = _resolved(snapshot, self._different[number])
         return [self._known[number] for number in asked]
 
 
@@ -96,23 +96,23 @@ def _hashable(one: Restriction) -> Restriction:
     return one._replace(only=only, without=tuple(one.without), unlike=tuple(one.unlike))
 
 
-def _resolved(view: Snapshot, restriction: Restriction) -> Allowed:
+def _resolved(snapshot: Snapshot, restriction: Restriction) -> Allowed:
     if restriction.unlike_symbols < 1:
         raise UsageError(f"identifiers are alike by at least 1 symbol, not by {restriction.unlike_symbols}")
-    only = None if restriction.only is None else _keys(view, restriction.only)
+    only = None if restriction.only is None else _keys(snapshot, restriction.only)
     if restriction.where:
-        fitting = view.keys_where(restriction.where)
+        fitting = snapshot.keys_where(restriction.where)
         only = fitting if only is None else np.intersect1d(only, fitting, assume_unique=True)
-    unlike = _keys(view, restriction.unlike)
-    without = np.union1d(unlike, _keys(view, restriction.without))
+    unlike = _keys(snapshot, restriction.unlike)
+    without = np.union1d(unlike, _keys(snapshot, restriction.without))
     return Allowed(only, without, unlike, restriction.unlike_symbols)
 
 
-def _keys(view: Snapshot, image_ids: Sequence[str]) -> Ints:
+def _keys(snapshot: Snapshot, image_ids: Sequence[str]) -> Ints:
     """The keys of searchable images, ascending, none twice."""
     if not len(image_ids):
         return NO_KEYS
-    keys = view.keys_of(image_ids, searchable=True)
+    keys = snapshot.keys_of(image_ids, searchable=True)
     if len(unknown := np.flatnonzero(keys < 0)):
         shown = image_ids[int(unknown[0])].encode(errors="backslashreplace").decode()
         raise UsageError(f"no searchable image has the id '{shown}'; ids are the `image_id` of what a search finds")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from genret.api import Backbone, Corpus, Identifiers, Vokens
 from genret.errors import GenretError
-from genret.search.spelling import columns_of, tokens_with_end
+from genret.search.tokenization import columns_of, tokenize_identifiers
 from genret.testing.config import check_config, made
 from genret.testing.world.corpus import WIDTH, make_world
 from genret.testing.world.expect import Checked, same
@@ -131,7 +131,7 @@ def check_tokens(checked: Checked, backbone: Backbone, scheme: Scheme) -> Tensor
         checked.expect(
             bool(torch.isin(here, columns.cpu()).all()), f"tokens() writes ids at level {level} that level_tokens lacks"
         )
-    return tokens_with_end(backbone, scheme.identifiers, False)[: len(QUERIES)]
+    return tokenize_identifiers(backbone, scheme.identifiers, False)[: len(QUERIES)]
 
 
 def _logits(checked: Checked, backbone: Backbone, targets: Tensor) -> Tensor:

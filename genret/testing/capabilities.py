@@ -25,28 +25,29 @@ def check_capabilities(checked: Checked, identifier: Identifier, world: World) -
     check_teacher(checked, identifier, codes, world.train)
     flag = identifier.new_images
     checked.expect(
-        flag in ("described", "numbered", "refused"), f"new_images is {flag!r}; say described, numbered or refused"
+        flag in ("content_based", "assigned", "unsupported"),
+        f"new_images is {flag!r}; say described, numbered or refused",
     )
     try:
         with checked.doing("identify() was called with new images"):
             found = identifier.identify(world.new)
     except GenretError as error:
         checked.expect(
-            flag == "refused",
+            flag == "unsupported",
             f"new_images is '{flag}', but identify() refuses new images ({error}); set new_images = \"refused\"",
         )
         return
     checked.expect(
-        flag != "refused",
+        flag != "unsupported",
         "new_images is 'refused', but identify() names new images; set it to \"described\" if the identifier follows "
-        'from the picture, to "numbered" if it says nothing of it',
+        'from the picture, to "assigned" if it says nothing of it',
     )
     check_shapes(checked, identifier, found, len(world.new.features))
     checked.expect(
         names(identifier.identify(world.train)) == known,
         "naming new images changes the identifiers of known ones; identify() must leave what was fitted as it is",
     )
-    if flag == "described":
+    if flag == "content_based":
         check_described(checked, identifier, found, world.new)
     else:
         check_numbered(checked, identifier, found, world.new)
@@ -60,13 +61,13 @@ def check_described(checked: Checked, identifier: Identifier, found: Identifiers
     checked.expect(
         names(renamed) == names(found),
         "new_images is 'described', but the identifiers of new images change with their ids; compute them from "
-        'corpus.features, or set new_images = "numbered"',
+        'corpus.features, or set new_images = "assigned"',
     )
     turned = identifier.identify(new._replace(features=new.features.flip(0)))
     checked.expect(
         names(turned) != names(found),
         "new_images is 'described', but other pictures get the same identifiers; compute them from corpus.features, or "
-        'set new_images = "numbered"',
+        'set new_images = "assigned"',
     )
     if not identifier.avoids_collisions:
         _check_portions(
@@ -85,7 +86,7 @@ def check_numbered(checked: Checked, identifier: Identifier, found: Identifiers,
     checked.expect(
         names(turned) == names(found),
         "new_images is 'numbered', but the identifiers of new images follow from their vectors; set "
-        'new_images = "described", so that evaluation counts them in full',
+        'new_images = "content_based", so that evaluation counts them in full',
     )
     if not identifier.avoids_collisions:
         _check_portions(

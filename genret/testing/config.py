@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from genret.api import Component
 from genret.errors import GenretError
 from genret.plugin.registry import KINDS, Registry
-from genret.recipe.faults import faults_of
+from genret.recipe.validation import validate_options
 from genret.testing.world.expect import Checked
 
 
@@ -30,12 +30,12 @@ def check_config(component: type[Component], /, **options: Any) -> None:
     _check_model(checked, component.Config, "Config")
     config = made(component, options).config
     stored = config.model_dump(mode="json")
-    again = faults_of(component.Config, stored)
+    again = validate_options(component.Config, stored)
     checked.expect(
         again.options == config,
         f"its options are not the same after a run has stored them as {stored}: "
         + (
-            "; ".join(fault.message for fault in again.faults)
+            "; ".join(fault.message for fault in again.errors)
             or "use types that JSON can hold, and no clever validators"
         ),
     )
@@ -44,10 +44,10 @@ def check_config(component: type[Component], /, **options: Any) -> None:
 def made(component: type[Component], options: dict[str, Any]) -> Any:
     """The component with options as a recipe would give them."""
     checked = Checked(component)
-    found = faults_of(component.Config, options)
+    found = validate_options(component.Config, options)
     if found.options is None:
         what = "its defaults are" if not options else f"the options {options} are"
-        reasons = "; ".join(f"{'.'.join(map(str, fault.path))}: {fault.message}" for fault in found.faults)
+        reasons = "; ".join(f"{'.'.join(map(str, fault.path))}: {fault.message}" for fault in found.errors)
         checked.fail(f"{what} not valid: {reasons}")
     with checked.doing("it was made"):
         return component(found.options)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from genret.api import Encoder, Pairs, Pictures
+from genret.api import CaptionedImages, Encoder, Pairs
 from genret.testing.config import check_config, made
 from genret.testing.world.corpus import context
 from genret.testing.world.expect import Checked, same
@@ -183,7 +183,7 @@ def check_finetuning(checked: Checked, encoder: Encoder, other: Encoder, drawn: 
     """Trained towers have another key, and their vectors come back from disk."""
     before = encoder.tower_key("image"), encoder.tower_key("text")
     read = [lambda picture=picture: picture for picture in drawn.pictures]
-    pictures = Pictures(read, drawn.captions, drawn.owners)
+    pictures = CaptionedImages(read, drawn.captions, drawn.owners)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "towers"
         folder.mkdir()

@@ -171,7 +171,7 @@ def check_saved(checked: Checked, identifier: Identifier, other: Identifier, wor
         other.vokens == identifier.vokens,
         f"after load(), vokens is {other.vokens}, but it was {identifier.vokens} after fit(); set it in load(), too",
     )
-    corpora = [world.train] + ([world.new] if identifier.new_images != "refused" else [])
+    corpora = [world.train] + ([world.new] if identifier.new_images != "unsupported" else [])
     for corpus in corpora:
         with checked.doing("identify() was called after load()"):
             again = other.identify(corpus)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genret.api import GeneratorBatch, Loss, Soft, TokenizerBatch
+from genret.api import GeneratorBatch, Loss, SoftTarget, TokenizerBatch
 from genret.components.identifiers.rq import RQIdentifier
 from genret.components.losses.generator import TokenLoss
 from genret.components.losses.tokenizer import ReconLoss
@@ -98,7 +98,7 @@ def _generator_world() -> LossWorld:
     targets[-1, 2:] = -1
     scores = rows(B, BEAMS) - 4
     scores[0, -1] = -torch.inf
-    teacher = [Soft(column, rows(B, K).softmax(-1)) for column in columns if column is not None]
+    teacher = [SoftTarget(column, rows(B, K).softmax(-1)) for column in columns if column is not None]
     batch = GeneratorBatch(
         rows(B, L, V), targets, columns, scores, torch.arange(B) % 3, teacher, rows(B, L, V), -rows(B).square() - 1
     )
@@ -111,7 +111,7 @@ def _generator_world() -> LossWorld:
         Need(
             "needs_teacher",
             {"teacher": ()},
-            lambda b: {"teacher": [Soft(soft.tokens, soft.probabilities.flip(0)) for soft in b.teacher]},
+            lambda b: {"teacher": [SoftTarget(soft.tokens, soft.probabilities.flip(0)) for soft in b.teacher]},
         ),
         Need("needs_image_logits", {"image_logits": None}, lambda b: {"image_logits": b.image_logits.flip(0)}),
         Need("needs_captions", {"caption_log_probs": None}, lambda b: {"caption_log_probs": 2 * b.caption_log_probs}),

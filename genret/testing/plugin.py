@@ -44,6 +44,6 @@ def check_recipe(path: Path | str | Sequence[Path], *plugins: ModuleType) -> Non
             loaded.include(plugin)
         load_recipe(files, [], loaded.registries)
     except RecipeError as error:
-        raise ContractError(f"{path} is not sound: {'; '.join(error.faults)}") from error
+        raise ContractError(f"{path} is not sound: {'; '.join(error.errors)}") from error
     except GenretError as error:
         raise ContractError(f"{path}: {error}") from error

@@ -33,7 +33,7 @@ def with_candidates(
     """Beam-searches candidates with the current model (Eqn. 8), puts the positive among them, and scores them.
 
     candidates (B, b, L); where the positive is missing it takes the place of a random candidate, as in the paper.
-    own (B, A): the leaves of the right image where it has several: the others of them are no rivals of the positive.
+    own (B, A): the leaves of the right image where it has several: the others of them are no negatives of the positive.
     """
     training = backbone.module.training
     backbone.module.eval()

@@ -75,7 +75,7 @@ def copies(known: Split, searched: Split, pixels: dict[str, Pixels]) -> list[Cop
     return [found[row] for row in sorted(found)]
 
 
-def centred(known: Split, searched: Split) -> tuple[Tensor, Tensor]:
+def centered(known: Split, searched: Split) -> tuple[Tensor, Tensor]:
     """Both splits' tower vectors less the mean of all, unit rows: with it, those of some towers are all alike."""
     sides = [split.images[:, 0].float() for split in (known, searched)]
     mean = sum(side.sum(0) for side in sides) / sum(map(len, sides))
@@ -87,7 +87,7 @@ def _suspects(known: Split, searched: Split) -> tuple[list[int], list[int]]:
     """Rows of `searched` and of `known` whose vectors are so alike that the pixels may be the same."""
     if not known.records or not searched.records:
         return [], []
-    images, queries = centred(known, searched)
+    images, queries = centered(known, searched)
     near = dense_search(queries, images, 1).scores[:, 0] >= LOOK_AGAIN
     if not near.any():
         return [], []

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genret.api import Corpus, Dataset, Encoder, Pairs, Pictures, Progress, Record, Skipped
+from genret.api import CaptionedImages, Corpus, Dataset, Encoder, Pairs, Progress, Record, Skipped
 from genret.errors import BadImage, GenretError
 from genret.kit.encode import ImageItem, encode_images, encode_texts
 from genret.kit.feature_cache import FeatureCache
@@ -41,9 +41,9 @@ class Listing(NamedTuple):
         return content_key(self.hashes, [list(record.captions) for record in self.records])
 
     @property
-    def pictures(self) -> Pictures:
+    def pictures(self) -> CaptionedImages:
         captions, owners = _captions(self.records)
-        return Pictures([item.load for item in self.items], captions, owners)
+        return CaptionedImages([item.load for item in self.items], captions, owners)
 
     def without(self, hashes: set[str]) -> Listing:
         """The listing less the pictures with these contents."""

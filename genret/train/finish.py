@@ -13,8 +13,8 @@ from genret.errors import BadImage, GenretError
 from genret.kit.files import place_stage
 from genret.kit.images import decode_image
 from genret.search.catalog import run_id_of
-from genret.search.spelling import packed_by_image
 from genret.search.thumbnails import Thumbnails
+from genret.search.tokenization import packed_by_image
 from genret.train.data import Split, corpus_of
 from genret.train.pipeline import Pipeline
 from genret.train.stages import Made
@@ -58,11 +58,11 @@ def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Bar) -> Non
     partial = pipeline.run / "catalog.partial.sqlite"
     for leftover in pipeline.run.glob(f"{partial.name}*"):
         leftover.unlink()
-    searched = pipeline.parts.dataset.test_split
+    searched = pipeline.components.dataset.test_split
     with Catalog.create(partial, run_id_of(pipeline.run)) as catalog:
         named = 0
         for name, split in splits.items():
-            corpus = corpus_of(split, pipeline.parts.encoder, pipeline.device)
+            corpus = corpus_of(split, pipeline.components.encoder, pipeline.device)
             corpus = corpus.without_captions()._replace(named_before=named)
             named += len(split.records)
             images = _new_images(pipeline, split, corpus, name == searched)
@@ -76,20 +76,20 @@ def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Bar) -> Non
 
 def _identifiers(pipeline: Pipeline, corpus: Corpus) -> list[list[bytes]]:
     """The packed identifiers of each image; none for retrievers without, nor where the scheme refuses new images."""
-    identifier = pipeline.parts.identifier
+    identifier = pipeline.components.identifier
     none: list[list[bytes]] = [[] for _ in corpus.image_ids]
     if identifier is None:
         return none
     try:
         return packed_by_image(identifier.identify(corpus), len(corpus.image_ids))
     except GenretError:
-        if identifier.new_images != "refused":
+        if identifier.new_images != "unsupported":
             raise
         return none
 
 
 def _new_images(pipeline: Pipeline, split: Split, corpus: Corpus, searchable: bool) -> Iterator[NewImage]:
-    parts, thumbnails = pipeline.parts, Thumbnails(pipeline.run / "thumbnails")
+    parts, thumbnails = pipeline.components, Thumbnails(pipeline.run / "thumbnails")
     names = _identifiers(pipeline, corpus)
     for row, record in enumerate(split.records):
         if (searchable or parts.reranker is not None) and not thumbnails.has(split.hashes[row]):

@@ -16,9 +16,9 @@ from genret.kit import loop
 from genret.recipe.schema import TrainOptions
 from genret.search.beams import search_trie
 from genret.search.ranking import LeafImages, rank_images
-from genret.search.spelling import columns_of
+from genret.search.tokenization import columns_of
 from genret.train.candidates import synonyms_of, with_candidates
-from genret.train.pictures import Pictures, looks
+from genret.train.image_examples import ImageExamples, needs_features
 from genret.train.targets import Targets
 from genret.train.teacher import Teacher
 
@@ -66,9 +66,9 @@ def fit_generator(
     if not losses:
         raise UsageError("loss: the generator has nothing to learn from; give loss.token or loss.rank a weight above 0")
     pictures = None
-    if looks(losses.values()):
+    if needs_features(losses.values()):
         assert examples.features is not None, "the pipeline lends vectors where a loss needs them"
-        pictures = Pictures(examples.features, examples.targets, tokens)
+        pictures = ImageExamples(examples.features, examples.targets, tokens)
     only_compares = all(loss.needs_candidates for loss in losses.values())
     synonyms = synonyms_of(examples.targets, examples.trie)
 

@@ -23,17 +23,17 @@ from genret.kit.device import device_of
 from genret.plugin.code import code_keys, tower_key
 from genret.plugin.provenance import provenance
 from genret.plugin.registry import Registries
-from genret.recipe.parts import Parts, components
+from genret.recipe.components import Components, components
 from genret.recipe.schema import Recipe
 from genret.search.catalog import load_towers
 from genret.search.image_trie import index_trie
-from genret.search.spelling import tokens_with_end
+from genret.search.tokenization import tokenize_identifiers
 from genret.settings import Settings
 from genret.train.artifacts import Artifact, Artifacts
 from genret.train.data import Listing, Split, corpus_of, list_split, read_split, text_vectors
 from genret.train.environment import describe
 from genret.train.generator import Development, Examples, fit_generator
-from genret.train.pictures import looks
+from genret.train.image_examples import needs_features
 from genret.train.protocols import TrainingCorpora, training_corpora
 from genret.train.targets import Targets, make_targets
 from genret.train.teacher import Teacher
@@ -44,7 +44,7 @@ class Pipeline:
 
     def __init__(self, recipe: Recipe, run: Path, registries: Registries, settings: Settings, ui: Ui):
         self.recipe, self.run, self.registries, self.settings, self.ui = recipe, run, registries, settings, ui
-        self.parts: Parts = components(recipe, registries)
+        self.components: Components = components(recipe, registries)
         self.device = device_of(settings)
         self.plain = recipe.canonical()
         self.store = Artifacts(settings.artifacts_dir)
@@ -52,19 +52,19 @@ class Pipeline:
         self.evaluators: Sequence[Evaluator] = ()
         """They see the stages' results in between."""
         self._files: dict[str, Listing] = {}
-        self.parts.encoder.to(self.device)
+        self.components.encoder.to(self.device)
         self.environment = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
-        self.environment["code"] = self.parts.code
+        self.environment["code"] = self.components.code
 
     # ------------------------------------------------------------------------------------------------ stages
     def files(self, split: str) -> Listing:
         if split not in self._files:
-            self._files[split] = list_split(self.parts.dataset, split)
+            self._files[split] = list_split(self.components.dataset, split)
         return self._files[split]
 
     def towers(self, train: Listing, dev: Listing) -> Artifact:
         """The encoder's towers, trained themselves; from here on the encoder has these weights."""
-        encoder = self.parts.encoder
+        encoder = self.components.encoder
 
         def make(folder: Path, checkpoints: Path) -> None:
             encoder.fit_towers(train.pictures, dev.pictures, self.context(checkpoints))
@@ -77,7 +77,9 @@ class Pipeline:
         return self.stage("towers", options, inputs, make, lambda folder: load_towers(encoder, folder), [encoder])
 
     def read(self, split: str, views: int = 1) -> Split:
-        found = read_split(self.files(split), self.parts.encoder, views, self.settings.features_dir, self.ui.progress)
+        found = read_split(
+            self.files(split), self.components.encoder, views, self.settings.features_dir, self.ui.progress
+        )
         for item in found.skipped[:5]:
             self.ui.warn(f"left out {item.path}: {item.reason}")
         if len(found.skipped) > 5:
@@ -85,7 +87,7 @@ class Pipeline:
         if bare := found.num_captionless:
             used = (
                 "only an identifier model learns from them"
-                if split == self.parts.dataset.train_split
+                if split == self.components.dataset.train_split
                 else "no query asks for them"
             )
             self.ui.note(f"{bare:,} of {len(found.records):,} pictures of split '{split}' have no caption: {used}")
@@ -93,7 +95,7 @@ class Pipeline:
 
     def heads(self, train: Split, dev: Split) -> Artifact:
         """The encoder's trained heads (none for encoders that come with a joint space)."""
-        encoder = self.parts.encoder
+        encoder = self.components.encoder
 
         def make(folder: Path, checkpoints: Path) -> None:
             encoder.fit(train.pairs, dev.pairs, self.context(checkpoints))
@@ -109,7 +111,9 @@ class Pipeline:
         """What the protocol lets the two models be trained on."""
 
         def encode(texts: Sequence[str]) -> torch.Tensor:
-            return text_vectors(self.parts.encoder, texts, self.settings.features_dir, self.device, self.ui.progress)
+            return text_vectors(
+                self.components.encoder, texts, self.settings.features_dir, self.device, self.ui.progress
+            )
 
         found = training_corpora(self.recipe.protocol, self.recipe.pseudo_queries, train, searched, encode)
         if found.remark is not None:
@@ -118,7 +122,7 @@ class Pipeline:
 
     def identifier(self, corpora: TrainingCorpora, heads: Artifact) -> Artifact:
         """The identifier model (paper 3.1)."""
-        identifier, losses = self.parts.identifier, self.parts.losses_of("tokenizer")
+        identifier, losses = self.components.identifier, self.components.losses_of("tokenizer")
         assert identifier is not None
 
         def make(folder: Path, checkpoints: Path) -> None:
@@ -131,7 +135,7 @@ class Pipeline:
 
     def targets(self, train: Corpus, dev: Corpus, model: Artifact, train_split: Split, dev_split: Split) -> Artifact:
         """What captions are taught to write."""
-        identifier = self.parts.identifier
+        identifier = self.components.identifier
         assert identifier is not None
 
         def make(folder: Path, checkpoints: Path) -> None:
@@ -148,21 +152,21 @@ class Pipeline:
 
     def generator(self, train: Corpus, dev: Corpus, targets_artifact: Artifact) -> Artifact:
         """The language model that writes identifiers (paper 3.2)."""
-        identifier, backbone, recipe = self.parts.identifier, self.parts.backbone, self.recipe
+        identifier, backbone, recipe = self.components.identifier, self.components.backbone, self.recipe
         assert identifier is not None and backbone is not None
         targets = Targets.load(targets_artifact.folder)
 
         def make(folder: Path, checkpoints: Path) -> None:
-            losses = self.parts.losses_of("generator")
-            features = train.features if looks(losses.values()) else None
+            losses = self.components.losses_of("generator")
+            features = train.features if needs_features(losses.values()) else None
             width = 0 if features is None else features.shape[1]
             backbone.build(identifier.vokens, identifier.code_vectors(), train.captions, recipe.train.seed, width)
             backbone.module.to(self.device)
             end, written = recipe.train.end_symbol, recipe.train.written_levels
-            tokens = tokens_with_end(backbone, targets.identifiers, end)[:, :written]
-            trie = Trie.build(tokens_with_end(backbone, targets.own, end)[:, :written]).to(self.device)
+            tokens = tokenize_identifiers(backbone, targets.identifiers, end)[:, :written]
+            trie = Trie.build(tokenize_identifiers(backbone, targets.own, end)[:, :written]).to(self.device)
             examples = Examples(train.captions, targets, tokens, trie, self._teacher(train), features)
-            described = identifier.new_images == "described"
+            described = identifier.new_images == "content_based"
             named = identifier.identify(dev.without_captions()) if described else None
             development = self._development(dev, named)
             words = recipe.train if identifier.has_teacher else recipe.train.model_copy(update={"teacher_targets": 0.0})
@@ -171,16 +175,16 @@ class Pipeline:
             backbone.save(folder)
 
         options = {word: self.plain[word] for word in ("backbone", "train")}
-        options["loss"] = {name: self.plain["loss"][name] for name in self.parts.losses_of("generator")}
+        options["loss"] = {name: self.plain["loss"][name] for name in self.components.losses_of("generator")}
         load = partial(backbone.load, vokens=identifier.vokens)
-        by = [backbone, *self.parts.losses_of("generator").values()]
+        by = [backbone, *self.components.losses_of("generator").values()]
         artifact = self.stage("generator", options, [targets_artifact.key], make, load, by)
         backbone.module.to(self.device)
         return artifact
 
     def retriever(self, corpora: TrainingCorpora, heads: Artifact) -> Artifact:
         """What a retriever learns itself."""
-        retriever = self.parts.retriever
+        retriever = self.components.retriever
 
         def make(folder: Path, checkpoints: Path) -> None:
             retriever.fit(corpora.generator, self.context(checkpoints))
@@ -190,11 +194,11 @@ class Pipeline:
         return self.stage("retriever", options, [heads.key, corpora.key], make, retriever.load, [retriever])
 
     def _teacher(self, train: Corpus) -> Teacher | None:
-        identifier, backbone, options = self.parts.identifier, self.parts.backbone, self.recipe.train
+        identifier, backbone, options = self.components.identifier, self.components.backbone, self.recipe.train
         if identifier is None or not identifier.has_teacher:
             return None
         wanted = options.teacher_targets > 0 or any(
-            loss.needs_teacher for loss in self.parts.losses_of("generator").values()
+            loss.needs_teacher for loss in self.components.losses_of("generator").values()
         )
         if not wanted:
             return None
@@ -205,7 +209,7 @@ class Pipeline:
         """A fixed sample of development captions, searched among all development images."""
         if identifiers is None or dev.owners is None or not dev.captions:
             return None
-        backbone, recipe = self.parts.backbone, self.recipe
+        backbone, recipe = self.components.backbone, self.recipe
         assert backbone is not None
         index = index_trie(backbone, identifiers, np.arange(len(dev.features)), recipe.train.end_symbol)
         order = torch.randperm(len(dev.captions), generator=torch.Generator().manual_seed(recipe.train.seed))
@@ -242,7 +246,7 @@ class Pipeline:
         return artifact
 
     def corpus(self, split: Split) -> Corpus:
-        return corpus_of(split, self.parts.encoder, self.device)
+        return corpus_of(split, self.components.encoder, self.device)
 
     def context(self, checkpoints: Path) -> FitContext:
         return FitContext(self.recipe.train.seed, self.device, checkpoints, self.ui.progress, self.log)

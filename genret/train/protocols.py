@@ -22,7 +22,7 @@ from torch import Tensor
 
 from genret.api import Corpus
 from genret.errors import GenretError, one_line
-from genret.kit.captions import nearest_captions, wording
+from genret.kit.captions import nearest_captions, normalize_caption
 from genret.recipe.schema import Protocol, PseudoQueries
 from genret.train.artifacts import content_key
 
@@ -143,7 +143,7 @@ def captions_from_file(
                 row = row_of.get(image_id)
                 if row is None or counts[row] >= per_image:
                     continue
-                if wording(caption) in true[row]:
+                if normalize_caption(caption) in true[row]:
                     raise GenretError(
                         f"pseudo_queries.file: {path}:{number} gives the searched image '{image_id}' its true caption "
                         f"'{one_line(caption, 60)}'; made-up captions must not be copied from the data"
@@ -176,14 +176,14 @@ def _wordings(corpus: Corpus) -> list[set[str]]:
     found: list[set[str]] = [set() for _ in corpus.image_ids]
     if corpus.owners is not None:
         for caption, owner in zip(corpus.captions, corpus.owners.tolist(), strict=True):
-            found[owner].add(wording(caption))
+            found[owner].add(normalize_caption(caption))
     return found
 
 
 def _remark(searched: Corpus, made: Captions) -> str | None:
     """Where training images share wordings with searched ones, a made-up caption may be the true one by chance."""
     true = _wordings(searched)
-    same = sum(wording(text) in true[owner] for text, owner in zip(made.texts, made.owners, strict=True))
+    same = sum(normalize_caption(text) in true[owner] for text, owner in zip(made.texts, made.owners, strict=True))
     if not same:
         return None
     return (

@@ -24,7 +24,7 @@ class Made(NamedTuple):
 
 def run_stages(pipeline: Pipeline) -> Made:
     """Makes, or finds, every stage that the recipe needs."""
-    parts, ui = pipeline.parts, pipeline.ui
+    parts, ui = pipeline.components, pipeline.ui
     dataset, encoder = parts.dataset, parts.encoder
     artifacts: dict[str, Artifact] = {}
     if encoder.finetunes:

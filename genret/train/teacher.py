@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genret.api import Backbone, Identifier, Identifiers, Soft
+from genret.api import Backbone, Identifier, Identifiers, SoftTarget
 from genret.errors import UsageError
 
 
@@ -41,7 +41,7 @@ class Teacher:
         """(B, M) → (B, M) tokens"""
         return self.backbone.tokens(Identifiers(torch.arange(len(codes)), codes=codes))
 
-    def distributions(self, captions: Tensor, targets: Tensor) -> Sequence[Soft]:
+    def distributions(self, captions: Tensor, targets: Tensor) -> Sequence[SoftTarget]:
         """What the teacher would write after each symbol of targets (B, L), for as many levels as these have; -1 and
         end symbols are passed over."""
         num_levels = len(self.identifier.vokens.sizes)
@@ -51,7 +51,7 @@ class Teacher:
             assert column is not None
             codes[:, level] = targets[:, level] - column[0]
         levels = self._levels(captions, codes)[: len(tokens)]
-        return [Soft(column, level) for column, level in zip(tokens, levels, strict=True) if column is not None]
+        return [SoftTarget(column, level) for column, level in zip(tokens, levels, strict=True) if column is not None]
 
     def _levels(self, captions: Tensor, codes: Tensor) -> list[Tensor]:
         levels = self.identifier.code_probabilities(self.text_features[captions], codes, self.temperature)

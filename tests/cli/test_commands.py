@@ -26,7 +26,7 @@ TOYS = '''
 import genret
 from pydantic import Field
 
-class Pictures(genret.Dataset):
+class CaptionedImages(genret.Dataset):
     """Toy pictures, for tests.
 
     More about them.
@@ -45,7 +45,7 @@ class Towers(genret.Encoder):
     def text_features(self, texts): ...
 
 @genret.hookimpl
-def register_datasets(register): register("toy", Pictures)
+def register_datasets(register): register("toy", CaptionedImages)
 
 @genret.hookimpl
 def register_encoders(register):

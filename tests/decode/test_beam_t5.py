@@ -106,7 +106,7 @@ def test_vocab_scores_equal_generate(seed, num_beams):
 
 @pytest.mark.parametrize("score", ["level", "vocab", "trie"])
 def test_wide_beams_equal_teacher_forcing_of_every_identifier(score):
-    """Variable lengths; the scores of one forward pass per identifier, normalised by hand."""
+    """Variable lengths; the scores of one forward pass per identifier, normalized by hand."""
     model = tiny_t5(7)
     rows = [row.tolist() for length in (1, 2, 3) for row in sequences_of(length, 12, length)]
     padded = torch.tensor([row + [-1] * (LEVELS + 1 - len(row)) for row in rows])

@@ -24,7 +24,7 @@ from genret.components.retrievers.generative import GenerativeRetriever
 from genret.plugin.loading import load_plugins
 from genret.recipe.plain_yaml import parse
 from genret.run import Run
-from genret.search.spelling import bare
+from genret.search.tokenization import strip_padding
 from genret.settings import Settings
 from tests.e2e import golden
 
@@ -118,13 +118,13 @@ def assert_every_image_is_reached(run: Path, home: Path) -> None:
     with retriever.opened() as (view, index):
         rows, keys = view.read_identifiers(searchable=True), view.searchable_keys()
     assert index is not None
-    spelt = retriever.spelt(rows)
+    spelt = retriever.tokenized(rows)
     tokens = index.trie.tokens_of(torch.arange(index.trie.num_leaves, device=index.trie.device)).tolist()
-    leaves = {bare(torch.tensor(row)): leaf for leaf, row in enumerate(tokens)}
+    leaves = {strip_padding(torch.tensor(row)): leaf for leaf, row in enumerate(tokens)}
     assert len(leaves) == index.trie.num_leaves, "no two leaves are spelt alike"
     reached: dict[int, set[int]] = {}
     for owner, row in zip(rows.image_keys.tolist(), spelt, strict=True):
-        reached.setdefault(leaves[bare(row)], set()).add(owner)
+        reached.setdefault(leaves[strip_padding(row)], set()).add(owner)
     found = {leaf: set(index.leaf_images.images_of(np.array([leaf])).tolist()) for leaf in leaves.values()}
     assert found == reached, "the leaf of an identifier leads to its images and to no others"
     assert set().union(*reached.values()) == set(keys.tolist())

@@ -13,7 +13,7 @@ from genret.components.retrievers.trace import forced_scores, leaves_of, trace
 from genret.evaluate.queries import query_set
 from genret.plugin.loading import load_plugins
 from genret.run import Run
-from genret.search.spelling import by_image
+from genret.search.tokenization import by_image
 from genret.settings import Settings
 
 WEIGHT = 40.0

@@ -58,11 +58,11 @@ def test_table7_is_one_training(tiny: Any, recipes: Path, tmp_path: Path) -> Non
     evaluations = [json.loads((Path(run) / "summary.json").read_text())["evaluation"] for run in own["runs"]]
     assert own["figures"]["recall@5"]["mean"] == pytest.approx(sum(e["recall"]["5"] for e in evaluations) / 2)
     assert own["two_tower"]["5"] == pytest.approx(sum(e["two_tower"]["5"] for e in evaluations) / 2)
-    (sign,) = [s for s in found["signs"] if (s["row"], s["measure"]) == ("1 beam", "R@1")]
+    (sign,) = [s for s in found["effect_checks"] if (s["row"], s["measure"]) == ("1 beam", "R@1")]
     first, second = (row["figures"]["recall@1"]["mean"] for row in found["rows"][:2])
     assert (sign["against"], sign["paper"]) == ("5 beams", -16.4) and sign["ours"] == pytest.approx(first - second)
     assert sign["verdict"] in ("seen", "seen, but within luck", "not seen", "reversed")
-    assert not [s for s in found["signs"] if s["measure"] == "R@10" and s["row"] == "5 beams"], (
+    assert not [s for s in found["effect_checks"] if s["measure"] == "R@10" and s["row"] == "5 beams"], (
         "the paper has no figure"
     )
 
@@ -86,7 +86,7 @@ def test_table1(tiny: Any, recipes: Path, tmp_path: Path) -> None:
     dense = rows["two-tower", "inductive"]
     assert {k: dense["figures"][f"recall@{k}"]["mean"] for k in ("1", "5", "10")} == dense["two_tower"]
     assert dense["num_beams"] is None and dense["paper"] is None and "58.4" in dense["note"]
-    assert {(sign["row"], sign["against"]) for sign in found.document["signs"]} >= {
+    assert {(sign["row"], sign["against"]) for sign in found.document["effect_checks"]} >= {
         ("AVG", "IRGen"), ("IRGen", "GRACE structured"), ("GRACE structured", "GRACE string"),
     }  # fmt: skip
     assert "| n/a |" in (tmp_path / "table1.md").read_text()

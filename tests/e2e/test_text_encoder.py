@@ -1,4 +1,4 @@
-"""A pretrained text encoder reads for the generator, which memorises pictures, too; the run carries all it needs."""
+"""A pretrained text encoder reads for the generator, which memorizes pictures, too; the run carries all it needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_a_run_with_a_text_encoder_is_searched_where_it_is_copied_to(tiny: Any, 
     shutil.copytree(tiny.text, folder)
     for part in ("artifacts", "features"):
         shutil.copytree(tiny.home / part, home / part)
-    words = [f"backbone.encoder={folder}", "backbone.num_layers=0", "loss.memorise.weight=1"]
+    words = [f"backbone.encoder={folder}", "backbone.num_layers=0", "loss.memorize.weight=1"]
     sets = [part for word in words for part in ("--set", word)]
     answer = tiny.genret("train", tiny.recipe, *sets, "--run", run, "--json", home=home)
     assert answer.code == 0, answer.err

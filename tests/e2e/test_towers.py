@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from genret.api import FitContext, Pictures
+from genret.api import CaptionedImages, FitContext
 from genret.catalog.store import Catalog
 from genret.components.encoders.joint import TwoTowerEncoder
 from genret.search.catalog import run_id_of
@@ -111,10 +111,10 @@ def test_searched_pictures_train_no_towers(
         shutil.copy(data / other, data / training)
     with (data / "captions.csv").open() as stream:
         captions = {row["image"]: row["caption"] for row in csv.DictReader(stream)}
-    seen: list[Pictures] = []
+    seen: list[CaptionedImages] = []
     fit = TwoTowerEncoder.fit_towers
 
-    def watched(self: TwoTowerEncoder, train: Pictures, dev: Pictures, context: FitContext) -> None:
+    def watched(self: TwoTowerEncoder, train: CaptionedImages, dev: CaptionedImages, context: FitContext) -> None:
         seen.append(train)
         fit(self, train, dev, context)
 

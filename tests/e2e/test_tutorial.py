@@ -99,7 +99,7 @@ def test_the_kit_as_the_tutorial_uses_it(site: Path, monkeypatch: pytest.MonkeyP
     # what the page says that pytest says
     (said,) = re.findall(r'for example, "(.*?)"\.\n', TEXT, re.DOTALL)
     dice = written["Dice"]
-    monkeypatch.setattr(dice, "new_images", "described")
+    monkeypatch.setattr(dice, "new_images", "content_based")
     with pytest.raises(ContractError) as caught:
         written["test_the_contract"]()
     assert " ".join(said.split()) in str(caught.value)

@@ -13,7 +13,7 @@ from genret.errors import GenretError
 from genret.evaluate.metrics import MISSED, recalls, scores_of
 from genret.evaluate.ranks import FOLDER, beams, paired, ranks_path, read_ranks, write_ranks
 from genret.kit.text_table import TextTable
-from genret.lab.compare.outcome import Figure, measured, name_of, over_seeds
+from genret.lab.compare.run_summary import Figure, measured, name_of, over_seeds
 
 IMAGES = ["a.png", "b.png", "c.png"]
 QUERIES = ["a dog", "a cat", "a cat", "nothing"]

@@ -17,7 +17,7 @@ from genret.components.retrievers.signals import NAMES, WIDEST_MARGIN, beam_sign
 from genret.errors import GenretError, UsageError
 from genret.evaluate.metrics import Relevant
 from genret.evaluate.queries import QuerySet
-from genret.lab.confidence.calibration import Asked, auroc, calibration_error, fit, judge, regress
+from genret.lab.confidence.calibration import SignalSets, auroc, calibration_error, fit, judge, regress
 from genret.lab.confidence.evaluator import _without
 from genret.search.confidence import (
     FARTHEST,
@@ -134,10 +134,10 @@ def test_regression_is_scipys_minimum() -> None:
     assert [*weights, bias] == pytest.approx(minimize(loss, np.zeros(4), tol=1e-12).x, abs=1e-4)
 
 
-def asked(seed: int, count: int = 4000, apart: float = 1.0) -> Asked:
+def asked(seed: int, count: int = 4000, apart: float = 1.0) -> SignalSets:
     random = np.random.default_rng(seed)
     shift = np.array([apart, 0.5, 0.0])
-    return Asked(random.normal(size=(count, 3)) + shift, random.normal(size=(count, 3)), None, 100)
+    return SignalSets(random.normal(size=(count, 3)) + shift, random.normal(size=(count, 3)), None, 100)
 
 
 def test_what_was_fitted_holds_elsewhere() -> None:

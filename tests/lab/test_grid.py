@@ -40,7 +40,7 @@ def dump_flow(values: list[object]) -> str:
 def test_an_override_means_its_value(value: object) -> None:
     draft = Draft(())
     draft.read_override(override("a.b", value))
-    assert not draft.faults and draft.values == {"a": {"b": value}}
+    assert not draft.errors and draft.values == {"a": {"b": value}}
 
 
 @given(

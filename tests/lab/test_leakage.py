@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from genret.errors import GenretError
-from genret.kit.captions import wording
+from genret.kit.captions import normalize_caption
 from genret.lab.leakage.duplicates import NEAR, NEIGHBOURS, near_duplicates, same_captions, same_pictures
 from genret.lab.leakage.leakage import EXAMPLES, find_leakage, read_leakage, sentences, summary
 from tests.train.sides import copies_of, side, training
@@ -64,7 +64,7 @@ def test_captions_of_the_same_words() -> None:
     ],
 )
 def test_wording(one: str, other: str, same: bool) -> None:
-    assert (wording(one) == wording(other)) is same
+    assert (normalize_caption(one) == normalize_caption(other)) is same
 
 
 def test_everything_of_three_splits(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
+from genret.lab.paper.effect_checks import _verdict
 from genret.lab.paper.paper import DataSet, read_table, tables
 from genret.lab.paper.reproduce import Line, find_recipes, lines_of
-from genret.lab.paper.signs import _verdict
 from genret.lab.sweep.sweep import key_of
 from genret.plugin.loading import load_plugins
 from genret.settings import Settings

@@ -147,7 +147,7 @@ def load(tmp_path, registries):
 def faults(load, *texts: str, overrides: tuple[str, ...] = ()) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         load(*texts, overrides=overrides)
-    return caught.value.faults
+    return caught.value.errors
 
 
 def test_options_are_the_components_own(load):
@@ -273,8 +273,8 @@ def test_files_that_cannot_be_read(load, tmp_path, registries):
     files = [tmp_path / name for name in ("absent.yaml", "binary.yaml", "list.yaml", "broken.yaml", ".")]
     with pytest.raises(RecipeError) as caught:
         load_recipe(files, [], registries)
-    assert len(caught.value.faults) == 5
-    assert all(str(tmp_path) in fault for fault in caught.value.faults)
+    assert len(caught.value.errors) == 5
+    assert all(str(tmp_path) in fault for fault in caught.value.errors)
 
 
 def test_words_of_earlier_versions(load):

@@ -69,7 +69,7 @@ class Writer:
         return [draw.gauss(0, 2) for _ in range(Writer.vocab_size)]
 
     def log_probability(self, query: str, codes: Sequence[int]) -> float:
-        """The definition: symbols normalised over their level, the end symbol among them."""
+        """The definition: symbols normalized over their level, the end symbol among them."""
         tokens = [*(FIRST + code for code in codes), END]
         total = 0.0
         for level, token in enumerate(tokens):
@@ -81,7 +81,7 @@ class Writer:
 
 class Scheme:
     vokens = VOKENS
-    new_images = "described"
+    new_images = "content_based"
     avoids_collisions = False
 
 

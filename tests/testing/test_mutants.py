@@ -197,8 +197,8 @@ class Forgets(ExampleIdentifier):
 
 @mutant(testing.check_identifier, "after load(), vokens is")
 class ForgetsItsVokens(ExampleIdentifier):
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         self.vokens = genret.Vokens()
 
     def fit(self, train: Any, losses: Any, context: Any) -> None:
@@ -223,12 +223,12 @@ class SaysDescribedRefuses(Changed):
 
 @mutant(testing.check_identifier, "'refused', but identify() names new images")
 class SaysRefusedNames(ExampleIdentifier):
-    new_images: ClassVar[NewImages] = "refused"
+    new_images: ClassVar[NewImages] = "unsupported"
 
 
-@mutant(testing.check_identifier, 'follow from their vectors; set new_images = "described"')
+@mutant(testing.check_identifier, 'follow from their vectors; set new_images = "content_based"')
 class SaysNumberedDescribes(ExampleIdentifier):
-    new_images: ClassVar[NewImages] = "numbered"
+    new_images: ClassVar[NewImages] = "assigned"
 
 
 class ById(ExampleIdentifier):
@@ -247,7 +247,7 @@ class SaysDescribedDraws(ById):
 
 @mutant(testing.check_identifier, "number them from corpus.named_before on")
 class ForgetsItsCount(ById):
-    new_images: ClassVar[NewImages] = "numbered"
+    new_images: ClassVar[NewImages] = "assigned"
 
     def identify(self, corpus: genret.Corpus) -> Any:
         found = super().identify(corpus)

@@ -16,7 +16,7 @@ from genret.errors import UsageError
 from genret.kit import checkpoint, loop
 from genret.recipe.schema import TrainOptions
 from genret.search.image_trie import index_trie
-from genret.search.spelling import tokens_with_end
+from genret.search.tokenization import tokenize_identifiers
 from genret.train import generator
 from genret.train.candidates import synonyms_of, with_candidates
 from genret.train.generator import Development, Examples, fit_generator, recalls
@@ -35,7 +35,7 @@ def job(folder: Path, losses, epochs: int = 30, end_symbol: bool = False, **trai
     identifiers = Identifiers(torch.arange(36), codes=CODES)
     index = index_trie(backbone, identifiers, np.arange(36), end_symbol)
     targets = Targets(identifiers, 36, torch.arange(36)[:, None], torch.ones(36, 1))
-    examples = Examples(CAPTIONS, targets, tokens_with_end(backbone, identifiers, end_symbol), index.trie)
+    examples = Examples(CAPTIONS, targets, tokenize_identifiers(backbone, identifiers, end_symbol), index.trie)
     options = TrainOptions(**({"epochs": epochs, "batch_size": 12, "lr": 5e-3, "bf16": False, "rank_beams": 5} | train))
     options = options.model_copy(update={"dev_beams": 10, "end_symbol": end_symbol})
     development = Development(CAPTIONS, np.arange(36), index.trie, index.leaf_images)

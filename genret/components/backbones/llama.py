@@ -73,8 +73,8 @@ class LlamaBackbone(Backbone):
                 raise ValueError(f"d_model ({self.d_model}) must be a multiple of twice num_heads ({self.num_heads})")
             return self
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         self.module: Any = None
         self.tokenizer: Any = None
         self.vocabulary: Any = None
@@ -187,11 +187,11 @@ class LlamaBackbone(Backbone):
         return logits if most is None else most * torch.tanh(logits / most)
 
     # ------------------------------------------------------------------------------------------------ decoding
-    def prefill(self, queries: Sequence[str]) -> llama_tree.State:
+    def prefill(self, queries: Sequence[str]) -> llama_tree.TreeState:
         return llama_tree.read(self._decoder, *self._prompts(queries))
 
     def step(
-        self, state: llama_tree.State, symbols: Tensor | None, parents: Tensor | None, columns: Tensor | None
+        self, state: llama_tree.TreeState, symbols: Tensor | None, parents: Tensor | None, columns: Tensor | None
     ) -> Tensor:
         hidden = state.hidden if symbols is None else llama_tree.extend(self._decoder, state, symbols, parents)
         return self._head(hidden, columns)

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 
-class State:
+class TreeState:
     """What decoding remembers of B queries."""
 
     def __init__(self, hidden: Tensor, cache: Any, positions: Tensor, seen: Tensor):
@@ -33,16 +33,16 @@ class State:
         """(B, b, P) True at the prompt and the ancestors of each beam's next token"""
 
 
-def read(decoder: Any, prompts: Tensor, mask: Tensor) -> State:
+def read(decoder: Any, prompts: Tensor, mask: Tensor) -> TreeState:
     """prompts (B, S) padded on the left, mask (B, S) True at real tokens → the state before the first token."""
     mask = mask.bool()
     positions = _prompt_positions(mask)
     cache = DynamicCache()  # without the model's config: a sliding layer must not forget, beams are no time
     hidden = _forward(decoder, prompts, positions, positions, _prompt_sees(mask), cache)
-    return State(hidden[:, -1:], cache, positions, mask[:, None])
+    return TreeState(hidden[:, -1:], cache, positions, mask[:, None])
 
 
-def extend(decoder: Any, state: State, tokens: Tensor, parents: Tensor | None) -> Tensor:
+def extend(decoder: Any, state: TreeState, tokens: Tensor, parents: Tensor | None) -> Tensor:
     """tokens (B, b), each the child of beam `parents` (B, b) of before → their hidden states (B, b, W)."""
     ancestors = state.seen
     if parents is not None:

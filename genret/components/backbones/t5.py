@@ -78,8 +78,8 @@ class T5Backbone(Backbone):
 
     reads_features = True
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         self.module: Any = None  # ModuleDict: t5, the projections and, if it is trained, the encoder
         self.tokenizer: Any = None  # writes texts, and reads them unless there is an encoder
         self.vocabulary: Any = None
@@ -145,7 +145,7 @@ class T5Backbone(Backbone):
     def level_tokens(self, level: int) -> Tensor | None:
         return self.vocabulary.level_tokens(level, self._device)
 
-    def _read(self, queries: Sequence[str]) -> t5_decoder.State:
+    def _read(self, queries: Sequence[str]) -> t5_decoder.DecoderState:
         if self._encoder is not None:
             states, mask = self._encoder(queries, self._device)
             return t5_decoder.encode(self.t5, mask, inputs_embeds=self.module["from_encoder"](states))
@@ -154,12 +154,12 @@ class T5Backbone(Backbone):
         ).to(self._device)
         return t5_decoder.encode(self.t5, batch["attention_mask"], input_ids=batch["input_ids"])
 
-    def _look(self, features: Tensor) -> t5_decoder.State:
+    def _look(self, features: Tensor) -> t5_decoder.DecoderState:
         """(B, D) → an image is what one word would be to T5's encoder."""
         if "from_image" not in self.module:
             raise GenretError(
                 "this generator never learnt to read image vectors; "
-                "train one with loss.memorise.weight or loss.reverse.weight above 0"
+                "train one with loss.memorize.weight or loss.reverse.weight above 0"
             )
         embedded = self.module["from_image"](features.to(self._device))[:, None]
         return t5_decoder.encode(self.t5, torch.ones(embedded.shape[:2], device=self._device), inputs_embeds=embedded)
@@ -171,7 +171,7 @@ class T5Backbone(Backbone):
     def feature_logits(self, features: Tensor, targets: Tensor) -> Tensor:
         return self._forced(self._look(features), targets)
 
-    def _forced(self, state: t5_decoder.State, targets: Tensor) -> Tensor:
+    def _forced(self, state: t5_decoder.DecoderState, targets: Tensor) -> Tensor:
         return self._head(t5_decoder.decode(self.t5, state, self._shifted(targets[:, None]))[:, 0], None)
 
     def score(self, queries: Sequence[str], sequences: Tensor, columns: Sequence[Tensor | None]) -> Tensor:
@@ -199,11 +199,11 @@ class T5Backbone(Backbone):
         return linear(hidden, (weight if columns is None else rows_of(weight, columns)).to(hidden.dtype))
 
     # ------------------------------------------------------------------------------------------------ decoding
-    def prefill(self, queries: Sequence[str]) -> t5_decoder.State:
+    def prefill(self, queries: Sequence[str]) -> t5_decoder.DecoderState:
         return self._read(queries)
 
     def step(
-        self, state: t5_decoder.State, symbols: Tensor | None, parents: Tensor | None, columns: Tensor | None
+        self, state: t5_decoder.DecoderState, symbols: Tensor | None, parents: Tensor | None, columns: Tensor | None
     ) -> Tensor:
         if symbols is None:
             symbols = torch.full((len(state.query_mask), 1), self.t5.config.decoder_start_token_id, device=self._device)

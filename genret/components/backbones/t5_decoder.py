@@ -27,7 +27,7 @@ class KeyValues(NamedTuple):
     values: Tensor
 
 
-class State:
+class DecoderState:
     """What decoding remembers of B queries."""
 
     def __init__(self, cross: list[KeyValues], query_mask: Tensor):
@@ -49,7 +49,9 @@ Attend = Callable[[int, Any, Tensor, Tensor, Tensor], Tensor]
 """(layer, its self-attention, and queries, keys, values (B, n, H d)) → (B, n, H d)"""
 
 
-def encode(model: Any, mask: Tensor, *, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None) -> State:
+def encode(
+    model: Any, mask: Tensor, *, input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None
+) -> DecoderState:
     """mask (B, S), and either input_ids (B, S) or inputs_embeds (B, S, W) → the state before the first token."""
     encoder = model.encoder
     query_mask = mask.bool()[:, None, None, :]
@@ -68,10 +70,10 @@ def encode(model: Any, mask: Tensor, *, input_ids: Tensor | None = None, inputs_
         attention = block.layer[1].EncDecAttention
         key, value = linear(hidden, attention.k.weight), linear(hidden, attention.v.weight)
         cross.append(KeyValues(_heads(key, attention), _heads(value, attention)))
-    return State(cross, query_mask)
+    return DecoderState(cross, query_mask)
 
 
-def decode(model: Any, state: State, tokens: Tensor) -> Tensor:
+def decode(model: Any, state: DecoderState, tokens: Tensor) -> Tensor:
     """Whole sequences: tokens (B, b, T), the start token first → hidden (B, b, T, W), ready for the output head."""
     num_queries, num_beams, length = tokens.shape
     place = torch.arange(length, device=tokens.device)
@@ -89,7 +91,7 @@ def decode(model: Any, state: State, tokens: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def step(model: Any, state: State, tokens: Tensor, parents: Tensor | None) -> Tensor:
+def step(model: Any, state: DecoderState, tokens: Tensor, parents: Tensor | None) -> Tensor:
     """One token more: tokens (B, b), each the child of beam `parents` (B, b) of before → hidden (B, b, W)."""
     here = torch.arange(state.used, state.used + tokens.numel(), device=tokens.device).view(*tokens.shape, 1)
     if state.ancestors is None:
@@ -118,7 +120,7 @@ def step(model: Any, state: State, tokens: Tensor, parents: Tensor | None) -> Te
     return hidden
 
 
-def _make_room(model: Any, state: State, count: int, length: int) -> None:
+def _make_room(model: Any, state: DecoderState, count: int, length: int) -> None:
     """For `count` tokens more and beams of `length` tokens; in powers of two, so that it is seldom needed."""
     like = state.cross[0].keys
     if state.bias is None or state.bias.shape[3] < length:
@@ -134,14 +136,14 @@ def _make_room(model: Any, state: State, count: int, length: int) -> None:
     state.cache = grown
 
 
-def _decoder(model: Any, state: State, tokens: Tensor, attend: Attend) -> Tensor:
+def _decoder(model: Any, state: DecoderState, tokens: Tensor, attend: Attend) -> Tensor:
     """tokens (B, n) → hidden (B, n, W)."""
     hidden = _stack(model.decoder, model.shared(tokens), attend, state)
     scales = getattr(model.config, "scale_decoder_outputs", False)  # mT5 knows no such switch
     return hidden * model.model_dim**-0.5 if scales else hidden
 
 
-def _stack(stack: Any, hidden: Tensor, attend: Attend, state: State | None) -> Tensor:
+def _stack(stack: Any, hidden: Tensor, attend: Attend, state: DecoderState | None) -> Tensor:
     """The layers of encoder or decoder: hidden (B, n, W) → (B, n, W). Cross-attention is to what `state` holds."""
     hidden = stack.dropout(hidden)
     for index, block in enumerate(stack.block):

@@ -33,7 +33,7 @@ _FLICKR30K_BROKEN = re.compile(r"\s*(\d+)\s+(\S.*)", re.DOTALL)
 """Row 20,001 of the published results.csv lacks its second bar: `2199200615.jpg| 4   A dog runs across the grass .`"""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     place: str
     """Where in the file, for people: `line 3`"""
     values: dict[str, Any]
@@ -44,7 +44,7 @@ class Layout(NamedTuple):
     """What the file was understood as: `a table with commas`"""
     usual: bool
     """As its suffix promises, so nobody needs to be told"""
-    rows: Iterator[Row]
+    rows: Iterator[TableRow]
     remarks: list[str]
     """What was passed over or mended; complete after the last row"""
 
@@ -132,7 +132,7 @@ class _Lines:
         return text
 
 
-def _json_lines(lines: _Lines) -> Iterator[Row]:
+def _json_lines(lines: _Lines) -> Iterator[TableRow]:
     for text in lines:
         place = f"line {lines.number}"
         if text.strip():
@@ -142,11 +142,11 @@ def _json_lines(lines: _Lines) -> Iterator[Row]:
                 raise GenretError(f"{lines.file} {place} is no JSON: {error}") from error
             if not isinstance(values, dict):
                 raise GenretError(f"{lines.file} {place} is no JSON object")
-            yield Row(place, values)
+            yield TableRow(place, values)
         lines.begin_row()
 
 
-def _token_lines(lines: _Lines, remarks: list[str]) -> Iterator[Row]:
+def _token_lines(lines: _Lines, remarks: list[str]) -> Iterator[TableRow]:
     """Flickr8k.token.txt and its like. One of its names, `….jpg.1`, is that of no image, and no such file exists."""
     nameless = 0
     for text in lines:
@@ -155,7 +155,7 @@ def _token_lines(lines: _Lines, remarks: list[str]) -> Iterator[Row]:
             if found is None:
                 raise GenretError(f"{lines.file} line {lines.number} is not 'image#number, tab, caption'")
             if is_image_name(found["image"]):
-                yield Row(f"line {lines.number}", {"image": found["image"], "caption": found["caption"]})
+                yield TableRow(f"line {lines.number}", {"image": found["image"], "caption": found["caption"]})
             else:
                 nameless += 1
         lines.begin_row()
@@ -193,7 +193,7 @@ def _header(cells: list[str]) -> list[str]:
     return [cell.strip() for cell in cells]
 
 
-def _cells(lines: _Lines, first: str, delimiter: str, remarks: list[str]) -> Iterator[Row]:
+def _cells(lines: _Lines, first: str, delimiter: str, remarks: list[str]) -> Iterator[TableRow]:
     rows = csv.reader(chain([first] if first else [], lines), delimiter=delimiter, strict=True)
     head: list[str] | None = None
     padded = False
@@ -215,7 +215,7 @@ def _cells(lines: _Lines, first: str, delimiter: str, remarks: list[str]) -> Ite
                 }
                 if head == FLICKR30K:
                     del values["comment_number"]
-                yield Row(lines.place, values)
+                yield TableRow(lines.place, values)
             lines.begin_row()
     except csv.Error as error:
         raise GenretError(f"{lines.file} {lines.place}: {error}") from error
@@ -241,14 +241,14 @@ def _whole_json(file: Path, encoding: str | None) -> Layout:
     raise GenretError(f'{file} is no array of objects and has not COCO\'s "images" and "annotations"')
 
 
-def _entries(file: Path, values: list[Any]) -> Iterator[Row]:
+def _entries(file: Path, values: list[Any]) -> Iterator[TableRow]:
     for number, entry in enumerate(values, 1):
         if not isinstance(entry, dict):
             raise GenretError(f"{file} entry {number} is no JSON object")
-        yield Row(f"entry {number}", entry)
+        yield TableRow(f"entry {number}", entry)
 
 
-def _coco(file: Path, images: list[Any], annotations: list[Any]) -> Iterator[Row]:
+def _coco(file: Path, images: list[Any], annotations: list[Any]) -> Iterator[TableRow]:
     captions: dict[Any, list[str]] = {}
     for number, image in enumerate(images, 1):
         if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
@@ -264,4 +264,4 @@ def _coco(file: Path, images: list[Any], annotations: list[Any]) -> Iterator[Row
             )
         captions[owner].append(caption)
     for number, image in enumerate(images, 1):
-        yield Row(f"image {number}", {**image, "caption": captions[image["id"]]})
+        yield TableRow(f"image {number}", {**image, "caption": captions[image["id"]]})

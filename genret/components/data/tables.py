@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from genret.components.data.layouts import Format, Layout, Row, opened
+from genret.components.data.layouts import Format, Layout, TableRow, opened
 from genret.components.data.paths import below
 from genret.components.data.text import captions_in
 from genret.errors import GenretError, did_you_mean, one_line
@@ -97,7 +97,7 @@ def _columns(values: Mapping[str, Any], columns: Columns, choices: Iterable[tupl
 
 
 def _add(
-    images: dict[str, TableImage], splits: Counter[str], row: Row, columns: Columns, file: Path, folder: Path
+    images: dict[str, TableImage], splits: Counter[str], row: TableRow, columns: Columns, file: Path, folder: Path
 ) -> None:
     place, values = f"{file} {row.place}", dict(row.values)
     name, given, split = (values.pop(column, None) for column in columns)

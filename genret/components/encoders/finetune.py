@@ -1,7 +1,7 @@
 """Fine-tuning of towers: CLIP's contrastive loss over pixels and words, descended through the towers themselves.
 
 One caption of each picture is drawn per epoch, so a picture is never its own negative; pictures whose drawn captions
-have the same wording are each other's positives. Batch-normalisation keeps its pretrained statistics: those of a batch
+have the same wording are each other's positives. Batch-normalization keeps its pretrained statistics: those of a batch
 of one small data set would be worse. An interrupted training continues exactly (genret/kit/loop.py): captions and views
 are functions of (seed, epoch, picture).
 
@@ -19,7 +19,7 @@ from PIL import Image
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from genret.api import FitContext, LoopOptions, Pictures
+from genret.api import CaptionedImages, FitContext, LoopOptions
 from genret.components.encoders.augment import Augment, ViewOptions
 from genret.components.encoders.batches import Batches, reading_ahead
 from genret.components.encoders.blocks import last_parameters
@@ -76,7 +76,7 @@ class Captioned(NamedTuple):
     captions: list[list[str]]
 
     @classmethod
-    def of(cls, pictures: Pictures) -> Captioned:
+    def of(cls, pictures: CaptionedImages) -> Captioned:
         captions: dict[int, list[str]] = {}
         for caption, owner in zip(pictures.captions, pictures.owners, strict=True):
             captions.setdefault(int(owner), []).append(caption)
@@ -127,8 +127,8 @@ def fine_tune(
     text: TextTower,
     space: Space,
     options: Finetune,
-    train: Pictures,
-    dev: Pictures,
+    train: CaptionedImages,
+    dev: CaptionedImages,
     context: FitContext,
     warm_up: LoopOptions | None = None,
 ) -> dict[Modality, dict[str, nn.Parameter]]:
@@ -187,7 +187,9 @@ def fine_tune(
     return trained
 
 
-def sample_vectors(image: ImageTower, text: TextTower, train: Pictures, seed: int, most: int) -> tuple[Tensor, Tensor]:
+def sample_vectors(
+    image: ImageTower, text: TextTower, train: CaptionedImages, seed: int, most: int
+) -> tuple[Tensor, Tensor]:
     """The frozen vectors of at most `most` pictures and captions, (n, D_image) and (n, D_text)."""
     generator = torch.Generator().manual_seed(seed)
     captions = torch.randperm(len(train.captions), generator=generator)[:most].tolist()

@@ -18,7 +18,7 @@ MAX_SCALE = 100.0
 
 
 class Head(nn.Module):
-    """(B, D_in) → (B, D) unit rows: standardised input, a linear map plus, if `hidden`, a two-layer network."""
+    """(B, D_in) → (B, D) unit rows: standardized input, a linear map plus, if `hidden`, a two-layer network."""
 
     mean: Tensor
     deviation: Tensor

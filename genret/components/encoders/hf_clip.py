@@ -72,8 +72,8 @@ class CLIPEncoder(JointEncoder):
         finetune: Finetune | None = None
         """How the towers are trained; null: they stay frozen."""
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         c = self.config
         both = {"model": c.model, "revision": c.revision, "bf16": c.bf16}
         self.image = HuggingFaceImageTower(HuggingFaceImage(**both, resize=c.resize), self.resolve_weights)

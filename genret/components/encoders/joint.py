@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from genret.api import Encoder, FitContext, LoopOptions, Pictures
+from genret.api import CaptionedImages, Encoder, FitContext, LoopOptions
 from genret.components.encoders.finetune import Finetune, fine_tune
 from genret.components.encoders.heads import DEFAULT_TEMPERATURE, JointSpace, Space
 from genret.components.encoders.towers import ImageTower, TextTower
@@ -41,7 +41,7 @@ class TwoTowerEncoder(Encoder):
 
     # ------------------------------------------------------------------------------------------------ fine-tuning
     @abstractmethod
-    def space(self, train: Pictures, context: FitContext) -> Space:
+    def space(self, train: CaptionedImages, context: FitContext) -> Space:
         """Where pictures and captions meet while the towers are trained."""
 
     def warm_up(self) -> LoopOptions | None:
@@ -52,7 +52,7 @@ class TwoTowerEncoder(Encoder):
     def finetunes(self) -> bool:
         return self.config.finetune is not None
 
-    def fit_towers(self, train: Pictures, dev: Pictures, context: FitContext) -> None:
+    def fit_towers(self, train: CaptionedImages, dev: CaptionedImages, context: FitContext) -> None:
         options = self.config.finetune
         assert isinstance(options, Finetune), "fit_towers is asked for only where `finetunes` is true"
         self.to(context.device)
@@ -77,7 +77,7 @@ class TwoTowerEncoder(Encoder):
         for side, tower in (("image.", self.image), ("text.", self.text)):
             weights = {name.removeprefix(side): value for name, value in tensors.items() if name.startswith(side)}
             if weights:  # a tower that stayed as it was keeps its key, and so its cached vectors
-                tower.lend(weights, key)
+                tower.set_weights(weights, key)
 
 
 class JointEncoder(TwoTowerEncoder):
@@ -87,7 +87,7 @@ class JointEncoder(TwoTowerEncoder):
         assert view == 0, "a pretrained joint space has no training views"
         return self.image.features(images)
 
-    def space(self, train: Pictures, context: FitContext) -> Space:
+    def space(self, train: CaptionedImages, context: FitContext) -> Space:
         temperature = self.config.finetune.temperature
         if temperature is None:  # what the pretrained towers are used to
             log_scale = getattr(self.image.module, "logit_scale", None)

@@ -175,8 +175,8 @@ class OpenCLIPEncoder(JointEncoder):
         finetune: Finetune | None = None
         """How the towers are trained; null: they stay frozen."""
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         c = self.config
         source = OpenCLIPSource(c.model, c.pretrained, c.revision, self.resolve_weights)
         both = {"model": c.model, "pretrained": c.pretrained, "revision": c.revision, "bf16": c.bf16}

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from genret.api import Config, FitContext, LoopOptions, Pairs, Pictures
+from genret.api import CaptionedImages, Config, FitContext, LoopOptions, Pairs
 from genret.components.encoders.augment import Augment, ViewOptions
 from genret.components.encoders.finetune import Finetune, sample_vectors
 from genret.components.encoders.heads import (
@@ -47,14 +47,14 @@ STANDARDIZED_ROWS = 200_000
 MEETING_DIM = 256
 """Width of the space in which towers are fine-tuned."""
 MEETING_ROWS = 2048
-"""Pictures and captions whose vectors that space is standardised by."""
+"""Pictures and captions whose vectors that space is standardized by."""
 
 
 class HeadOptions(LoopOptions):
     """How the heads are trained."""
 
     epochs: int = Field(40, ge=0)
-    """Passes over the training captions; 0 leaves the heads as they were initialised."""
+    """Passes over the training captions; 0 leaves the heads as they were initialized."""
     batch_size: int = Field(512, ge=2)
     """Captions per step; each is told from the others' images."""
     weight_decay: float = Field(0.05, ge=0)
@@ -102,8 +102,8 @@ class PairedEncoder(TwoTowerEncoder):
         finetune: PairedFinetune | None = None
         """How the towers are trained before the heads; null: they stay frozen."""
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         c = self.config
         image, text = (TOWERS[type(part)](part, self.resolve_weights) for part in (c.image, c.text))
         assert isinstance(image, ImageTower) and isinstance(text, TextTower)
@@ -124,7 +124,7 @@ class PairedEncoder(TwoTowerEncoder):
         return self.image.encode(self.augment(images, view, self.image.preprocess))
 
     # ------------------------------------------------------------------------------------------------ towers
-    def space(self, train: Pictures, context: FitContext) -> Space:
+    def space(self, train: CaptionedImages, context: FitContext) -> Space:
         images, texts = sample_vectors(self.image, self.text, train, context.seed, MEETING_ROWS)
         temperature = self.config.finetune.temperature or DEFAULT_TEMPERATURE
         with torch.random.fork_rng(devices=[]):

@@ -1,6 +1,6 @@
 """Sentence encoders from a Hugging Face folder, pooled as their folder says, without the sentence-transformers package.
 
-Its format: `modules.json` lists steps (transformer, pooling, perhaps dense layers, perhaps normalisation); folders
+Its format: `modules.json` lists steps (transformer, pooling, perhaps dense layers, perhaps normalization); folders
 without one are plain language models, pooled by the mean.
 """
 

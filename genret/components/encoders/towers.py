@@ -1,4 +1,4 @@
-"""What every tower does. The same input gives the same vector until a model file changes or other weights are lent.
+"""What every tower does. The same input gives the same vector until a model file changes or other weights are tuned.
 
 Towers know nothing of caching, heads or training. Their libraries are imported when the first vector is asked for.
 """
@@ -50,7 +50,7 @@ class Tower(ABC):
         self.resolve_weights = resolve_weights
         self.device = torch.device("cpu")
         self._module: nn.Module | None = None
-        self._lent: tuple[str, Mapping[str, Tensor]] | None = None
+        self._tuned: tuple[str, Mapping[str, Tensor]] | None = None
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -69,23 +69,23 @@ class Tower(ABC):
                 self._apply_lent()
         return self._module
 
-    def lend(self, weights: Mapping[str, Tensor], key: str) -> None:
+    def set_weights(self, weights: Mapping[str, Tensor], key: str) -> None:
         """Replaces some of the model's parameters, by name; `key` names these weights in `Tower.key`."""
-        self._lent = (key, weights)
+        self._tuned = (key, weights)
         if self._module is not None:
             self._apply_lent()
 
     def _apply_lent(self) -> None:
-        if self._lent is None or self._module is None:
+        if self._tuned is None or self._module is None:
             return
         parameters = dict(self._module.named_parameters())
-        for name, weights in self._lent[1].items():
+        for name, weights in self._tuned[1].items():
             if name not in parameters or parameters[name].shape != weights.shape:
                 raise GenretError(f"the fine-tuned weights '{name}' do not fit {self.config.model}: another model's?")
         with torch.no_grad():
-            for name, weights in self._lent[1].items():
+            for name, weights in self._tuned[1].items():
                 parameters[name].copy_(weights)
-        self._lent = (self._lent[0], {})  # the model holds them now
+        self._tuned = (self._tuned[0], {})  # the model holds them now
 
     @property
     def precision(self) -> str:
@@ -93,8 +93,8 @@ class Tower(ABC):
         return "bf16" if wanted else "fp32"
 
     def key(self) -> str:
-        lent = {} if self._lent is None else {"tuned": self._lent[0]}
-        return json.dumps(self.identity() | {"precision": self.precision} | lent, sort_keys=True)
+        tuned = {} if self._tuned is None else {"tuned": self._tuned[0]}
+        return json.dumps(self.identity() | {"precision": self.precision} | tuned, sort_keys=True)
 
     def to(self, device: torch.device) -> None:
         self.device = device
@@ -115,7 +115,7 @@ class ImageTower(Tower):
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
-        """(B, 3, S, S) normalised pixels → (B, D)"""
+        """(B, 3, S, S) normalized pixels → (B, D)"""
 
     def encode(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 → (B, D) float32 on the CPU."""

@@ -20,10 +20,10 @@ from genret.errors import GenretError
 class AtomicIdentifier(Identifier):
     """A single symbol, which no other image bears."""
 
-    new_images = "refused"
+    new_images = "unsupported"
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         self.images: KnownImages | None = None
 
     def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:

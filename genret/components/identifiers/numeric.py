@@ -1,6 +1,6 @@
 """GRACE's numeric identifiers (arXiv 2402.10805): an image's number, one new token per digit.
 
-They say nothing of the picture: a model can only memorise them, and a new image's can only be guessed.
+They say nothing of the picture: a model can only memorize them, and a new image's can only be guessed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ MOST_DIGITS = 18
 class NumericIdentifier(Identifier):
     """A number of so many digits, zeros in front; ten tokens serve all places."""
 
-    new_images = "numbered"
+    new_images = "assigned"
 
     class Config(NumberingConfig):
         num_digits: int | None = Field(None, ge=1, le=MOST_DIGITS)
         """Digits of every number; null: one more than the trained images need, so that later ones find numbers, too."""
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         self.images: KnownImages | None = None
 
     def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:

@@ -44,8 +44,8 @@ class ResidualKMeansIdentifier(Identifier):
         encode_beam: int = Field(1, ge=1)
         """Partial encodings kept while quantizing; 1 is greedy."""
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         c = self.config
         self.coder = ResidualCoder(c.num_levels, c.codebook_size, c.shared_codebook, c.encode_beam, c)
         self.quantizer: ResidualQuantizer | None = None

@@ -18,7 +18,7 @@ from genret.errors import GenretError
 from genret.kit import saving as stored
 from genret.kit.codes.collisions import CollisionOptions
 from genret.kit.codes.rows import CHUNK, kmeans_rows
-from genret.kit.codes.training import Quantized, train_tokenizer
+from genret.kit.codes.training import Quantized, train_autoencoder
 
 
 class RQTraining(LoopOptions):
@@ -60,7 +60,7 @@ class RQIdentifier(Identifier):
         dead_code_threshold: float = Field(0.05, ge=0, lt=1)
         """Codes chosen less often than this share of the average are revived at a residual of the batch; 0: never."""
         kmeans_iters: int = Field(10, ge=0)
-        """Iterations of the k-means that initialises each level."""
+        """Iterations of the k-means that initializes each level."""
         fit_texts: bool = False
         """Whether caption vectors, too, are quantized in training, so that codes also part what words part."""
         encode_beam: int = Field(1, ge=1)
@@ -68,8 +68,8 @@ class RQIdentifier(Identifier):
         train: RQTraining = RQTraining()
         """How the tokenizer is trained."""
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         c = self.config
         self.coder = ResidualCoder(c.num_levels, c.codebook_size, c.shared_codebook, c.encode_beam, c)
         self.network: TokenizerNetwork | None = None
@@ -100,7 +100,7 @@ class RQIdentifier(Identifier):
                 batch = batch._replace(assignments=network.quantizer.assignments(out.latent, out.partial))
             return Quantized(batch, out.codebook_loss)
 
-        train_tokenizer(network, quantize, train, losses, self.config.train, context, self.config.fit_texts)
+        train_autoencoder(network, quantize, train, losses, self.config.train, context, self.config.fit_texts)
         self.coder.settle_fit(network.quantizer, train.image_ids, self._latent(train.features))
 
     def _network(self, width: int) -> TokenizerNetwork:

@@ -56,8 +56,8 @@ class SemanticIdentifier(Identifier):
         """Nearest images of the fit whose captions are considered for a new one; those that fit the picture best are
         taken."""
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         self.captioned: Captioned | None = None
         self._row: dict[str, int] = {}
 
@@ -67,7 +67,7 @@ class SemanticIdentifier(Identifier):
             raise GenretError("the semantic identifier is made of training captions, but there are none; use another")
         texts: list[dict[str, int]] = [{} for _ in train.image_ids]  # of each image: wording → the caption's row
         for row, (caption, owner) in enumerate(zip(train.captions, train.owners.tolist(), strict=True)):
-            if text := self.normalise(caption):
+            if text := self.normalize(caption):
                 texts[owner].setdefault(text, row)
         images = [image for image, found in enumerate(texts) if found]
         if not images:
@@ -88,7 +88,7 @@ class SemanticIdentifier(Identifier):
         self.captioned = captioned
         self._row = {image_id: row for row, image_id in enumerate(captioned.image_ids)}
 
-    def normalise(self, caption: str) -> str:
+    def normalize(self, caption: str) -> str:
         """A caption as an identifier: one kind of spaces, no full stop, so many words at most."""
         text = unicodedata.normalize("NFKC", caption)
         if self.config.lowercase:

@@ -1,6 +1,6 @@
 """GRACE's string identifiers (arXiv 2402.10805): an image's number as text, cut by the language model's own tokenizer.
 
-They say nothing of the picture: a model can only memorise them, and a new image's can only be guessed.
+They say nothing of the picture: a model can only memorize them, and a new image's can only be guessed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from genret.components.identifiers.known import KnownImages, NumberingConfig
 class StringIdentifier(Identifier):
     """A number without zeros in front: a tokenizer may make one token of "17" and two of "1234"."""
 
-    new_images = "numbered"
+    new_images = "assigned"
 
     class Config(NumberingConfig):
         pass
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         self.images: KnownImages | None = None
 
     def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:

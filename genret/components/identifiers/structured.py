@@ -43,8 +43,8 @@ class StructuredIdentifier(Identifier):
         """New images whose leaf has no place left: nearest-free, they go to the nearest leaf that has one; keep, they
         share places, and images added later do not know which are free."""
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         self.tree: Tree | None = None
 
     @property

@@ -26,8 +26,8 @@ class TokenLoss(Loss):
         return _cross_entropy(batch.logits, batch.targets, batch.columns, self.config.label_smoothing)
 
 
-class MemoriseLoss(TokenLoss):
-    """Cross-entropy of the identifier's tokens given the picture's vector: GRACE's learning to memorise (Li et al.,
+class MemorizeLoss(TokenLoss):
+    """Cross-entropy of the identifier's tokens given the picture's vector: GRACE's learning to memorize (Li et al.,
     arXiv 2402.10805), which its learning to retrieve by words builds upon."""
 
     needs_image_logits = True

@@ -50,7 +50,7 @@ class ContrastiveAlignLoss(Loss):
     """InfoNCE between v̂_i and v_t, in both directions, as in CLIP (Radford et al., arXiv 2103.00020, Figure 3).
 
     Where Eqn. 5 asks that a reconstruction be near its caption, this asks that it be nearer to it than to the captions
-    of the batch's other images. Images with the same caption are no one's rivals.
+    of the batch's other images. Images with the same caption are no one's negatives.
     """
 
     class Config(LossConfig):

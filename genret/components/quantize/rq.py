@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from genret.components.quantize.kmeans import BLOCK, cluster_sums, distances, kmeans, nearest
 
 POOLED_POINTS = 1 << 20
-"""Most residuals, over all levels, from which a shared codebook is initialised."""
+"""Most residuals, over all levels, from which a shared codebook is initialized."""
 
 
 class RQOutput(NamedTuple):

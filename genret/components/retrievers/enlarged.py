@@ -23,7 +23,7 @@ from genret.kit.device import free_bytes
 from genret.search.batch import QueryBatch
 from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Floats, Ints, rank_images
-from genret.search.spelling import tokens_with_end
+from genret.search.tokenization import tokenize_identifiers
 from genret.search.trace import Enlarged
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def made_up_codes(sizes: Sequence[int], count: int) -> Tensor:
     return torch.stack([torch.randint(size, (count,), generator=generator) for size in sizes], dim=1)
 
 
-def trie(retriever: GenerativeRetriever, view: Snapshot, num_images: int) -> Enlarged:
+def trie(retriever: GenerativeRetriever, snapshot: Snapshot, num_images: int) -> Enlarged:
     """Over a trie of random identifiers besides the catalog's own."""
-    sizes, keys = retriever.identifier.vokens.sizes, view.searchable_keys()
+    sizes, keys = retriever.identifier.vokens.sizes, snapshot.searchable_keys()
     extra = max(0, num_images - len(keys))
-    rows = view.read_identifiers(searchable=True)
+    rows = snapshot.read_identifiers(searchable=True)
     if rows.codes is None or not sizes:
         raise GenretError("identifiers of words cannot be made up, so such a run's catalog cannot be filled")
     own = torch.from_numpy(rows.codes).long()
@@ -52,9 +52,9 @@ def trie(retriever: GenerativeRetriever, view: Snapshot, num_images: int) -> Enl
     first = int(keys[-1]) + 1  # made-up images have keys that no image of the run has
     images = np.concatenate([rows.image_keys, np.arange(first, first + extra)])
     identifiers = Identifiers(torch.arange(len(codes)), codes)
-    tokens = tokens_with_end(retriever.backbone, identifiers, retriever.end_symbol)
+    tokens = tokenize_identifiers(retriever.backbone, identifiers, retriever.end_symbol)
     index = ImageTrie.build(tokens, images).to(retriever.device)
-    features = view.features_of(keys)
+    features = snapshot.features_of(keys)
 
     def search(queries: Sequence[str], num_beams: int | None = None, k: int = 10) -> Any:
         batch = QueryBatch(queries, retriever.text_vectors)
@@ -73,16 +73,16 @@ def trie(retriever: GenerativeRetriever, view: Snapshot, num_images: int) -> Enl
     return Enlarged(len(keys) + extra, search, index.nbytes)
 
 
-def vectors(retriever: TwoTowerRetriever, view: Snapshot, num_images: int) -> Enlarged:
+def vectors(retriever: TwoTowerRetriever, snapshot: Snapshot, num_images: int) -> Enlarged:
     """Over random unit vectors besides the catalog's own; `GenretError` where memory is short."""
-    keys, width = view.searchable_keys(), view.feature_dim
+    keys, width = snapshot.searchable_keys(), snapshot.feature_dim
     total = max(num_images, len(keys))
     needed, room = 4 * width * total, free_bytes()
     if room is not None and 2 * needed > room:
         raise GenretError(f"the vectors of {total:,} images take {needed / 2**30:.1f} GiB")
     generator = torch.Generator().manual_seed(SEED)
     features = torch.empty(total, width)
-    features[: len(keys)] = view.features_of(keys)
+    features[: len(keys)] = snapshot.features_of(keys)
     for part in features[len(keys) :].split(2**16):
         part.normal_(generator=generator)
         part /= part.norm(dim=-1, keepdim=True)

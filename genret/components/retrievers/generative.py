@@ -27,7 +27,14 @@ from genret.search.confidence import Floats
 from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Ints, Ranked, rank_images
 from genret.search.restrict import Allowed
-from genret.search.spelling import as_identifiers, bare, by_image, packed_by_image, spelling_key, tokens_with_end
+from genret.search.tokenization import (
+    as_identifiers,
+    by_image,
+    packed_by_image,
+    strip_padding,
+    tokenization_key,
+    tokenize_identifiers,
+)
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 
@@ -47,15 +54,15 @@ class GenerativeRetriever(CatalogRetriever):
         self.identifier, self.backbone = resources.identifier, resources.backbone
         self.written_levels, self.end_symbol = resources.train.written_levels, resources.train.end_symbol
         # identifiers are spelt by this run's models, so the cache of another run, or of another catalog, is none
-        spelling = spelling_key(self.backbone, self.identifier.vokens, self.end_symbol)
+        spelling = tokenization_key(self.backbone, self.identifier.vokens, self.end_symbol)
         key = content_hash(f"{self.catalog.uid} {self.catalog.run_id} {spelling}".encode())[:20]
         cache = None if resources.folder is None else TrieCache(resources.folder / "trie", key)
-        self._live = LiveTrie(self.spelt, self.device, cache)
+        self._live = LiveTrie(self.tokenized, self.device, cache)
         self._points: tuple[Trie, Points] | None = None
 
-    def spelt(self, rows: IdentifierRows) -> Tensor:
+    def tokenized(self, rows: IdentifierRows) -> Tensor:
         """R rows of the catalog → (R, L) tokens, -1 after the end."""
-        return tokens_with_end(self.backbone, as_identifiers(rows), self.end_symbol)
+        return tokenize_identifiers(self.backbone, as_identifiers(rows), self.end_symbol)
 
     # ------------------------------------------------------------------------------------------------------ guidance
     @property
@@ -87,18 +94,18 @@ class GenerativeRetriever(CatalogRetriever):
         return search_trie(self.backbone, batch.texts, trie, num_beams, score, written, allowed, guide)
 
     # ----------------------------------------------------------------------------------------------------- searching
-    def build_index(self, view: Snapshot, keys: Ints) -> ImageTrie | None:
-        rows = view.identifiers_of(keys)
+    def build_index(self, snapshot: Snapshot, keys: Ints) -> ImageTrie | None:
+        rows = snapshot.identifiers_of(keys)
         if not len(rows.image_keys):
             return None
-        return ImageTrie.build(self.spelt(rows), rows.image_keys).to(self.device)
+        return ImageTrie.build(self.tokenized(rows), rows.image_keys).to(self.device)
 
-    def index_at(self, view: Snapshot) -> ImageTrie | None:
-        return self._live.at(view)
+    def index_at(self, snapshot: Snapshot) -> ImageTrie | None:
+        return self._live.at(snapshot)
 
     def candidates(
         self,
-        view: Snapshot,
+        snapshot: Snapshot,
         index: ImageTrie,
         batch: QueryBatch,
         k: int,
@@ -115,7 +122,7 @@ class GenerativeRetriever(CatalogRetriever):
                 beams.leaves.cpu().numpy(),
                 beams.scores.cpu().numpy(),
                 index.leaf_images,
-                self.similarity(batch, rows, view),
+                self.similarity(batch, rows, snapshot),
             )
             return ranked if leaves is None else _only(ranked, [allowed[row] for row in rows])
 
@@ -130,15 +137,15 @@ class GenerativeRetriever(CatalogRetriever):
             ranked = ranked.replaced(rows, search(rows, width))
         return ranked
 
-    def names(self, view: Snapshot, index: ImageTrie | None, keys: Ints, leaves: Ints) -> list[list[str] | None]:
+    def names(self, snapshot: Snapshot, index: ImageTrie | None, keys: Ints, leaves: Ints) -> list[list[str] | None]:
         if not len(keys):
             return []
         assert index is not None
-        rows = view.identifiers_of(np.unique(keys))
-        owned = zip(rows.image_keys.tolist(), self.spelt(rows), strict=True)
-        place = {(key, bare(tokens)): row for row, (key, tokens) in enumerate(owned)}
+        rows = snapshot.identifiers_of(np.unique(keys))
+        owned = zip(rows.image_keys.tolist(), self.tokenized(rows), strict=True)
+        place = {(key, strip_padding(tokens)): row for row, (key, tokens) in enumerate(owned)}
         reached = index.trie.tokens_of(torch.from_numpy(leaves).to(index.trie.device)).cpu()
-        found = [place[key, bare(tokens)] for key, tokens in zip(keys.tolist(), reached, strict=True)]
+        found = [place[key, strip_padding(tokens)] for key, tokens in zip(keys.tolist(), reached, strict=True)]
         return list(self._symbols(rows, found))
 
     def _symbols(self, rows: IdentifierRows, places: Sequence[int]) -> list[list[str]]:
@@ -151,7 +158,7 @@ class GenerativeRetriever(CatalogRetriever):
 
     # ------------------------------------------------------------------------------------------------------ indexing
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
-        if self.identifier.new_images == "numbered":
+        if self.identifier.new_images == "assigned":
             # one by one: which place an image has does not depend on what else comes with it
             places = zip(image_ids, features[:, None], self._places(image_ids), strict=True)
             parts = (self.identifier.identify(Corpus([name], row, named_before=place)) for name, row, place in places)
@@ -171,13 +178,13 @@ class GenerativeRetriever(CatalogRetriever):
 
     # ------------------------------------------------------------------------------------------ what it tells besides
     def trace(
-        self, view: Snapshot, index: ImageTrie, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
+        self, snapshot: Snapshot, index: ImageTrie, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
     ) -> BeamTrace:
-        return trace.trace(self, view, index, batch, right, num_beams, progress)
+        return trace.trace(self, snapshot, index, batch, right, num_beams, progress)
 
-    def inspect(self, view: Snapshot, index: ImageTrie | None, keys: Ints) -> Inspection:
-        content_based = self.identifier.new_images == "described"
-        images, identifiers = by_image(view.identifiers_of(keys))
+    def inspect(self, snapshot: Snapshot, index: ImageTrie | None, keys: Ints) -> Inspection:
+        content_based = self.identifier.new_images == "content_based"
+        images, identifiers = by_image(snapshot.identifiers_of(keys))
         if index is None or not len(images):
             return Inspection(content_based=content_based)
         reconstruction = None
@@ -200,8 +207,8 @@ class GenerativeRetriever(CatalogRetriever):
     def signals(self, ranked: Ranked) -> Floats:
         return signals.beam_signals(ranked)
 
-    def enlarged(self, view: Snapshot, num_images: int) -> Enlarged:
-        return enlarged.trie(self, view, num_images)
+    def enlarged(self, snapshot: Snapshot, num_images: int) -> Enlarged:
+        return enlarged.trie(self, snapshot, num_images)
 
     @property
     def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:

@@ -17,9 +17,9 @@ from torch import Tensor
 from genret.catalog.store import Changes, IdentifierRows, Snapshot
 from genret.components.retrievers.trie_cache import TrieCache, Versioned
 from genret.search.image_trie import ImageTrie
-from genret.search.spelling import bare
+from genret.search.tokenization import strip_padding
 
-Spell = Callable[[IdentifierRows], Tensor]
+Tokenize = Callable[[IdentifierRows], Tensor]
 """R > 0 rows of a catalog → (R, L) tokens, -1 after the end."""
 LEAST_CACHED = 10_000
 """Identifiers below which the trie is made as quickly as it would be read."""
@@ -32,8 +32,8 @@ SAMPLE = 64
 class LiveTrie:
     """Has to be asked by one thread at a time, and of rising versions; what it returned is never changed."""
 
-    def __init__(self, spell: Spell, device: torch.device, cache: TrieCache | None = None):
-        self._spell = spell
+    def __init__(self, tokenize: Tokenize, device: torch.device, cache: TrieCache | None = None):
+        self._tokenize = tokenize
         self._device = device
         self._cache = cache
         self._known: Versioned | None = None
@@ -41,21 +41,21 @@ class LiveTrie:
         self._behind = 0
         """Identifiers that changed since the cache was written."""
 
-    def at(self, view: Snapshot) -> ImageTrie | None:
+    def at(self, snapshot: Snapshot) -> ImageTrie | None:
         """The trie of what is searchable in this version of the catalog, on the device; None without images."""
         if self._known is None:
-            self._known = self._cached(view)
-        if self._known is None or self._known.version != view.version:
-            self._known = self._advanced(view, self._known)
+            self._known = self._cached(snapshot)
+        if self._known is None or self._known.version != snapshot.version:
+            self._known = self._advanced(snapshot, self._known)
             self._searched = None
         if self._searched is None and self._known.held is not None:
             self._searched = self._known.held.to(self._device)
         return self._searched
 
-    def _advanced(self, view: Snapshot, known: Versioned | None) -> Versioned:
-        changes = None if known is None else view.changes_since(known.version)
+    def _advanced(self, snapshot: Snapshot, known: Versioned | None) -> Versioned:
+        changes = None if known is None else snapshot.changes_since(known.version)
         if known is None or changes is None:
-            found = Versioned(view.version, self._built(view))
+            found = Versioned(snapshot.version, self._built(snapshot))
             self._keep(found)
             return found
         found = Versioned(changes.version, self._followed(known.held, changes))
@@ -64,12 +64,12 @@ class LiveTrie:
             self._keep(found)
         return found
 
-    def _built(self, view: Snapshot) -> ImageTrie | None:
+    def _built(self, snapshot: Snapshot) -> ImageTrie | None:
         """From all rows of the catalog, as they stream."""
         keys, tokens = [], []
-        for rows in view.identifier_rows(searchable=True):
+        for rows in snapshot.identifier_rows(searchable=True):
             keys.append(rows.image_keys)
-            tokens.append(self._spell(rows).int().cpu())
+            tokens.append(self._tokenize(rows).int().cpu())
         return ImageTrie.build(_joined(tokens), np.concatenate(keys)).rowless() if keys else None
 
     def _followed(self, index: ImageTrie | None, changes: Changes) -> ImageTrie | None:
@@ -78,31 +78,35 @@ class LiveTrie:
         rows = changes.added
         if not len(rows.image_keys):
             return index if index is None or len(index.leaf_images.images) else None
-        tokens = self._spell(rows).int().cpu()
+        tokens = self._tokenize(rows).int().cpu()
         if index is None or not len(index.leaf_images.images):
             return ImageTrie.build(tokens, rows.image_keys).rowless()
         return index.extended(tokens, rows.image_keys)
 
     # ------------------------------------------------------------------------------------------------------ cache
-    def _cached(self, view: Snapshot) -> Versioned | None:
+    def _cached(self, snapshot: Snapshot) -> Versioned | None:
         """What the cache holds, brought forward to this version; None if that is not what the catalog says."""
         found = None if self._cache is None else self._cache.load()
-        if found is None or (changes := view.changes_since(found.version)) is None:
+        if found is None or (changes := snapshot.changes_since(found.version)) is None:
             return None
         self._behind = len(changes.removed) + len(changes.added.image_keys)
         found = Versioned(changes.version, self._followed(found.held, changes))
-        return found if found.held is None or self._agrees(view, found.held) else None
+        return found if found.held is None or self._agrees(snapshot, found.held) else None
 
-    def _agrees(self, view: Snapshot, index: ImageTrie) -> bool:
+    def _agrees(self, snapshot: Snapshot, index: ImageTrie) -> bool:
         """Whether some identifiers are spelt as the catalog and the backbone spell them."""
         starts, images = index.leaf_images
         leaves = np.unique(np.linspace(0, len(starts) - 2, SAMPLE).astype(np.int64))
-        rows = view.identifiers_of(images[starts[leaves]].astype(np.int64))
+        rows = snapshot.identifiers_of(images[starts[leaves]].astype(np.int64))
         if not len(rows.image_keys):
             return False
-        spelt = {(key, bare(row)) for key, row in zip(rows.image_keys.tolist(), self._spell(rows), strict=True)}
+        spelt = {
+            (key, strip_padding(row)) for key, row in zip(rows.image_keys.tolist(), self._tokenize(rows), strict=True)
+        }
         cached = index.trie.tokens_of(torch.from_numpy(leaves))
-        return all((int(key), bare(row)) in spelt for key, row in zip(images[starts[leaves]], cached, strict=True))
+        return all(
+            (int(key), strip_padding(row)) in spelt for key, row in zip(images[starts[leaves]], cached, strict=True)
+        )
 
     def _keep(self, found: Versioned) -> None:
         self._behind = 0

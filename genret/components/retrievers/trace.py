@@ -17,7 +17,7 @@ from genret.catalog.store import Snapshot
 from genret.search.batch import QueryBatch
 from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Ints, Ranked, rank_images
-from genret.search.spelling import columns_of
+from genret.search.tokenization import columns_of
 from genret.search.trace import BeamTrace, first_rank
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class _Part(NamedTuple):
 
 def trace(
     retriever: GenerativeRetriever,
-    view: Snapshot,
+    snapshot: Snapshot,
     index: ImageTrie,
     batch: QueryBatch,
     right: Ints,
@@ -47,7 +47,7 @@ def trace(
     with progress(f"search, {num_beams} beams", len(batch)) as bar:
         for start in range(0, len(batch), size):
             some = batch.rows(start, start + size)
-            parts.append(_searched(retriever, view, index, some, leaves[start : start + size], num_beams))
+            parts.append(_searched(retriever, snapshot, index, some, leaves[start : start + size], num_beams))
             bar.advance(len(some))
     return BeamTrace(
         ranked=Ranked.joined([part.ranked for part in parts]),
@@ -59,12 +59,17 @@ def trace(
 
 
 def _searched(
-    retriever: GenerativeRetriever, view: Snapshot, index: ImageTrie, batch: QueryBatch, right: Tensor, num_beams: int
+    retriever: GenerativeRetriever,
+    snapshot: Snapshot,
+    index: ImageTrie,
+    batch: QueryBatch,
+    right: Tensor,
+    num_beams: int,
 ) -> _Part:
     """right (B, A): the leaves of each query's image."""
     beams = retriever.beams(batch, index.trie, num_beams)
     scores = beams.scores.cpu().numpy()
-    similarity = retriever.similarity(batch, np.arange(len(batch)), view)
+    similarity = retriever.similarity(batch, np.arange(len(batch)), snapshot)
     ranked = rank_images(beams.leaves.cpu().numpy(), scores, index.leaf_images, similarity)
     there = right.to(index.trie.device)
     prefix_ranks = [
@@ -92,7 +97,7 @@ def forced_scores(
     retriever: GenerativeRetriever, index: ImageTrie, batch: QueryBatch, leaves: Tensor, progress: Progress
 ) -> NDArray[np.float32]:
     """(Q,) what beams would score the right identifier (the best one, of several), whether or not they reach it."""
-    if retriever.options.score == "trie":  # normalised over children: no beam-free score is comparable
+    if retriever.options.score == "trie":  # normalized over children: no beam-free score is comparable
         return np.full(len(batch), -np.inf, np.float32)
     trie, backbone, written = index.trie, retriever.backbone, retriever.written_levels
     columns = columns_of(backbone, retriever.options.score, trie.depth)

@@ -46,23 +46,23 @@ class TwoTowerRetriever(CatalogRetriever):
 
     _vectors: Vectors | None = None
 
-    def build_index(self, view: Snapshot, keys: Ints) -> Vectors:
-        features = view.features_of(keys)
-        return Vectors(view.version, keys, features, self.graph_of(features))
+    def build_index(self, snapshot: Snapshot, keys: Ints) -> Vectors:
+        features = snapshot.features_of(keys)
+        return Vectors(snapshot.version, keys, features, self.graph_of(features))
 
-    def index_at(self, view: Snapshot) -> Vectors:
+    def index_at(self, snapshot: Snapshot) -> Vectors:
         """Read, and made into a graph where the recipe asks for one, when first needed; later, what changed is read."""
-        version, known = view.version, self._vectors
+        version, known = snapshot.version, self._vectors
         if known is None or known.version != version:
             # an empty catalog does not know yet how wide its vectors will be
-            changes = view.changes_since(known.version) if known is not None and len(known.keys) else None
+            changes = snapshot.changes_since(known.version) if known is not None and len(known.keys) else None
             if known is None or changes is None:
-                self._vectors = self.build_index(view, view.searchable_keys())
+                self._vectors = self.build_index(snapshot, snapshot.searchable_keys())
             else:
                 kept = ~Allowed(only=changes.removed).among(known.keys)
                 keys = np.concatenate([known.keys[kept], changes.images])
                 order = np.argsort(keys)
-                features = torch.cat([known.features[torch.from_numpy(kept)], view.features_of(changes.images)])
+                features = torch.cat([known.features[torch.from_numpy(kept)], snapshot.features_of(changes.images)])
                 keys, features = keys[order], features[order]
                 self._vectors = Vectors(version, keys, features, self.graph_of(features))
         assert self._vectors is not None
@@ -82,7 +82,7 @@ class TwoTowerRetriever(CatalogRetriever):
 
     def candidates(
         self,
-        view: Snapshot,
+        snapshot: Snapshot,
         index: Vectors,
         batch: QueryBatch,
         k: int,
@@ -103,8 +103,8 @@ class TwoTowerRetriever(CatalogRetriever):
             return None
         return dense_ranks(query_features, index.features, np.searchsorted(index.keys, keys))
 
-    def enlarged(self, view: Snapshot, num_images: int) -> Enlarged:
-        return enlarged.vectors(self, view, num_images)
+    def enlarged(self, snapshot: Snapshot, num_images: int) -> Enlarged:
+        return enlarged.vectors(self, snapshot, num_images)
 
 
 def restricted(queries: Tensor, searched: Vectors, k: int, allowed: Allowed) -> Ranked:

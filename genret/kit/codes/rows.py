@@ -23,7 +23,7 @@ def with_random_rows(vectors: Tensor, count: int) -> Tensor:
 
 
 def kmeans_rows(train: Corpus, fit_texts: bool, context: FitContext) -> Tensor:
-    """What codes are initialised from, (n, D) on the device: images, their views and, if wanted, captions; a sample
+    """What codes are initialized from, (n, D) on the device: images, their views and, if wanted, captions; a sample
     (of torch's global random state) where there is more than enough."""
     parts = [train.features if train.views is None else train.views.flatten(0, 1)]
     if fit_texts and train.text_features is not None:

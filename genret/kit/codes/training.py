@@ -27,7 +27,7 @@ class Quantized(NamedTuple):
     """() what the network wants for itself, such as the codebooks' side of Eqn. 4"""
 
 
-def train_tokenizer(
+def train_autoencoder(
     network: nn.Module,
     quantize: Callable[[Tensor, bool], Quantized],
     train: Corpus,

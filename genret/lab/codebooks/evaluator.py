@@ -32,7 +32,7 @@ class CodebookEvaluator(Evaluator):
         write_json(run / FILE, gate.as_json())
 
     def evaluate(self, run: Run, found: Evaluated, ui: Ui) -> dict[str, Any] | None:
-        sizes = () if run.parts.identifier is None else run.parts.identifier.vokens.sizes
+        sizes = () if run.components.identifier is None else run.components.identifier.vokens.sizes
         codes = found.retriever.catalog.identifiers_of(found.asked.keys).codes
         if codes is None or not len(codes) or not sizes:  # words, or images without identifiers
             return None
@@ -47,7 +47,7 @@ class CodebookEvaluator(Evaluator):
 
 def gate_of(identifier: Identifier, codes: torch.Tensor, dev: Corpus) -> Gate | None:
     """Usage and uniqueness over the training images (R, M), retrieval over the development images."""
-    if dev.text_features is None or dev.owners is None or identifier.new_images != "described":
+    if dev.text_features is None or dev.owners is None or identifier.new_images != "content_based":
         return None
     dev_codes = identifier.identify(dev.without_captions()).codes
     if dev_codes is None or len(dev_codes) != len(dev.features):  # several of an image have no one reconstruction

@@ -51,11 +51,11 @@ def compare(
         raise UsageError(f"the run {twice[0]} is named twice")
     with state.ui(as_json) as ui:
         from genret.lab.compare.compare import compare as compare_outcomes
-        from genret.lab.compare.outcome import NotMeasured, Outcome, read_outcome
+        from genret.lab.compare.run_summary import NotMeasured, RunSummary, read_run_summary
 
-        def outcome(folder: Path) -> Outcome:
+        def outcome(folder: Path) -> RunSummary:
             try:
-                return read_outcome(folder, state.registries, split, num_beams)
+                return read_run_summary(folder, state.registries, split, num_beams)
             except NotMeasured:
                 from genret.run import Run
 
@@ -63,7 +63,7 @@ def compare(
                 with Run(folder, state.registries, state.settings) as run:
                     found = run.evaluate(split, [num_beams] if num_beams else [], ui=ui)
             try:
-                return read_outcome(folder, state.registries, split, num_beams)
+                return read_run_summary(folder, state.registries, split, num_beams)
             except NotMeasured:
                 why = found.remark or "its ranks could not be kept"
                 raise GenretError(f"{folder} has no figures for split '{split}': {why}") from None

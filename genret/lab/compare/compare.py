@@ -21,10 +21,10 @@ from rich.table import Table
 
 from genret.errors import GenretError
 from genret.evaluate.ranks import Ints, paired
-from genret.lab.compare.outcome import (
+from genret.lab.compare.run_summary import (
     MEASURES,
     Figure,
-    Outcome,
+    RunSummary,
     digits_of,
     figures,
     measured,
@@ -40,7 +40,7 @@ class Contestant(NamedTuple):
     """One run, or the runs of one recipe with several seeds."""
 
     name: str
-    outcomes: list[Outcome]
+    outcomes: list[RunSummary]
     figures: dict[str, Figure | None]
     values: NDArray[np.float64] | None
     """(Q, M) each query's mean over seeds, NaN where unmeasured; None if the runs have no figures"""
@@ -100,7 +100,7 @@ class Comparison(NamedTuple):
         return [_figure_table(self), *([_test_table(self)] if self.tests else [])]
 
 
-def compare(outcomes: Sequence[Outcome], all_pairs: bool = False) -> Comparison:
+def compare(outcomes: Sequence[RunSummary], all_pairs: bool = False) -> Comparison:
     """Everyone against the first, or all against all; `GenretError` if the runs were asked different queries."""
     rows = _paired_ranks(outcomes)
     seeds: dict[str, list[int]] = {}
@@ -118,7 +118,7 @@ def compare(outcomes: Sequence[Outcome], all_pairs: bool = False) -> Comparison:
     return Comparison(outcomes[0].split, asked, contestants, _tests(pairs))
 
 
-def difference(name: str, outcomes: list[Outcome], against: str, others: list[Outcome]) -> list[PairedTest]:
+def difference(name: str, outcomes: list[RunSummary], against: str, others: list[RunSummary]) -> list[PairedTest]:
     """How much better some runs are than others, by measure; empty where figures cannot exist."""
     rows = _paired_ranks([*outcomes, *others])
     one = _contestant(name, outcomes, rows[: len(outcomes)])
@@ -126,7 +126,7 @@ def difference(name: str, outcomes: list[Outcome], against: str, others: list[Ou
     return _tests([(other, one)])
 
 
-def _paired_ranks(outcomes: Sequence[Outcome]) -> list[Ints | None]:
+def _paired_ranks(outcomes: Sequence[RunSummary]) -> list[Ints | None]:
     """Each run's ranks, all in one order of queries."""
     there = [(place, one) for place, one in enumerate(outcomes) if one.found is not None]
     rows: list[Ints | None] = [None] * len(outcomes)
@@ -143,7 +143,7 @@ def _paired_ranks(outcomes: Sequence[Outcome]) -> list[Ints | None]:
     return rows
 
 
-def _contestant(name: str, outcomes: list[Outcome], rows: list[Ints | None]) -> Contestant:
+def _contestant(name: str, outcomes: list[RunSummary], rows: list[Ints | None]) -> Contestant:
     found = figures(outcomes)
     if any(row is None for row in rows):
         return Contestant(name, outcomes, found, None)
@@ -186,7 +186,7 @@ def _tests(pairs: list[tuple[Contestant, Contestant]]) -> list[PairedTest]:
     return tests
 
 
-def _experiment(one: Outcome) -> str:
+def _experiment(one: RunSummary) -> str:
     """What runs that differ by their seed alone have in common."""
     plain = one.recipe.canonical()
     plain["train"] = {key: value for key, value in plain["train"].items() if key != "seed"}

@@ -28,7 +28,7 @@ BINS = 10
 THRESHOLDS = (0.3, 0.5, 0.7)
 
 
-class Asked(NamedTuple):
+class SignalSets(NamedTuple):
     """Signals (n, F) of the same queries over three catalogs."""
 
     all_there: Floats
@@ -62,8 +62,8 @@ class Separation:
         return dict(vars(self))
 
 
-def fit(asked: Asked, signals: Sequence[str], split: str) -> Confidence | None:
-    """Logistic regression on standardised signals; None where too few queries found anything."""
+def fit(asked: SignalSets, signals: Sequence[str], split: str) -> Confidence | None:
+    """Logistic regression on standardized signals; None where too few queries found anything."""
     known, answerable = _labelled(asked)
     there = np.isfinite(known).all(axis=1)
     known, answerable = known[there], answerable[there]
@@ -76,7 +76,7 @@ def fit(asked: Asked, signals: Sequence[str], split: str) -> Confidence | None:
 
 
 def regress(x: Floats, y: NDArray[np.bool_], penalty: float = PENALTY) -> tuple[Floats, float]:
-    """x (n, F), y (n,) → weights (F,) and bias that minimise the mean log loss + penalty / 2 · |weights|²."""
+    """x (n, F), y (n,) → weights (F,) and bias that minimize the mean log loss + penalty / 2 · |weights|²."""
     inputs, labels = torch.from_numpy(x), torch.from_numpy(y).double()
     parameters = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
@@ -95,7 +95,7 @@ def regress(x: Floats, y: NDArray[np.bool_], penalty: float = PENALTY) -> tuple[
     return found[:-1], float(found[-1])
 
 
-def judge(confidence: Confidence, asked: Asked, split: str) -> Separation:
+def judge(confidence: Confidence, asked: SignalSets, split: str) -> Separation:
     """What the confidence is worth on these queries."""
     known, answerable = _labelled(asked)
     sure = confidence.of_signals(known)
@@ -112,7 +112,7 @@ def judge(confidence: Confidence, asked: Asked, split: str) -> Separation:
     )
 
 
-def _labelled(asked: Asked) -> tuple[Floats, NDArray[np.bool_]]:
+def _labelled(asked: SignalSets) -> tuple[Floats, NDArray[np.bool_]]:
     """(2n, F) and (2n,) whether they are answerable"""
     both = np.concatenate([asked.all_there, asked.nothing_alike])
     return both, np.arange(len(both)) < len(asked.all_there)

@@ -23,7 +23,7 @@ from genret.evaluate.evaluation import Evaluated
 from genret.evaluate.metrics import Relevant
 from genret.evaluate.queries import QuerySet, answers_of, query_set
 from genret.kit.files import write_json
-from genret.lab.confidence.calibration import Asked, Floats, fit, judge
+from genret.lab.confidence.calibration import Floats, SignalSets, fit, judge
 from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import FILE, Confidence
 from genret.search.dense import dense_search
@@ -81,10 +81,10 @@ def calibrate(run: Run, ui: Ui) -> Confidence | None:
     if not retriever.catalog.captions(split).texts:
         return None
     asked = query_set(retriever, split, run.settings.features_dir, ui.progress)
-    with retriever.catalog.snapshot() as view:
-        index = retriever.build_index(view, asked.keys)
-        inspection = retriever.inspect(view, index, asked.keys)
-        named = not run.recipe.has_identifiers or len(np.unique(view.identifiers_of(asked.keys).image_keys))
+    with retriever.catalog.snapshot() as snapshot:
+        index = retriever.build_index(snapshot, asked.keys)
+        inspection = retriever.inspect(snapshot, index, asked.keys)
+        named = not run.recipe.has_identifiers or len(np.unique(snapshot.identifiers_of(asked.keys).image_keys))
     if index is None or not inspection.content_based or (named is not True and named < len(asked.keys)):
         return None
     answers = ask(retriever, asked, index, retriever.num_beams, ui, strictly=False)
@@ -103,7 +103,7 @@ def ask(
     ui: Ui,
     first: Ranked | None = None,
     strictly: bool = True,
-) -> Asked:
+) -> SignalSets:
     """Asks a fixed sample of the queries. first: what the first stage found for all Q queries, if that is known.
     strictly: also without the answers alone."""
     size = len(asked.queries)
@@ -119,7 +119,7 @@ def ask(
         all_there = retriever.signals(Ranked(first.images[rows], first.scores[rows], first.leaves[rows]))
     nothing_alike = found("nothing alike", alike(answers, asked.features))
     no_answer = found("answers left out", answers) if strictly else None
-    return Asked(all_there, nothing_alike, no_answer, len(asked.keys))
+    return SignalSets(all_there, nothing_alike, no_answer, len(asked.keys))
 
 
 def alike(answers: Relevant, features: Tensor) -> Relevant:
@@ -147,9 +147,9 @@ def _without(
     allowed = [
         Allowed(without=sample.keys[np.sort(hidden.rows[start:stop])]) for start, stop in pairwise(places.tolist())
     ]
-    with retriever.catalog.snapshot() as view, ui.progress(f"confidence, {label}", len(allowed)) as bar:
+    with retriever.catalog.snapshot() as snapshot, ui.progress(f"confidence, {label}", len(allowed)) as bar:
         for start in range(0, len(allowed), size):
             batch = sample.batch.rows(start, start + size)
-            parts.append(retriever.candidates(view, index, batch, 1, num_beams, allowed[start : start + size]))
+            parts.append(retriever.candidates(snapshot, index, batch, 1, num_beams, allowed[start : start + size]))
             bar.advance(len(batch))
     return Ranked.joined(parts)

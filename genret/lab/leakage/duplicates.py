@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from genret.kit.captions import wording
+from genret.kit.captions import normalize_caption
 from genret.search.dense import dense_search
-from genret.train.copies import Copy, centred
+from genret.train.copies import Copy, centered
 from genret.train.data import Split
 
 Kind = Literal["same-file", "same-pixels", "near-duplicate", "same-caption"]
@@ -57,7 +57,7 @@ def near_duplicates(known: Split, searched: Split, apart_from: Iterable[int]) ->
     rows = _others(len(known.records), apart_from)
     if not len(rows) or not len(searched.records):
         return []
-    images, queries = centred(known, searched)
+    images, queries = centered(known, searched)
     hits = dense_search(queries, images[rows], NEIGHBOURS)
     return [
         _leak("near-duplicate", searched, place, known, int(rows[row]), similarity=round(score, 4))
@@ -73,11 +73,11 @@ def same_captions(known: Split, searched: Split, apart_from: Iterable[int]) -> l
     bearers: dict[str, int] = {}
     for caption, row in zip(known.captions, known.owners.tolist(), strict=True):
         if row not in gone:
-            bearers.setdefault(wording(caption), row)
+            bearers.setdefault(normalize_caption(caption), row)
     return [
         _leak("same-caption", searched, place, known, bearers[words], caption=caption)
         for caption, place in zip(searched.captions, searched.owners.tolist(), strict=True)
-        if (words := wording(caption)) in bearers
+        if (words := normalize_caption(caption)) in bearers
     ]
 
 

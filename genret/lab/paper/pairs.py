@@ -11,33 +11,33 @@ from typing import Any, NamedTuple
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
 from genret.kit.text_table import TextTable
-from genret.lab.compare.outcome import name_of
+from genret.lab.compare.run_summary import name_of
 from genret.lab.paper.paper import PaperTable
 from genret.lab.paper.reproduce import Line
 from genret.lab.sweep.sweep import RowResult
 from genret.plugin.registry import Registries
-from genret.recipe.parts import components
+from genret.recipe.components import components
 
 
-class Pairs(NamedTuple):
+class PrefixPairs(NamedTuple):
     run: Path | None
     levels: int
     pairs: list[dict[str, Any]]
     """One for each number of shared vokens"""
 
 
-def pairs_of(line: Line, result: RowResult, registries: Registries) -> Pairs:
+def pairs_of(line: Line, result: RowResult, registries: Registries) -> PrefixPairs:
     """Of the first finished run; none where there is no run."""
     from genret.lab.report.vokens import named_images, nearest_captions, shared_prefixes
 
     if not result.outcomes:
-        return Pairs(None, 0, [])
+        return PrefixPairs(None, 0, [])
     run = result.outcomes[0].run
     split = components(line.row.recipes[0], registries).dataset.test_split
     with Catalog.open(place_of(run)) as catalog:
         images = named_images(catalog, split)
     if images is None:
-        return Pairs(run, 0, [])
+        return PrefixPairs(run, 0, [])
     found = []
     for one in shared_prefixes(images):
         rows = [images.rows[place] for place in (one.first, one.second)]
@@ -60,10 +60,10 @@ def pairs_of(line: Line, result: RowResult, registries: Registries) -> Pairs:
                 "common_words": sorted(common),
             }
         )
-    return Pairs(run, int(images.codes.shape[1]), found)
+    return PrefixPairs(run, int(images.codes.shape[1]), found)
 
 
-def as_json(table: PaperTable, data: str, line: Line, result: RowResult, found: Pairs) -> dict[str, Any]:
+def as_json(table: PaperTable, data: str, line: Line, result: RowResult, found: PrefixPairs) -> dict[str, Any]:
     return {
         "title": table.title,
         "on": data,
@@ -78,7 +78,7 @@ def as_json(table: PaperTable, data: str, line: Line, result: RowResult, found: 
     }
 
 
-def text_table(table: PaperTable, data: str, line: Line, found: Pairs) -> TextTable:
+def text_table(table: PaperTable, data: str, line: Line, found: PrefixPairs) -> TextTable:
     rows = []
     for pair in found.pairs:
         first, second = pair["images"]

@@ -14,7 +14,7 @@ from genret.errors import RecipeError, UsageError
 from genret.lab.paper.paper import DATA, DataSet, PaperRow, PaperTable
 from genret.lab.sweep.grid import override, slug
 from genret.lab.sweep.grid_sweep import seeded
-from genret.lab.sweep.sweep import Row
+from genret.lab.sweep.sweep import SweepRow
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import chance_level
 from genret.recipe.plain_yaml import parse
@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
     of: PaperRow
     protocol: str
-    row: Row
+    row: SweepRow
 
 
 def lines_of(
@@ -62,11 +62,11 @@ def lines_of(
             try:
                 found = seeded(names, words, seeds, registries)
             except RecipeError as error:
-                faults |= {f"{row.name}: {fault}": None for fault in error.faults}
+                faults |= {f"{row.name}: {fault}": None for fault in error.errors}
             else:
                 label = slug(f"{row.name}_{found[0].protocol}")
                 left_out = chance_level(found[0], registries)  # a training would only tell what is known beforehand
-                lines.append(Line(row, found[0].protocol, Row(label, found, row.beams, left_out)))
+                lines.append(Line(row, found[0].protocol, SweepRow(label, found, row.beams, left_out)))
     if faults:
         raise RecipeError(faults)
     return lines

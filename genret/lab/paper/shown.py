@@ -13,9 +13,9 @@ from genret.kit.text_table import TextTable
 from genret.lab.paper import pairs as paper_pairs
 from genret.lab.paper import sizes as paper_sizes
 from genret.lab.paper import table as paper_table
+from genret.lab.paper.effect_checks import effect_checks, effects_text
 from genret.lab.paper.paper import DataSet, PaperTable
 from genret.lab.paper.reproduce import Line
-from genret.lab.paper.signs import signs, signs_text
 from genret.lab.paper.speed import measure
 from genret.lab.sweep.sweep import Keep, RowResult
 from genret.plugin.registry import Registries
@@ -59,13 +59,13 @@ def make(
     elif table.shows == "pairs":
         made = _pairs(table, data, lines[0], results[0], at)
     else:
-        seen = signs(table, data, lines, results)
+        seen = effect_checks(table, data, lines, results)
         speeds = None
         if table.shows == "speed":
             speeds = measure(table, lines, results, sizes, at.out, at.registries, at.settings, at.ui)
         document = paper_table.as_json(table, data, lines, results, seen, speeds)
         shown = paper_table.text_table(table, data, lines, results, speeds)
-        made = Made(document, shown, signs_text(seen))
+        made = Made(document, shown, effects_text(seen))
     write_json(at.out / f"{table.file_name}.json", made.document)
     write_text(at.out / f"{table.file_name}.md", f"{made.table.markdown()}\n{made.text}\n")
     return made

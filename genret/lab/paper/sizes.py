@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from genret.kit.text_table import TextTable
-from genret.lab.compare.outcome import name_of
+from genret.lab.compare.run_summary import name_of
 from genret.lab.paper.paper import PaperTable
 from genret.lab.paper.reproduce import Line
 from genret.lab.paper.speed import BATCH, Speeds, shown

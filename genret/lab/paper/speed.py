@@ -174,8 +174,8 @@ def _filled(searchers: Sequence[Searcher], size: int) -> dict[str, dict[str, Any
         if one.retriever.reranker is not None:
             continue
         try:
-            with one.retriever.catalog.snapshot() as view:
-                made = one.retriever.enlarged(view, size)
+            with one.retriever.catalog.snapshot() as snapshot:
+                made = one.retriever.enlarged(snapshot, size)
         except GenretError as error:
             found[label] = {"images": size, "batch": BATCH, "note": f"{one.line.of.name} is not measured: {error}"}
             continue

@@ -7,10 +7,10 @@ from typing import Any
 
 from genret.evaluate.metrics import CUTOFFS
 from genret.kit.text_table import TextTable
-from genret.lab.compare.outcome import name_of, text_of, two_tower
+from genret.lab.compare.run_summary import name_of, text_of, two_tower
+from genret.lab.paper.effect_checks import EffectCheck
 from genret.lab.paper.paper import REPORTED_ON, DataSet, PaperTable, reported_on
 from genret.lab.paper.reproduce import Line
-from genret.lab.paper.signs import Sign
 from genret.lab.paper.speed import Speeds
 from genret.lab.sweep.sweep import RowResult
 
@@ -20,7 +20,7 @@ def as_json(
     data: DataSet,
     lines: Sequence[Line],
     results: Sequence[RowResult],
-    found: Sequence[Sign],
+    found: Sequence[EffectCheck],
     speeds: Speeds | None = None,
 ) -> dict[str, Any]:
     source = reported_on(data, table)
@@ -44,7 +44,7 @@ def as_json(
         "split": "test",
         "paper_data": REPORTED_ON[source],
         "rows": rows,
-        "signs": [vars(sign) for sign in found],
+        "effect_checks": [vars(check) for check in found],
         **measured,
     }
 

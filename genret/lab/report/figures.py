@@ -13,7 +13,7 @@ import numpy as np
 
 from genret.evaluate.metrics import CUTOFFS, MISSED, Ints, Recalls, Scores, recalls, scores_of
 from genret.evaluate.ranks import QueryRanks, paired
-from genret.lab.compare.outcome import MEASURES, measured
+from genret.lab.compare.run_summary import MEASURES, measured
 from genret.lab.compare.significance import bootstrap_intervals, randomization_test
 from genret.lab.report.stored import StoredRun
 
@@ -23,7 +23,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class FigureRow:
     """One way of searching. Recalls are percentages; what was not kept or cannot be measured is None."""
 
     name: str
@@ -47,14 +47,16 @@ class Difference(NamedTuple):
 
 
 class Figures(NamedTuple):
-    rows: list[Row]
+    rows: list[FigureRow]
     difference: Difference | None
     """None where a run's search is the two-tower search itself, or has no figures"""
 
 
-def _row(name: str, recall: Recalls, intervals: dict[str, Interval], scores: Scores, is_main: bool = False) -> Row:
+def _row(
+    name: str, recall: Recalls, intervals: dict[str, Interval], scores: Scores, is_main: bool = False
+) -> FigureRow:
     found = {"mrr": scores.mrr, "ndcg": scores.ndcg_at_10, "median_rank": scores.median_rank}
-    return Row(name=name, recall=recall, intervals=intervals, is_main=is_main, **found)
+    return FigureRow(name=name, recall=recall, intervals=intervals, is_main=is_main, **found)
 
 
 def figures_of(stored: StoredRun) -> Figures:
@@ -70,7 +72,7 @@ def figures_of(stored: StoredRun) -> Figures:
         kept["two-tower"] = stored.two_tower
     intervals = _intervals(kept, widths)
     main = "searched" if stored.num_beams is None else f"generated, {stored.num_beams} beams"
-    rows = [] if main in kept else [Row(name=main, recall=evaluation["recall"], intervals={}, is_main=True)]
+    rows = [] if main in kept else [FigureRow(name=main, recall=evaluation["recall"], intervals={}, is_main=True)]
     for name, found in kept.items():
         if name == "two-tower":
             continue
@@ -79,10 +81,10 @@ def figures_of(stored: StoredRun) -> Figures:
         recall = evaluation["recall"] if name == main else scores.recall
         rows.append(_row(name, recall, intervals[name], scores, is_main=name == main))
     if evaluation.get("first_stage") is not None:
-        rows.append(Row(name="  before reranking", recall=evaluation["first_stage"], intervals={}))
+        rows.append(FigureRow(name="  before reranking", recall=evaluation["first_stage"], intervals={}))
     if evaluation.get("reranked") is not None:
         rows.append(
-            Row(
+            FigureRow(
                 name=f"  the images of {stored.num_beams} beams in dense order",
                 recall=evaluation["reranked"],
                 intervals={},
@@ -90,17 +92,19 @@ def figures_of(stored: StoredRun) -> Figures:
         )
     if evaluation.get("identifier_recall") is not None:
         rows.append(
-            Row(
+            FigureRow(
                 name=f"  identifiers instead of images, {stored.num_beams} beams",
                 recall=evaluation["identifier_recall"],
                 intervals={},
             )
         )
     if evaluation.get("ceiling") is not None:
-        rows.append(Row(name="ceiling of the identifiers", recall=evaluation["ceiling"], intervals={}))
+        rows.append(FigureRow(name="ceiling of the identifiers", recall=evaluation["ceiling"], intervals={}))
     if stored.num_beams is None and evaluation["recall"] == evaluation["two_tower"]:
         return Figures(rows, None)  # one and the same search
-    last = Row(name="two-tower, same encoder", recall=evaluation["two_tower"], intervals=intervals.get("two-tower", {}))
+    last = FigureRow(
+        name="two-tower, same encoder", recall=evaluation["two_tower"], intervals=intervals.get("two-tower", {})
+    )
     if (dense := stored.two_tower) is not None:
         scores = scores_of(dense.ranks, np.arange(len(dense.ranks)))
         last = _row(last.name, last.recall, last.intervals, scores)

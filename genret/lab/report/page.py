@@ -27,7 +27,7 @@ from genret.lab.report.queries import Sample, sample
 from genret.lab.report.sections import RunSections
 from genret.lab.report.stored import SPLIT, StoredRun, read_runs
 from genret.lab.report.text import percent, plain_number, plural, points, signed, value_of
-from genret.lab.report.thumbs import Pictures
+from genret.lab.report.thumbs import ThumbnailUris
 from genret.lab.report.vokens import NamedImages, named_images
 from genret.plugin.registry import Registries
 from genret.run import Run
@@ -66,7 +66,9 @@ def write_report(
     made = []
     for one in stored:
         opened = _open(one, registries, settings, ui, num_queries)
-        made.append(sections.of_run(one, opened.images, opened.sample, Pictures(one.run, expected), opened.remarks))
+        made.append(
+            sections.of_run(one, opened.images, opened.sample, ThumbnailUris(one.run, expected), opened.remarks)
+        )
     page = render(made)
     data = page.encode("utf-8", "replace")
     _write(out, data)

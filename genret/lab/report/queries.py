@@ -19,7 +19,7 @@ from genret.catalog.store import ImageRow, Snapshot
 from genret.evaluate.ledger import Trace, attribute
 from genret.evaluate.metrics import Ints
 from genret.evaluate.queries import QuerySet, text_vectors
-from genret.evaluate.ranks import asked
+from genret.evaluate.ranks import query_hashes
 from genret.evaluate.run import Explained, Found, explain
 from genret.lab.report.figures import K, place, ranks_in_order
 from genret.lab.report.stored import StoredRun
@@ -119,7 +119,7 @@ def sample(stored: StoredRun, retriever: CatalogRetriever, count: int, settings:
     images = retriever.catalog.lookup(keys)
     owners = np.searchsorted(keys, captions.image_keys)
     worst, best = _chosen(
-        stored, asked(captions.texts, owners.tolist(), [row.image_id for row in images]), owners, count
+        stored, query_hashes(captions.texts, owners.tolist(), [row.image_id for row in images]), owners, count
     )
     rows = worst + best
     others = np.unique(np.linspace(0, len(owners) - 1, min(CAPTIONS, len(owners))).astype(int)).tolist()
@@ -137,8 +137,8 @@ def sample(stored: StoredRun, retriever: CatalogRetriever, count: int, settings:
     traced = []
     if rows:
         kinds: list[Literal["best", "worst"]] = [*["worst"] * len(worst), *["best"] * len(best)]  # type: ignore[list-item]
-        with retriever.catalog.snapshot() as view:
-            traced = _followed(stored, retriever, view, queries, images, kinds, ui)
+        with retriever.catalog.snapshot() as snapshot:
+            traced = _followed(stored, retriever, snapshot, queries, images, kinds, ui)
     return Sample(traced, texts[len(rows) :], vectors[len(rows) :])
 
 
@@ -154,31 +154,31 @@ def _chosen(stored: StoredRun, queries: Ints, owners: Ints, count: int) -> tuple
 def _followed(
     stored: StoredRun,
     retriever: CatalogRetriever,
-    view: Snapshot,
+    snapshot: Snapshot,
     queries: QuerySet,
     images: list[ImageRow],
     kinds: Sequence[Any],
     ui: Ui,
 ) -> list[TracedQuery]:
-    index = retriever.build_index(view, queries.keys)
+    index = retriever.build_index(snapshot, queries.keys)
     if index is None:
         return []
     width = (stored.followed_beams or retriever.num_beams) if retriever.has_beams else None
-    found = Found.of(retriever, view, index, queries, width, SHOWN, ui)
+    found = Found.of(retriever, snapshot, index, queries, width, SHOWN, ui)
     exact = dense_ranks(queries.query_features, queries.features, queries.relevant)
-    explained = explain(retriever, view, index, queries, exact, found)
+    explained = explain(retriever, snapshot, index, queries, exact, found)
     return [
         TracedQuery(
             kind=kind,
             query=queries.queries[q],
             right=images[queries.relevant[q]],
-            identifier=_identifier(view, int(queries.right_keys[q])),
+            identifier=_identifier(snapshot, int(queries.right_keys[q])),
             rank=place(found.ranks[q]),
             dense_rank=place(exact[q]),
             ceiling_rank=None if explained is None or explained.ceiling is None else place(explained.ceiling[q]),
             prefix_ranks=[] if explained is None else [place(rank) for rank in explained.trace.prefix_ranks[q]],
             lost_at=_lost_at(found, exact, explained, q),
-            hits=_hits(retriever, view, index, queries, found, images, q),
+            hits=_hits(retriever, snapshot, index, queries, found, images, q),
         )
         for q, kind in enumerate(kinds)
     ]
@@ -193,9 +193,9 @@ def _lost_at(found: Found, exact: Ints, explained: Explained | None, query: int)
     return _cause(explained.trace, attribute(explained.trace, K), query)
 
 
-def _identifier(view: Snapshot, key: int) -> list[str] | None:
+def _identifier(snapshot: Snapshot, key: int) -> list[str] | None:
     """The symbols of an image's first identifier."""
-    rows = view.identifiers_of(np.array([key]))
+    rows = snapshot.identifiers_of(np.array([key]))
     if not len(rows.image_keys):
         return None
     if rows.codes is None:
@@ -217,7 +217,7 @@ def _cause(trace: Trace, causes: Ints, query: int) -> str:
 
 def _hits(
     retriever: CatalogRetriever,
-    view: Snapshot,
+    snapshot: Snapshot,
     index: Any,
     queries: QuerySet,
     found: Found,
@@ -227,7 +227,7 @@ def _hits(
     answer = found.answer
     rows = answer.images[query, :SHOWN]
     rows = rows[rows >= 0]
-    names = retriever.names(view, index, queries.keys[rows], answer.leaves[query, : len(rows)])
+    names = retriever.names(snapshot, index, queries.keys[rows], answer.leaves[query, : len(rows)])
     return [
         Shown(number + 1, images[row], float(answer.scores[query, number]), name, row == queries.relevant[query])
         for number, (row, name) in enumerate(zip(rows.tolist(), names, strict=True))

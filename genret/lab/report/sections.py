@@ -17,7 +17,7 @@ from genret.lab.report.missing import missing_of
 from genret.lab.report.options import Changed, Line, changed_options, chosen, marked_lines
 from genret.lab.report.queries import Sample, TracedQuery
 from genret.lab.report.stored import StoredRun
-from genret.lab.report.thumbs import Pictures
+from genret.lab.report.thumbs import ThumbnailUris
 from genret.lab.report.vokens import NamedImages
 
 
@@ -29,7 +29,7 @@ class Picture(NamedTuple):
     identifier: list[str] | None
 
 
-class Hit(NamedTuple):
+class ShownHit(NamedTuple):
     rank: int
     picture: Picture
     score: float
@@ -39,7 +39,7 @@ class Hit(NamedTuple):
 class Query(NamedTuple):
     traced: TracedQuery
     right: Picture
-    hits: list[Hit]
+    hits: list[ShownHit]
     where: str
     left_beam: str | None
     places: list[int | None]
@@ -128,7 +128,7 @@ class Together(NamedTuple):
 
 
 def of_run(
-    stored: StoredRun, images: NamedImages | None, sample: Sample | None, pictures: Pictures, remarks: list[str]
+    stored: StoredRun, images: NamedImages | None, sample: Sample | None, pictures: ThumbnailUris, remarks: list[str]
 ) -> RunSections:
     measured = figures.figures_of(stored)
     show = _Shower(pictures, images)
@@ -186,7 +186,7 @@ def _ledger_order(stage: str) -> tuple[float, str]:
 class _Shower:
     """Pictures with what is known of each."""
 
-    def __init__(self, pictures: Pictures, images: NamedImages | None):
+    def __init__(self, pictures: ThumbnailUris, images: NamedImages | None):
         self._pictures = pictures
         self._captions = {} if images is None else images.captions
 
@@ -194,7 +194,9 @@ class _Shower:
         return Picture(self._pictures.uri(row.sha256), row.image_id, self._captions.get(row.key, []), identifier)
 
     def query(self, traced: TracedQuery) -> Query:
-        hits = [Hit(hit.rank, self.picture(hit.image, hit.identifier), hit.score, hit.is_right) for hit in traced.hits]
+        hits = [
+            ShownHit(hit.rank, self.picture(hit.image, hit.identifier), hit.score, hit.is_right) for hit in traced.hits
+        ]
         right = self.picture(traced.right, traced.identifier)
         ranks = traced.prefix_ranks
         places = ranks[: ranks.index(None) + 1] if None in ranks else ranks

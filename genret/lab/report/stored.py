@@ -16,7 +16,7 @@ from genret.api import Dataset
 from genret.catalog.place import has_catalog
 from genret.errors import GenretError
 from genret.evaluate.ranks import FOLDER, OWN_SEARCH, TWO_TOWER, QueryRanks, beams, paired, read_ranks
-from genret.lab.compare.outcome import summary
+from genret.lab.compare.run_summary import summary
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe

@@ -21,7 +21,7 @@ LEAST_BYTES = 1_200
 QUALITIES = (78, 60, 45, 30, 15)
 
 
-class Pictures:
+class ThumbnailUris:
     """Data URIs by the content hash of the original. `expected`: how many pictures the page will show, about."""
 
     def __init__(self, run: Path, expected: int):

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from genret.kit.text import clean
-from genret.lab.compare.outcome import name_of
+from genret.lab.compare.run_summary import name_of
 from genret.lab.report.figures import Figures, K
 from genret.lab.report.queries import TracedQuery
 from genret.lab.report.stored import StoredRun

@@ -53,11 +53,11 @@ def alternate(
 
     Round 0 warms up. Those that count are numbered from `first`: `rounds` of them, or as many as begin within
     `seconds`, but no fewer than `least_rounds`. The clock stands still for nothing that a caller would wait for:
-    tokenising, and on a GPU everything queued.
+    tokenizing, and on a GPU everything queued.
     """
     for rival in rivals:
         rival(0)
-    _synchronise(device)
+    _synchronize(device)
     taken: list[list[float]] = [[] for _ in rivals]
     began = time.perf_counter()
     was_enabled = gc.isenabled()
@@ -71,7 +71,7 @@ def alternate(
                 at = (turn + number) % len(rivals)
                 start = time.perf_counter()
                 rivals[at](number)
-                _synchronise(device)
+                _synchronize(device)
                 taken[at].append(time.perf_counter() - start)
         finally:
             if was_enabled:
@@ -84,6 +84,6 @@ def _timing(times: list[float]) -> Timing:
     return Timing(median, low, high, min(times), len(times))
 
 
-def _synchronise(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

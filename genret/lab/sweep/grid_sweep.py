@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from genret.errors import RecipeError, UsageError
 from genret.kit.files import write_json, write_text
 from genret.kit.text_table import TextTable
-from genret.lab.compare.outcome import MEASURES, text_of, two_tower
+from genret.lab.compare.run_summary import MEASURES, text_of, two_tower
 from genret.lab.sweep import grid
 from genret.lab.sweep.grid import BEAMS, SEED, Axis
-from genret.lab.sweep.sweep import Row, RowResult
+from genret.lab.sweep.sweep import RowResult, SweepRow
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     overrides: list[str]
     axes: list[Axis]
     settings: list[grid.Settings]
-    rows: list[Row]
+    rows: list[SweepRow]
 
 
 def seeded(files: Sequence[Path], overrides: Sequence[str], seeds: int | None, registries: Registries) -> list[Recipe]:
@@ -47,9 +47,9 @@ def plan(
         trained = {key: value for key, value in point.items() if key not in (BEAMS, SEED)}
         try:
             recipes = seeded(files, [*overrides, *words], seeds, registries)
-            rows.append(Row(grid.label(trained) if trained else _stems(files), recipes, point.get(BEAMS)))
+            rows.append(SweepRow(grid.label(trained) if trained else _stems(files), recipes, point.get(BEAMS)))
         except RecipeError as error:
-            for fault in error.faults:
+            for fault in error.errors:
                 given = next((word for word in words if fault.startswith(f"--set {word}:")), None)
                 faults[fault if given is None else fault.replace("--set", "--grid", 1)] = None
     if faults:

@@ -14,14 +14,14 @@ from typing import Any, Literal, NamedTuple
 from genret.api import Ui
 from genret.catalog.place import has_catalog
 from genret.errors import GenretError
-from genret.lab.compare.outcome import (
+from genret.lab.compare.run_summary import (
     MEASURES,
     Figure,
     NotMeasured,
-    Outcome,
+    RunSummary,
     figures,
     over_seeds,
-    read_outcome,
+    read_run_summary,
     summary,
     two_tower,
 )
@@ -42,7 +42,7 @@ FIGURES = {
 """What `keep="figures"` leaves of a run."""
 
 
-class Row(NamedTuple):
+class SweepRow(NamedTuple):
     """One line of the table."""
 
     label: str
@@ -75,8 +75,8 @@ class Failure(NamedTuple):
 
 
 class RowResult(NamedTuple):
-    row: Row
-    outcomes: list[Outcome]
+    row: SweepRow
+    outcomes: list[RunSummary]
     """Of the runs that are finished"""
     seconds: float | None
     """Mean over runs of what their stages took when they were made, shared ones included"""
@@ -132,7 +132,7 @@ class Sweep:
         self.out, self.registries, self.settings, self.ui, self.keep = out, registries, settings, ui, keep
         self.whole = whole
 
-    def run(self, rows: Sequence[Row], explain: Callable[[BaseException], str]) -> list[RowResult]:
+    def run(self, rows: Sequence[SweepRow], explain: Callable[[BaseException], str]) -> list[RowResult]:
         """Makes what is missing. `explain` turns whatever ends a run into a sentence."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ class Sweep:
                 self.ui.warn(f"{where} failed: {failed[key].reason}")
         return [self._result(row, cells, failed) for row in rows]
 
-    def _cells(self, rows: Iterable[Row]) -> dict[str, Cell]:
+    def _cells(self, rows: Iterable[SweepRow]) -> dict[str, Cell]:
         """Each run once, in the order in which it is first needed, with all widths that are asked of it."""
         cells: dict[str, Cell] = {}
         for row in rows:
@@ -179,7 +179,7 @@ class Sweep:
     def _unmeasured(self, cell: Cell) -> Iterator[int | None]:
         for width in dict.fromkeys(cell.widths):
             try:
-                read_outcome(cell.folder, self.registries, num_beams=width)
+                read_run_summary(cell.folder, self.registries, num_beams=width)
             except NotMeasured:
                 yield width
 
@@ -195,10 +195,10 @@ class Sweep:
         if self.keep == "figures":
             _drop_all_but_figures(cell.folder)
 
-    def _result(self, row: Row, cells: dict[str, Cell], failed: dict[str, Failure]) -> RowResult:
+    def _result(self, row: SweepRow, cells: dict[str, Cell], failed: dict[str, Failure]) -> RowResult:
         keys = [key_of(recipe) for recipe in row.wanted]
         done = [cells[key].folder for key in keys if key not in failed]
-        outcomes = [read_outcome(folder, self.registries, num_beams=row.num_beams) for folder in done]
+        outcomes = [read_run_summary(folder, self.registries, num_beams=row.num_beams) for folder in done]
         seconds = [sum(summary(folder)["seconds"].values()) for folder in done]
         failures = [failed[key] for key in keys if key in failed]
         return RowResult(row, outcomes, round(over_seeds(seconds).mean, 1) if done else None, failures)

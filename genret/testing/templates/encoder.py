@@ -25,8 +25,8 @@ class ExampleEncoder(genret.Encoder):
         ridge: float = Field(0.1, gt=0)
         """Strength of the regularisation."""
 
-    def __init__(self, config=None, **lent):
-        super().__init__(config, **lent)
+    def __init__(self, config=None, **resources):
+        super().__init__(config, **resources)
         self.weights = None  # (D_text, D_image)
 
     def tower_key(self, modality):

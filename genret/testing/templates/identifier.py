@@ -14,7 +14,7 @@ import genret
 class ExampleIdentifier(genret.Identifier):
     """The nearest of some random directions at each level: similar pictures share their first codes."""
 
-    new_images = "described"  # the identifier follows from the picture; "numbered" or "refused" if it does not
+    new_images = "content_based"  # the identifier follows from the picture; "assigned" or "unsupported" if it does not
 
     class Config(genret.Config):
         codebook_size: int = Field(64, ge=2)
@@ -22,8 +22,8 @@ class ExampleIdentifier(genret.Identifier):
         num_levels: int = Field(3, ge=1)
         """Vokens per image."""
 
-    def __init__(self, config=None, **lent):
-        super().__init__(config, **lent)
+    def __init__(self, config=None, **resources):
+        super().__init__(config, **resources)
         self.vokens = genret.Vokens((self.config.codebook_size,) * self.config.num_levels)
         self.directions = None  # (M, K, D)
 

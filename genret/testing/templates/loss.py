@@ -1,4 +1,4 @@
-"""ExampleLoss: a margin between the right symbol and its best rival, position by position."""
+"""ExampleLoss: a margin between the right symbol and its best negative, position by position."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ExampleLoss(genret.Loss):
             target = batch.targets[:, position]  # (B,), -1 where a shorter identifier is over
             logits = batch.logits[:, position].float()  # (B, V)
             right = logits.gather(1, target.clamp_min(0)[:, None])
-            rivals = logits if columns is None else logits[:, columns]  # (B, C), the right one among them
-            hinge = (self.config.margin - right + rivals).clamp_min(0).max(1).values - self.config.margin
+            negatives = logits if columns is None else logits[:, columns]  # (B, C), the right one among them
+            hinge = (self.config.margin - right + negatives).clamp_min(0).max(1).values - self.config.margin
             total = total + (hinge.clamp_min(0) * (target >= 0)).mean()
         return total

@@ -23,7 +23,7 @@ from genret.recipe.schema import TrainOptions
 from genret.search.beams import search_trie
 from genret.search.image_trie import ImageTrie, index_trie
 from genret.search.ranking import rank_images
-from genret.search.spelling import tokens_with_end
+from genret.search.tokenization import tokenize_identifiers
 from genret.testing.world.corpus import context
 from genret.testing.world.expect import Checked
 from genret.train.generator import Examples, fit_generator
@@ -62,7 +62,7 @@ def train_backbone(
     width = train.features.shape[1] if backbone.reads_features else 0
     backbone.build(identifier.vokens, identifier.code_vectors(), train.captions, 0, width)
     targets = make_targets(train, identifier, words)
-    tokens = tokens_with_end(backbone, targets.identifiers, words.end_symbol)
+    tokens = tokenize_identifiers(backbone, targets.identifiers, words.end_symbol)
     index = index_trie(backbone, targets.own, np.arange(len(train.features)), words.end_symbol)
     needs_teacher = any(loss.needs_teacher for loss in losses.values())
     teacher = None

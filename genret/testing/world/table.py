@@ -16,7 +16,7 @@ SIDE = 6
 class Table(Identifier):
     """An image's place among up to 36, as two codes. Nothing to fit, nothing to store."""
 
-    new_images: ClassVar[NewImages] = "refused"
+    new_images: ClassVar[NewImages] = "unsupported"
     vokens = Vokens((SIDE, SIDE))
 
     def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:
@@ -36,7 +36,7 @@ class Table(Identifier):
 class NearestTable(Table):
     """The place of the image of the world that is nearest: new images have identifiers, too."""
 
-    new_images = "described"
+    new_images = "content_based"
 
     def __init__(self, train: Corpus):
         super().__init__()

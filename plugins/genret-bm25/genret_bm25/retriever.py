@@ -45,14 +45,14 @@ class BM25Retriever(genret.CatalogRetriever):
             stored = saving.load(folder, "bm25")
             self.learn(stored.tensors, stored.facts["captions"])
 
-    def build_index(self, view, keys):
+    def build_index(self, snapshot, keys):
         if "tensors" not in vars(self):
             raise genret.GenretError("this bm25 retriever is not fitted yet; train a run, or load one")
-        found = nearest_captions(view.features_of(keys), neighbours=self.config.neighbours, **self.tensors)
+        found = nearest_captions(snapshot.features_of(keys), neighbours=self.config.neighbours, **self.tensors)
         rows = [torch.tensor(captions[: self.config.captions]) for captions in found]
         return keys, torch.nn.utils.rnn.pad_sequence(rows, True, -1).numpy()  # (N,), (N, c)
 
-    def candidates(self, view, index, batch, k, num_beams, allowed):
+    def candidates(self, snapshot, index, batch, k, num_beams, allowed):
         keys, borrowed = index
         scores = np.zeros((len(batch), len(self.captions) + 1), np.float32)  # (B, T + 1), the last one for pads
         for row, words in enumerate(bm25s.tokenize(batch.texts, stopwords=None, return_ids=False, show_progress=False)):

@@ -16,7 +16,7 @@ from genret.api import Corpus, FitContext, Identifiers, LoopOptions, TokenizerBa
 from genret.kit import saving as stored
 from genret.kit.codes.collisions import CollisionOptions, Collisions, Distances
 from genret.kit.codes.rows import CHUNK, kmeans_rows, with_random_rows
-from genret.kit.codes.training import Quantized, train_tokenizer
+from genret.kit.codes.training import Quantized, train_autoencoder
 from genret_fsq.network import FSQNetwork
 
 MOST_CODES = 65536
@@ -59,8 +59,8 @@ class FSQIdentifier(Identifier):
                 raise ValueError(f"their product must be at most {MOST_CODES:,}, the codes of a symbol")
             return levels
 
-    def __init__(self, config: Any = None, **lent: Any):
-        super().__init__(config, **lent)
+    def __init__(self, config: Any = None, **resources: Any):
+        super().__init__(config, **resources)
         c = self.config
         self.collisions = Collisions(c, (math.prod(c.levels),) * c.num_levels)
         self.network: FSQNetwork | None = None
@@ -92,7 +92,7 @@ class FSQIdentifier(Identifier):
             return Quantized(batch, features.new_zeros(()))
 
         if losses:
-            train_tokenizer(network, quantize, train, losses, self.config.train, context)
+            train_autoencoder(network, quantize, train, losses, self.config.train, context)
         self.network = network.eval()
         bounded = self._bounded(train.features)
         self.collisions.fit(train.image_ids, self._nearest(train.features), self._distances(bounded))

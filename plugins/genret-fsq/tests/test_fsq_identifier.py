@@ -76,9 +76,9 @@ def test_bounds_and_rounds_as_the_library_does(levels):
 def test_starts_as_principal_components_used_evenly(tmp_path):
     train = corpus(1000)
     network = fitted(tmp_path, train).network
-    centred = (train.features - train.features.mean(0)).numpy()
-    _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
-    expected = centred @ directions[:4].T / (sizes[:4] / 1000**0.5)
+    centered = (train.features - train.features.mean(0)).numpy()
+    _, sizes, directions = np.linalg.svd(centered, full_matrices=False)
+    expected = centered @ directions[:4].T / (sizes[:4] / 1000**0.5)
     found = (network.latent(train.features) + network.shift).detach().numpy() / 0.8
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-3)
     for codes in network.nearest(network.latent(train.features)).T:

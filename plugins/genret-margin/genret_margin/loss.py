@@ -12,7 +12,7 @@ import genret
 
 
 class MarginLoss(genret.Loss):
-    """max(0, s(rival) − s(right) + margin): the right identifier scores higher than beam-searched rivals, by a margin.
+    """max(0, s(negative) − s(right) + margin): the right identifier scores higher than negatives, by a margin.
 
     Unlike `rank`, it leaves alone what is ordered well enough. Scores are log-probability sums.
     """
@@ -23,8 +23,8 @@ class MarginLoss(genret.Loss):
     class Config(genret.LossConfig):
         margin: float = Field(1.0, gt=0)
         """How much higher, in log-probability."""
-        rivals: Literal["hardest", "all"] = "hardest"
-        """Whether the best rival counts alone, or all of them on average."""
+        negatives: Literal["hardest", "all"] = "hardest"
+        """Whether the best negative counts alone, or all of them on average."""
 
     def __call__(self, batch: genret.GeneratorBatch):
         scores = batch.candidate_scores.float()  # (B, b), -inf where there is none
@@ -32,8 +32,8 @@ class MarginLoss(genret.Loss):
         right = scores.gather(1, batch.positive[:, None])
         there = torch.isfinite(scores) & ~is_right
         # filled before they are compared: the gradient of inf - x is no number
-        rivals = torch.where(there, scores, right.detach() - 2 * self.config.margin)
-        excess = (rivals - right + self.config.margin).clamp_min(0) * there
-        if self.config.rivals == "hardest":
+        negatives = torch.where(there, scores, right.detach() - 2 * self.config.margin)
+        excess = (negatives - right + self.config.margin).clamp_min(0) * there
+        if self.config.negatives == "hardest":
             return excess.max(1).values.mean()
         return (excess.sum(1) / there.sum(1).clamp_min(1)).mean()

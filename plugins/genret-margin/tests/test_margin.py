@@ -20,9 +20,9 @@ def test_it_registers():
     assert check_plugin(genret_margin) == ["loss margin"]
 
 
-@pytest.mark.parametrize("rivals", ["hardest", "all"])
-def test_it_keeps_the_contract(rivals):
-    check_loss(MarginLoss, rivals=rivals, margin=2.0)
+@pytest.mark.parametrize("negatives", ["hardest", "all"])
+def test_it_keeps_the_contract(negatives):
+    check_loss(MarginLoss, negatives=negatives, margin=2.0)
 
 
 def test_its_recipe_is_sound():
@@ -38,25 +38,25 @@ def test_its_recipe_is_sound():
 def test_one_rival_is_torchs_margin_ranking_loss(margin):
     scores = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     positive = torch.randint(2, (50,), generator=torch.Generator().manual_seed(1))
-    right, rival = scores.gather(1, positive[:, None])[:, 0], scores.gather(1, 1 - positive[:, None])[:, 0]
-    expected = F.margin_ranking_loss(right, rival, torch.ones(50), margin=margin)
-    for rivals in ("hardest", "all"):
-        loss = MarginLoss(MarginLoss.Config(margin=margin, rivals=rivals))
+    right, negative = scores.gather(1, positive[:, None])[:, 0], scores.gather(1, 1 - positive[:, None])[:, 0]
+    expected = F.margin_ranking_loss(right, negative, torch.ones(50), margin=margin)
+    for negatives in ("hardest", "all"):
+        loss = MarginLoss(MarginLoss.Config(margin=margin, negatives=negatives))
         torch.testing.assert_close(loss(batch(scores, positive)), expected)
 
 
 def test_all_rivals_are_torchs_multi_margin_loss():
     scores = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
     positive = torch.randint(5, (40,), generator=torch.Generator().manual_seed(1))
-    loss = MarginLoss(MarginLoss.Config(rivals="all"))
+    loss = MarginLoss(MarginLoss.Config(negatives="all"))
     # torch divides by all classes, the right one among them
     torch.testing.assert_close(loss(batch(scores, positive)), F.multi_margin_loss(scores, positive) * 5 / 4)
 
 
 def test_candidates_that_are_not_there_count_for_nothing():
     scores = torch.tensor([[-1.0, -torch.inf, -1.5], [-2.0, -torch.inf, -torch.inf]], requires_grad=True)
-    for rivals in ("hardest", "all"):
-        value = MarginLoss(MarginLoss.Config(rivals=rivals))(batch(scores, torch.tensor([0, 0])))
-        assert value.item() == pytest.approx(0.5 / 2), "the second query has no rival at all"
+    for negatives in ("hardest", "all"):
+        value = MarginLoss(MarginLoss.Config(negatives=negatives))(batch(scores, torch.tensor([0, 0])))
+        assert value.item() == pytest.approx(0.5 / 2), "the second query has no negative at all"
         (gradient,) = torch.autograd.grad(value, scores)
         assert torch.equal(gradient, torch.tensor([[-0.5, 0.0, 0.5], [0.0, 0.0, 0.0]]))

@@ -15,7 +15,7 @@ import genret
 class RandomIdentifier(genret.Identifier):
     """Codes by lot: they tell pictures apart and say nothing of them."""
 
-    new_images = "numbered"
+    new_images = "assigned"
 
     class Config(genret.Config):
         codebook_size: int = Field(256, ge=2, le=65536)
@@ -25,8 +25,8 @@ class RandomIdentifier(genret.Identifier):
         salt: str = ""
         """Another salt is another draw."""
 
-    def __init__(self, config=None, **lent):
-        super().__init__(config, **lent)
+    def __init__(self, config=None, **resources):
+        super().__init__(config, **resources)
         self.vokens = genret.Vokens((self.config.codebook_size,) * self.config.num_levels)
 
     def fit(self, train, losses, context):

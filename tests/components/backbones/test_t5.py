@@ -281,7 +281,7 @@ def test_what_reads_vectors_survives_the_disk(looking, tmp_path):
 
 
 def test_a_generator_that_never_saw_vectors_says_so(backbone):
-    with pytest.raises(GenretError, match=r"loss\.memorise"):
+    with pytest.raises(GenretError, match=r"loss\.memorize"):
         backbone.feature_logits(vectors(2), codes_for(backbone, 2))
 
 

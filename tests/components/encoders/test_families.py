@@ -19,7 +19,7 @@ from genret.components.encoders.timm_tower import TimmImage, TimmImageTower
 from genret.errors import GenretError
 from tests.components.encoders.conftest import CARD, EYES, SMALL, save_processor, save_tokenizer
 
-Pictures = list[Image.Image]
+CaptionedImages = list[Image.Image]
 SQUARE = {"size": {"height": 32, "width": 32}, **CARD}
 
 
@@ -39,7 +39,7 @@ TIMM = {
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_timm_by_name(name: str, pictures: Pictures) -> None:
+def test_timm_by_name(name: str, pictures: CaptionedImages) -> None:
     """At a size of ours, which models of fixed size are built for."""
     import timm
 
@@ -88,7 +88,7 @@ def saved(name: str, options: dict[str, Any], folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("family", VISION)
-def test_vision_models_of_transformers(family: str, pictures: Pictures, tmp_path: Path) -> None:
+def test_vision_models_of_transformers(family: str, pictures: CaptionedImages, tmp_path: Path) -> None:
     name, options, reference = VISION[family]
     model = saved(name, options, tmp_path)
     save_processor(tmp_path, **SQUARE)
@@ -104,7 +104,7 @@ def test_vision_models_of_transformers(family: str, pictures: Pictures, tmp_path
 @pytest.mark.parametrize(
     ("family", "prefix"), [("vit", 1), ("deit", 2), ("dinov2-registers", 5), ("dinov3", 5), ("ijepa", 0)]
 )
-def test_the_mean_is_over_patches_alone(family: str, prefix: int, pictures: Pictures, tmp_path: Path) -> None:
+def test_the_mean_is_over_patches_alone(family: str, prefix: int, pictures: CaptionedImages, tmp_path: Path) -> None:
     name, options, _ = VISION[family]
     model = saved(name, options, tmp_path)
     save_processor(tmp_path, **SQUARE)
@@ -129,7 +129,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
-def test_pictures_are_prepared_as_by_transformers(name: str, pictures: Pictures, tmp_path: Path) -> None:
+def test_pictures_are_prepared_as_by_transformers(name: str, pictures: CaptionedImages, tmp_path: Path) -> None:
     import transformers
 
     processor = getattr(transformers, f"{name}ImageProcessor")(**PROCESSORS[name], **CARD)
@@ -179,7 +179,7 @@ JOINT: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", JOINT)
-def test_joint_models_of_transformers(name: str, pictures: Pictures, texts: list[str], tmp_path: Path) -> None:
+def test_joint_models_of_transformers(name: str, pictures: CaptionedImages, texts: list[str], tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     model = saved(name, JOINT[name], tmp_path)
@@ -253,7 +253,7 @@ def open_clip_model(name: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", OPEN_CLIP)
-def test_families_of_open_clip(name: str, pictures: Pictures, texts: list[str], tmp_path: Path) -> None:
+def test_families_of_open_clip(name: str, pictures: CaptionedImages, texts: list[str], tmp_path: Path) -> None:
     import open_clip
 
     folder = open_clip_model(name, tmp_path)
@@ -279,7 +279,9 @@ def test_a_tokenizer_that_is_nowhere_is_one_sentence(texts: list[str], tmp_path:
     assert "\n" not in str(caught.value)
 
 
-def test_open_clip_by_name_with_weights_of_ones_own(pictures: Pictures, texts: list[str], tmp_path: Path) -> None:
+def test_open_clip_by_name_with_weights_of_ones_own(
+    pictures: CaptionedImages, texts: list[str], tmp_path: Path
+) -> None:
     import open_clip
     from safetensors.torch import save_file
 
@@ -359,7 +361,7 @@ def test_pooling_prompt_and_length_by_option(bert_folder: Path, texts: list[str]
 # ---------------------------------------------------------------------------------------------------- half precision
 @pytest.mark.parametrize("kind", ["clip", "open-clip", "vit", "timm", "sentence"])
 def test_half_precision_gives_float32_close_to_the_whole(
-    kind: str, pictures: Pictures, texts: list[str], request: pytest.FixtureRequest
+    kind: str, pictures: CaptionedImages, texts: list[str], request: pytest.FixtureRequest
 ) -> None:
     def vectors(bf16: bool) -> torch.Tensor:
         if kind in ("clip", "open-clip"):

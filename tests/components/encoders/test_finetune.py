@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genret.api import FitContext, Pictures, Silent
+from genret.api import CaptionedImages, FitContext, Silent
 from genret.components.encoders.batches import Batches, reading_ahead
 from genret.components.encoders.finetune import Captioned, Finetune, _examples
 from genret.components.encoders.hf_clip import CLIPEncoder
@@ -40,14 +40,14 @@ def painted(colour: str, stripes: int, light: int) -> Image.Image:
     return image
 
 
-def scenes(lights: range) -> Pictures:
+def scenes(lights: range) -> CaptionedImages:
     read, captions, owners = list[Callable[[], Image.Image]](), list[str](), list[int]()
     for light, colour, word in itertools.product(lights, COLOURS, WORDS):
         image = painted(colour, WORDS[word], light)
         captions += [f"a {colour} {word}", f"the {word} and {colour}"]
         owners += [len(read)] * 2
         read.append(image.copy)
-    return Pictures(read, captions, owners)
+    return CaptionedImages(read, captions, owners)
 
 
 TRAIN, DEV = scenes(range(90, 250, 20)), scenes(range(100, 101))
@@ -100,7 +100,7 @@ def test_the_first_loss_is_transformers_own(clip_folder: Path, context: Callable
 
 def test_equal_wordings_are_no_negatives(clip_folder: Path, context: Callable[..., FitContext]) -> None:
     rows: list[dict[str, Any]] = []
-    alike = Pictures([TRAIN.read[0]] * 4, ["a red mat"] * 4, range(4))
+    alike = CaptionedImages([TRAIN.read[0]] * 4, ["a red mat"] * 4, range(4))
     clip(clip_folder, epochs=1, batch_size=4).fit_towers(alike, DEV, context(log=rows.append))
     assert rows[0]["loss"] == pytest.approx(torch.log(torch.tensor(4.0)).item(), rel=1e-4)  # all four: log p = -log 4
 
@@ -241,13 +241,13 @@ def test_bad_pictures_never_end_a_training(clip_folder: Path, context: Callable[
 
 
 def test_pictures_without_captions_are_left_out(clip_folder: Path, context: Callable[..., FitContext]) -> None:
-    train = Pictures([torn, *TRAIN.read], TRAIN.captions, [owner + 1 for owner in TRAIN.owners])
+    train = CaptionedImages([torn, *TRAIN.read], TRAIN.captions, [owner + 1 for owner in TRAIN.owners])
     first, second = [list[dict[str, Any]](), list[dict[str, Any]]()]
-    clip(clip_folder, epochs=1).fit_towers(train, Pictures([], [], []), context("a", log=first.append))
-    clip(clip_folder, epochs=1).fit_towers(TRAIN, Pictures([], [], []), context("b", log=second.append))
+    clip(clip_folder, epochs=1).fit_towers(train, CaptionedImages([], [], []), context("a", log=first.append))
+    clip(clip_folder, epochs=1).fit_towers(TRAIN, CaptionedImages([], [], []), context("b", log=second.append))
     assert first == second and "dev" not in first[0]
     with pytest.raises(GenretError, match="captioned training images"):
-        clip(clip_folder).fit_towers(Pictures(TRAIN.read, [], []), DEV, context("c"))
+        clip(clip_folder).fit_towers(CaptionedImages(TRAIN.read, [], []), DEV, context("c"))
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (8, 4), (3, 5)])

@@ -18,7 +18,7 @@ from genret.components.encoders.sentence import SentenceText, SentenceTextTower,
 from genret.components.encoders.timm_tower import TimmImage, TimmImageTower
 from genret.errors import GenretError
 
-Pictures = list[Image.Image]
+CaptionedImages = list[Image.Image]
 FP32 = {"bf16": False}
 
 
@@ -32,7 +32,7 @@ def close(ours: torch.Tensor, theirs: torch.Tensor, share: float) -> None:
 # ---------------------------------------------------------------------------------------------------- Hugging Face
 @pytest.mark.parametrize("name", ["clip", "siglip"])
 def test_clip_encoder_equals_transformers(
-    name: str, request: pytest.FixtureRequest, pictures: Pictures, texts: list[str]
+    name: str, request: pytest.FixtureRequest, pictures: CaptionedImages, texts: list[str]
 ) -> None:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -57,7 +57,7 @@ def test_clip_encoder_equals_transformers(
     assert (pixels - reference).abs().max() < 0.05  # resizing differs by one grey level
 
 
-def test_vit_takes_the_class_token(vit_folder: Path, pictures: Pictures) -> None:
+def test_vit_takes_the_class_token(vit_folder: Path, pictures: CaptionedImages) -> None:
     from transformers import ViTModel
 
     tower = HuggingFaceImageTower(HuggingFaceImage(model=str(vit_folder), **FP32))
@@ -70,7 +70,7 @@ def test_vit_takes_the_class_token(vit_folder: Path, pictures: Pictures) -> None
     assert mean.key() != tower.key()
 
 
-def test_layers_without_weights_are_refused(vit_folder: Path, tmp_path: Path, pictures: Pictures) -> None:
+def test_layers_without_weights_are_refused(vit_folder: Path, tmp_path: Path, pictures: CaptionedImages) -> None:
     from safetensors.torch import load_file
 
     for file in vit_folder.iterdir():
@@ -88,7 +88,7 @@ def test_layers_without_weights_are_refused(vit_folder: Path, tmp_path: Path, pi
 
 
 # ---------------------------------------------------------------------------------------------------- open_clip
-def test_open_clip_equals_its_library(open_clip_folder: Path, pictures: Pictures, texts: list[str]) -> None:
+def test_open_clip_equals_its_library(open_clip_folder: Path, pictures: CaptionedImages, texts: list[str]) -> None:
     import open_clip
 
     encoder = OpenCLIPEncoder(OpenCLIPEncoder.Config(model=str(open_clip_folder), **FP32))
@@ -115,13 +115,13 @@ def test_open_clip_equals_its_library(open_clip_folder: Path, pictures: Pictures
         ({"model": "/nowhere/at/all"}, "no model folder /nowhere/at/all"),
     ],
 )
-def test_open_clip_errors(options: dict[str, str], message: str, pictures: Pictures) -> None:
+def test_open_clip_errors(options: dict[str, str], message: str, pictures: CaptionedImages) -> None:
     with pytest.raises(GenretError, match=message):
         OpenCLIPEncoder(OpenCLIPEncoder.Config(**options)).image_features(pictures)
 
 
 # ---------------------------------------------------------------------------------------------------- timm
-def test_timm_equals_its_library(tmp_path: Path, pictures: Pictures) -> None:
+def test_timm_equals_its_library(tmp_path: Path, pictures: CaptionedImages) -> None:
     import timm
     from timm.data import create_transform, resolve_model_data_config
 
@@ -156,7 +156,7 @@ def test_timm_equals_its_library(tmp_path: Path, pictures: Pictures) -> None:
     assert len({tower.key(), named.key()}) == 2
 
 
-def test_registered_weights_and_random_ones(tmp_path: Path, pictures: Pictures) -> None:
+def test_registered_weights_and_random_ones(tmp_path: Path, pictures: CaptionedImages) -> None:
     import timm
 
     torch.manual_seed(4)
@@ -175,18 +175,18 @@ def test_registered_weights_and_random_ones(tmp_path: Path, pictures: Pictures) 
     assert lent.key() != key
 
 
-def test_vit_of_timm_at_another_size(pictures: Pictures) -> None:
+def test_vit_of_timm_at_another_size(pictures: CaptionedImages) -> None:
     tower = TimmImageTower(TimmImage(model="test_vit", pretrained=False, image_size=96))
     assert tower.features(pictures).isfinite().all() and tower.preprocess.size == 96
 
 
 @pytest.mark.parametrize("model", ["resnet5O", "tf_efficientnet_lite9"])
-def test_unknown_timm_models(model: str, pictures: Pictures) -> None:
+def test_unknown_timm_models(model: str, pictures: CaptionedImages) -> None:
     with pytest.raises(GenretError, match=f"unknown timm model '{model}', did you mean"):
         TimmImageTower(TimmImage(model=model)).features(pictures)
 
 
-def test_pickles_are_refused(tmp_path: Path, pictures: Pictures) -> None:
+def test_pickles_are_refused(tmp_path: Path, pictures: CaptionedImages) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02")
     with pytest.raises(GenretError, match="no weights in safetensors format"):
         TimmImageTower(TimmImage(model="test_resnet", weights=str(tmp_path))).features(pictures)
@@ -195,7 +195,7 @@ def test_pickles_are_refused(tmp_path: Path, pictures: Pictures) -> None:
 
 
 @pytest.mark.parametrize("tower", ["clip", "timm", "sentence"])
-def test_no_hub(tower: str, monkeypatch: pytest.MonkeyPatch, pictures: Pictures) -> None:
+def test_no_hub(tower: str, monkeypatch: pytest.MonkeyPatch, pictures: CaptionedImages) -> None:
     import huggingface_hub
 
     def refuse(name: str, **_: object) -> str:

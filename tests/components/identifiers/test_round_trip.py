@@ -23,7 +23,7 @@ from genret.components.identifiers.structured import StructuredIdentifier
 from genret.search.beams import search_trie
 from genret.search.image_trie import index_trie
 from genret.search.ranking import rank_images
-from genret.search.spelling import columns_of, tokens_with_end
+from genret.search.tokenization import columns_of, tokenize_identifiers
 
 SCHEMES = {
     "rq": (RQIdentifier, {"codebook_size": 4, "num_levels": 3, "train": RQTraining(epochs=0)}),
@@ -93,7 +93,7 @@ def joined(first: Identifiers, second: Identifiers, shift: int) -> Identifiers:
 def everything(identifier: Identifier, train: Corpus) -> tuple[Identifiers, int]:
     """The fit's images, and new ones where the scheme takes any."""
     found = identifier.identify(train)
-    if identifier.new_images == "refused":
+    if identifier.new_images == "unsupported":
         return found, NUM_IMAGES
     new = new_images()
     return joined(found, identifier.identify(new), NUM_IMAGES), NUM_IMAGES + len(new.image_ids)
@@ -104,7 +104,7 @@ def test_every_image_is_reached_by_its_identifiers_and_by_no_other(setting):
     identifier, train, backbone = setting
     identifiers, num_images = everything(identifier, train)
     index = index_trie(backbone, identifiers, np.arange(num_images) * 10, end_symbol=False)
-    tokens = tokens_with_end(backbone, identifiers, False)
+    tokens = tokenize_identifiers(backbone, identifiers, False)
     meant: dict[object, set[int]] = {}
     for image, name in named(identifiers):
         meant.setdefault(name, set()).add(image * 10)
@@ -127,7 +127,7 @@ def test_a_search_by_enough_beams_ranks_every_image_by_its_best_identifier(setti
     beams = search_trie(backbone, queries, index.trie, index.trie.num_leaves, score)
     ranked = rank_images(beams.leaves.numpy(), beams.scores.numpy(), index.leaf_images)
 
-    tokens = tokens_with_end(backbone, identifiers, False)
+    tokens = tokenize_identifiers(backbone, identifiers, False)
     columns = columns_of(backbone, score, tokens.shape[1])
     with torch.no_grad():
         scores = backbone.score(queries, tokens[None].expand(2, -1, -1), columns).sum(-1)

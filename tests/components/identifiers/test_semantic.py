@@ -121,8 +121,8 @@ def test_views_of_a_picture_keep_its_captions_and_images_may_share_one():
 )
 def test_captions_become_plain_text(caption, text):
     identifier = SemanticIdentifier(SemanticIdentifier.Config(max_words=5))
-    assert identifier.normalise(caption) == text
-    assert identifier.normalise(text) == text
+    assert identifier.normalize(caption) == text
+    assert identifier.normalize(text) == text
 
 
 def test_wordings_that_become_one_count_once_and_empty_ones_not_at_all():

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from genret.api import GeneratorBatch, Soft, TokenizerBatch
+from genret.api import GeneratorBatch, SoftTarget, TokenizerBatch
 from genret.components.losses.generator import DistillLoss, RankLoss, TokenLoss
 from genret.components.losses.tokenizer import AlignLoss, CommitLoss, ContrastiveAlignLoss, DiversityLoss, ReconLoss
 
@@ -133,7 +133,7 @@ def test_distill_loss_is_the_cross_entropy_against_the_teacher(whole):
     logits = torch.randn(2, 2, 9)
     levels = [torch.tensor([3, 4, 5]), torch.tensor([6, 7, 8])]
     columns = [None, None] if whole else levels
-    teacher = [Soft(level, torch.rand(2, 3).softmax(-1)) for level in levels]
+    teacher = [SoftTarget(level, torch.rand(2, 3).softmax(-1)) for level in levels]
     expected = 0.0
     for row in range(2):
         for position, soft in enumerate(teacher):

@@ -16,7 +16,7 @@ from genret.components.identifiers.string import StringIdentifier
 from genret.components.retrievers.generative import GenerativeRetriever
 from genret.errors import GenretError
 from genret.recipe.schema import SearchOptions
-from genret.search.spelling import may_end_early, tokens_with_end
+from genret.search.tokenization import may_end_early, tokenize_identifiers
 from tests.search.fakes import resources
 
 END = 1
@@ -69,15 +69,15 @@ def codes(rows: list[list[int]]) -> Identifiers:
 )
 def test_the_scheme_decides_whether_identifiers_end_with_a_symbol(vokens, identifiers, expected):
     backbone: Any = Letters(vokens)
-    assert tokens_with_end(backbone, identifiers, end_symbol=False).tolist() == expected
+    assert tokenize_identifiers(backbone, identifiers, end_symbol=False).tolist() == expected
     assert may_end_early(backbone) == (vokens.variable or not vokens.sizes)
-    asked = tokens_with_end(backbone, identifiers, end_symbol=True)
+    asked = tokenize_identifiers(backbone, identifiers, end_symbol=True)
     assert asked.eq(END).sum(1).tolist() == [1] * len(expected)
 
 
 def test_a_scheme_that_forgot_to_say_variable_is_told():
     with pytest.raises(GenretError, match="variable=True"):
-        tokens_with_end(Letters(Vokens((2, 2))), codes([[0, -1], [0, 1]]), end_symbol=False)  # type: ignore[arg-type]
+        tokenize_identifiers(Letters(Vokens((2, 2))), codes([[0, -1], [0, 1]]), end_symbol=False)  # type: ignore[arg-type]
 
 
 class Retriever(GenerativeRetriever):

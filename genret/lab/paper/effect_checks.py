@@ -18,7 +18,7 @@ LEVEL = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sign:
+class EffectCheck:
     """What the paper says of two rows, and whether it is seen here."""
 
     protocol: str
@@ -36,7 +36,9 @@ class Sign:
         return f"{self.measure} {self.ours:+.1f} ({p}; paper {self.paper:+.1f}): {self.verdict}"
 
 
-def signs(table: PaperTable, data: DataSet, lines: Sequence[Line], results: Sequence[RowResult]) -> list[Sign]:
+def effect_checks(
+    table: PaperTable, data: DataSet, lines: Sequence[Line], results: Sequence[RowResult]
+) -> list[EffectCheck]:
     """The paper's differences between rows, each with ours and whether it is more than luck."""
     source = reported_on(data, table)
     found = []
@@ -56,7 +58,7 @@ def signs(table: PaperTable, data: DataSet, lines: Sequence[Line], results: Sequ
                 test = by_measure.get(f"recall@{k}")
                 if test is not None and left is not None and right is not None:
                     delta = round(left - right, 2)
-                    sign = Sign(
+                    check = EffectCheck(
                         protocol=protocol,
                         row=a.of.name,
                         against=b.of.name,
@@ -66,7 +68,7 @@ def signs(table: PaperTable, data: DataSet, lines: Sequence[Line], results: Sequ
                         p=test.p,
                         verdict=_verdict(delta, test),
                     )
-                    found.append(sign)
+                    found.append(check)
     return found
 
 
@@ -79,16 +81,16 @@ def _verdict(paper: float, test: PairedTest) -> str:
     return "not seen" if lucky else "reversed"
 
 
-def signs_text(found: Sequence[Sign]) -> str:
+def effects_text(found: Sequence[EffectCheck]) -> str:
     """A line for each pair of rows; empty if there is none."""
-    pairs: dict[tuple[str, str, str], list[Sign]] = {}
-    for sign in found:
-        pairs.setdefault((sign.protocol, sign.row, sign.against), []).append(sign)
+    pairs: dict[tuple[str, str, str], list[EffectCheck]] = {}
+    for check in found:
+        pairs.setdefault((check.protocol, check.row, check.against), []).append(check)
     return "\n".join(_pair_lines(pairs))
 
 
-def _pair_lines(pairs: dict[tuple[str, str, str], list[Sign]]) -> Iterator[str]:
+def _pair_lines(pairs: dict[tuple[str, str, str], list[EffectCheck]]) -> Iterator[str]:
     if pairs:
         yield "The paper's differences, here (Fisher's randomization test over queries, two-sided):"
     for (protocol, row, against), parts in pairs.items():
-        yield f"- {row} against {against}, {protocol}: {'; '.join(sign.text() for sign in parts)}"
+        yield f"- {row} against {against}, {protocol}: {'; '.join(check.text() for check in parts)}"

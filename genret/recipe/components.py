@@ -15,7 +15,7 @@ from genret.recipe.schema import Recipe, Slot
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class Components:
     """A recipe's components. `identifier` and `backbone` are there where the retriever needs them."""
 
     dataset: Dataset
@@ -38,7 +38,7 @@ class Parts:
         return {name: loss for name, loss in self.losses.items() if loss.stage == stage}
 
 
-def components(recipe: Recipe, registries: Registries) -> Parts:
+def components(recipe: Recipe, registries: Registries) -> Components:
     """Makes every component that the recipe names and its retriever needs."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # its bars know nothing of ours
 
@@ -48,7 +48,7 @@ def components(recipe: Recipe, registries: Registries) -> Parts:
         return registries.of(kind).get(slot.type)(slot.options, resolve_weights=registries.resolve_weights)
 
     needs, unused = recipe.retriever.needs, unused_losses(recipe, registries)
-    return Parts(
+    return Components(
         dataset=made("dataset", recipe.dataset),
         encoder=made("encoder", recipe.encoder),
         identifier=made("identifier", recipe.identifier, "identifier" in needs),

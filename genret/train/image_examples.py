@@ -11,12 +11,12 @@ from genret.api import Backbone, GeneratorBatch, Loss
 from genret.train.targets import Targets, rows_of_images
 
 
-def looks(losses: Iterable[Loss]) -> bool:
+def needs_features(losses: Iterable[Loss]) -> bool:
     """Whether any of these losses needs the pictures' vectors."""
     return any(loss.needs_image_logits or loss.needs_captions for loss in losses)
 
 
-class Pictures:
+class ImageExamples:
     """N training images; knows their vectors and which identifiers are their own, not what words say of them."""
 
     def __init__(self, features: Tensor, targets: Targets, tokens: Tensor):
@@ -25,7 +25,7 @@ class Pictures:
         self.tokens = tokens
         """(R, L) the targets' identifiers as tokens"""
         self.rows = rows_of_images(targets.own.owners, len(features)).to(tokens.device)
-        """(N, A) where they have several, each is memorised now and then"""
+        """(N, A) where they have several, each is memorized now and then"""
 
     def add(
         self, batch: GeneratorBatch, backbone: Backbone, images: Tensor, captions: Sequence[str], losses: Iterable[Loss]

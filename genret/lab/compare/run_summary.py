@@ -26,7 +26,7 @@ MEASURES = (*(f"recall@{k}" for k in CUTOFFS), "mrr", "ndcg@10")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunSummary:
     run: Path
     recipe: Recipe
     split: str
@@ -54,7 +54,9 @@ def way_of(recipe: Recipe, num_beams: int | None) -> str:
     return beams(num_beams or recipe.search.num_beams) if recipe.retriever.has_beams else OWN_SEARCH
 
 
-def read_outcome(run: Path, registries: Registries, split: str = "test", num_beams: int | None = None) -> Outcome:
+def read_run_summary(
+    run: Path, registries: Registries, split: str = "test", num_beams: int | None = None
+) -> RunSummary:
     """The figures with the recipe's own beams, or with `num_beams`; `NotMeasured` if evaluation has not been there."""
     recipe = load_recipe([run / "recipe.yaml"], [], registries)
     way = way_of(recipe, num_beams)
@@ -66,7 +68,7 @@ def read_outcome(run: Path, registries: Registries, split: str = "test", num_bea
             + ("" if way == OWN_SEARCH else f" --num-beams {num_beams or recipe.search.num_beams}")
         )
     width = None if way == OWN_SEARCH else num_beams or recipe.search.num_beams
-    return Outcome(run=run, recipe=recipe, split=split, num_beams=width, found=found, dense=dense, remark=remark)
+    return RunSummary(run=run, recipe=recipe, split=split, num_beams=width, found=found, dense=dense, remark=remark)
 
 
 def _remark(run: Path, split: str) -> tuple[str | None, bool]:
@@ -118,7 +120,7 @@ def over_seeds(values: Sequence[float]) -> Figure:
     return Figure(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
-def figures(outcomes: Sequence[Outcome]) -> dict[str, Figure | None]:
+def figures(outcomes: Sequence[RunSummary]) -> dict[str, Figure | None]:
     """By measure, over seeds; None where any of the runs has none."""
     means = [
         np.full(len(MEASURES), np.nan) if one.found is None else measured(one.found.ranks, one.num_beams).mean(axis=0)
@@ -128,7 +130,7 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Figure | None]:
     return {name: None if np.isnan(column).any() else over_seeds(column) for name, column in columns}
 
 
-def two_tower(outcomes: Sequence[Outcome]) -> Recalls | None:
+def two_tower(outcomes: Sequence[RunSummary]) -> Recalls | None:
     """Of the same encoder's dense search, mean over seeds; None where it was not kept."""
     found = [one.two_tower for one in outcomes]
     if not found or None in found:
@@ -136,7 +138,7 @@ def two_tower(outcomes: Sequence[Outcome]) -> Recalls | None:
     return {k: float(np.mean([one[k] for one in found if one])) for k in map(str, CUTOFFS)}
 
 
-def median_of(outcomes: Sequence[Outcome]) -> float | None:
+def median_of(outcomes: Sequence[RunSummary]) -> float | None:
     """The median rank of the right image, mean over seeds; None where half of a run's queries did not find theirs."""
     medians = [None if one.found is None else median_rank(one.found.ranks) for one in outcomes]
     known = [median for median in medians if median is not None]

@@ -19,7 +19,7 @@ from genret.kit.images import content_hash
 from genret.search.ranking import Ints
 
 
-def tokens_with_end(backbone: Backbone, identifiers: Identifiers, end_symbol: bool) -> Tensor:
+def tokenize_identifiers(backbone: Backbone, identifiers: Identifiers, end_symbol: bool) -> Tensor:
     """(R, L) token ids, -1 pads; the end symbol is added where asked for, or where identifiers may vary in length."""
     tokens = backbone.tokens(identifiers)
     if not end_symbol and not may_end_early(backbone):
@@ -31,7 +31,7 @@ def tokens_with_end(backbone: Backbone, identifiers: Identifiers, end_symbol: bo
     return tokens.scatter(1, lengths, backbone.end_token)
 
 
-def bare(tokens: Tensor) -> tuple[int, ...]:
+def strip_padding(tokens: Tensor) -> tuple[int, ...]:
     """A row of tokens without what pads it."""
     return tuple(tokens[tokens >= 0].tolist())
 
@@ -46,7 +46,7 @@ def may_end_early(backbone: Backbone) -> bool:
     return first is None or (second is not None and bool((second == backbone.end_token).any()))
 
 
-def spelling_key(backbone: Backbone, vokens: Vokens, end_symbol: bool) -> str:
+def tokenization_key(backbone: Backbone, vokens: Vokens, end_symbol: bool) -> str:
     """Names the tokens by which a scheme's symbols are spelt; of text, only how it ends."""
     spelt = torch.zeros(0, 0, dtype=torch.int64)
     if vokens.sizes:  # row c is every level's code c, or its last
@@ -57,9 +57,9 @@ def spelling_key(backbone: Backbone, vokens: Vokens, end_symbol: bool) -> str:
 
 
 def columns_of(backbone: Backbone, score: SearchScore, length: int) -> list[Tensor | None]:
-    """The tokens over which position l is normalised, None for the whole vocabulary.
+    """The tokens over which position l is normalized, None for the whole vocabulary.
 
-    `trie` is normalised by the search itself; training, which knows no trie, treats it like `level`.
+    `trie` is normalized by the search itself; training, which knows no trie, treats it like `level`.
     """
     return [None if score == "vocab" else backbone.level_tokens(level) for level in range(length)]
 

@@ -13,7 +13,7 @@ from genret.errors import did_you_mean
 from genret.recipe.plain_yaml import Keys
 
 
-class Fault(NamedTuple):
+class OptionError(NamedTuple):
     path: Keys
     message: str
 
@@ -21,10 +21,10 @@ class Fault(NamedTuple):
 class Validated(NamedTuple):
     options: Config | None
     """The model's instance, None if there are faults."""
-    faults: list[Fault]
+    errors: list[OptionError]
 
 
-def faults_of(model: type[Config], values: Mapping[str, Any]) -> Validated:
+def validate_options(model: type[Config], values: Mapping[str, Any]) -> Validated:
     """Validates plain data strictly: no "4" for 4, no `true` for 1; a whole number may stand for a float."""
     try:
         # strictness as in JSON: a list may stand for a tuple and a string for a path
@@ -37,7 +37,7 @@ def faults_of(model: type[Config], values: Mapping[str, Any]) -> Validated:
                 known = messages.setdefault(path, [])
                 if message not in known:
                     known.append(message)
-        return Validated(None, [Fault(path, " or ".join(found)) for path, found in messages.items()])
+        return Validated(None, [OptionError(path, " or ".join(found)) for path, found in messages.items()])
 
 
 def _path_in(values: Any, location: tuple[int | str, ...]) -> Keys:
