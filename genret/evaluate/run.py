@@ -131,7 +131,8 @@ class Explained(NamedTuple):
 
     trace: Trace
     ceiling: Ints | None
-    """(Q,) ranks in the dense search by reconstructed features; None where identifiers say nothing of an image"""
+    """(Q,) ranks in the dense search by what identifiers keep of the images, in the metric of the run's search; None
+    where they say nothing of an image"""
     in_order: Ints
     """(Q,) ranks when the images found are put into dense order"""
     statistics: dict[str, Any] | None
@@ -146,7 +147,9 @@ def explain(
     inspection = retriever.inspect(snapshot, index, asked.keys)
     in_order, ceiling = dense_order_ranks(found.first, asked), None
     if inspection.reconstruction is not None:
-        ceiling = dense_ranks(asked.query_features, inspection.reconstruction, asked.relevant)
+        embed = inspection.embed_queries
+        queries = asked.query_features if embed is None else embed(asked.query_features)
+        ceiling = dense_ranks(queries, inspection.reconstruction, asked.relevant)
     trace = Trace(
         dense_ranks=two_tower,
         ceiling_ranks=two_tower if ceiling is None else ceiling,

@@ -40,7 +40,9 @@ class Inspection(NamedTuple):
     """What identifiers say of N images; nothing, for retrievers without identifiers."""
 
     reconstruction: Tensor | None = None
-    """(N, D) unit rows"""
+    """(N, W) what is left of each image"""
+    embed_queries: Callable[[Tensor], Tensor] | None = None
+    """(Q, D) query vectors → (Q, W), compared with `reconstruction` by inner products; None: they stay as they are"""
     statistics: dict[str, Any] | None = None
     """`unique_rate`, `max_bucket`, `perplexity` by level"""
     content_based: bool = True

@@ -12,6 +12,7 @@ from torch import Tensor
 from genret.api import Additive, Backbone, Corpus, Identifier, Progress
 from genret.catalog.store import IdentifierRows, Snapshot
 from genret.components.retrievers import enlarged, signals, trace
+from genret.components.retrievers.ceiling import ceiling_of
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams
@@ -187,13 +188,12 @@ class GenerativeRetriever(CatalogRetriever):
         images, identifiers = by_image(snapshot.identifiers_of(keys))
         if index is None or not len(images):
             return Inspection(content_based=content_based)
-        reconstruction = None
-        if identifiers.codes is not None and len(images) == len(keys):
-            known = self.identifier.reconstruct(identifiers.codes)
-            if known is not None:  # of several identifiers of an image, the first
-                rows = torch.arange(len(identifiers.owners))
-                first = torch.full((len(keys),), len(rows)).scatter_reduce(0, identifiers.owners, rows, "amin")
-                reconstruction = known[first]
+        ceiling = None
+        if identifiers.codes is not None and len(images) == len(keys):  # of several identifiers of an image, the first
+            rows = torch.arange(len(identifiers.owners))
+            first = torch.full((len(keys),), len(rows)).scatter_reduce(0, identifiers.owners, rows, "amin")
+            features = snapshot.features_of(keys)
+            ceiling = ceiling_of(self.identifier, identifiers.codes[first], features, self.guided)
         buckets = index.leaf_images.sizes(np.arange(index.trie.num_leaves))
         sizes = self.identifier.vokens.sizes
         levels = [] if identifiers.codes is None else usage_statistics(identifiers.codes, sizes)
@@ -202,7 +202,8 @@ class GenerativeRetriever(CatalogRetriever):
             "max_bucket": int(buckets.max(initial=0)),
             "perplexity": [round(level.perplexity, 2) for level in levels],
         }
-        return Inspection(reconstruction, statistics, content_based)
+        left, embed = (None, None) if ceiling is None else ceiling
+        return Inspection(left, embed, statistics, content_based)
 
     def signals(self, ranked: Ranked) -> Floats:
         return signals.beam_signals(ranked)
