@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import genret
 from tests.e2e.conftest import draw
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 
 
 def test_the_readmes_python_runs(
@@ -36,3 +40,22 @@ def test_the_readmes_python_runs(
     assert figures == f"{evaluation.recall['10']} {evaluation.two_tower['10']}"
     found = tiny.genret("search", "a red circle", "-k", 50, "--json", "--run", home / "runs" / name).document
     assert any(hit["image_id"].endswith("new.png") for hit in found["hits"]), "indexed"
+
+
+def test_the_readmes_picture_can_be_drawn_anew(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is found stands where its rank says: a row for each query, the first hit at the left."""
+    for variable, value in (("HOME", tiny.home), ("DEVICE", "cpu"), ("NUM_THREADS", 1)):
+        monkeypatch.setenv(f"GENRET_{variable}", str(value))
+    tool = runpy.run_path(str(ROOT / "tools" / "picture"))
+    queries = ["a red square on grey", "a blue line on orange"]
+    with genret.load("tiny-1") as run:
+        sheet = tool["draw"](run, queries)
+        catalog = run.retriever.catalog
+        for row, found in enumerate(run.search(queries, k=tool["HITS"])):
+            assert len(found.hits) == tool["HITS"]
+            for place, hit in enumerate(found.hits):
+                (known,) = catalog.lookup(catalog.keys_of([hit.image_id]))
+                corner = np.asarray(run.retriever.thumbnails.open(known.sha256))[2, 2].astype(int)
+                x = (tool["LEFT"] + (place + 0.5) * tool["CELL"] - 26) * tool["SCALE"]
+                y = (tool["TOP"] + row * tool["ROW"] + 6) * tool["SCALE"]
+                assert np.abs(np.array(sheet.getpixel((round(x), round(y)))) - corner).max() < 40, (row, place)
