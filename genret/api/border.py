@@ -81,8 +81,8 @@ def parts_of(value: Any, *names: str) -> list[Any]:
 
 def _is_table(value: Any, rows: int) -> bool:
     """A tensor (rows, D) of finite floats."""
-    is_tensor = hasattr(value, "is_floating_point") and value.ndim == 2 and len(value) == rows
-    return bool(is_tensor and value.is_floating_point() and value.isfinite().all())
+    is_floats = hasattr(value, "is_floating_point") and value.is_floating_point()
+    return bool(is_floats and value.ndim == 2 and len(value) == rows and value.isfinite().all())
 
 
 def _features(component: Any, found: Any, given: tuple[Any, ...]) -> str | None:
@@ -116,20 +116,17 @@ def _identifiers(component: Any, found: Any, given: tuple[Any, ...]) -> str | No
 
 def _scores(component: Any, found: Any, given: tuple[Any, ...]) -> str | None:
     rows = given[0].rows
-    if hasattr(found, "is_floating_point") and found.is_floating_point() and found.shape == rows.shape:
-        if not bool(found[rows.to(found.device) >= 0].isnan().any()):
-            return None
-        return "numbers for candidates that are there, -inf for those that cannot be judged (some are nan)"
-    return f"a tensor {tuple(rows.shape)} of floats"
+    if not hasattr(found, "is_floating_point") or not found.is_floating_point() or found.shape != rows.shape:
+        return f"a tensor {tuple(rows.shape)} of floats"
+    is_nan = bool(found[rows.to(found.device) >= 0].isnan().any())
+    return "numbers, -inf for candidates that cannot be judged (some are nan)" if is_nan else None
 
 
 def _ranked(component: Any, found: Any, given: tuple[Any, ...]) -> str | None:
     count = len(given[2])
-    tables = parts_of(found, "images", "scores", "leaves")
-    shapes = {getattr(table, "shape", None) for table in tables}
-    if len(shapes) != 1 or not all(type(table).__name__ == "ndarray" for table in tables):
+    images, scores, leaves = tables = parts_of(found, "images", "scores", "leaves")
+    if not all(type(one).__name__ == "ndarray" for one in tables) or not images.shape == scores.shape == leaves.shape:
         return f"genret.Ranked of three numpy arrays ({count}, C)"
-    images, scores, _ = tables
     if images.ndim != 2 or len(images) != count or images.dtype.kind != "i" or scores.dtype.kind != "f":
         return f"genret.Ranked of images ({count}, C), integers, and scores ({count}, C), floats"
     there = scores[images >= 0]
@@ -139,7 +136,7 @@ def _ranked(component: Any, found: Any, given: tuple[Any, ...]) -> str | None:
 def _record(component: Any, found: Any, given: tuple[Any, ...]) -> str | None:
     (seen,) = given
     image_id, uri, captions = parts_of(found, "image_id", "uri", "captions")
-    if not isinstance(image_id, str) or not image_id or not isinstance(uri, str):
+    if not isinstance(image_id, str) or not isinstance(uri, str):
         return "genret.Record with texts for image_id and uri"
     if not isinstance(captions, tuple) or not all(isinstance(text, str) for text in captions):
         return "captions as a tuple of texts: ('a dog',)"
