@@ -59,9 +59,8 @@ def _raise(error: Exception, who: str, name: str) -> NoReturn:
     """Errors in genret's words, and those that a full disk or memory causes, are understood as they are."""
     if isinstance(error, GenretError | OSError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
         raise error
-    raise GenretError(
-        f"{who}: {name}() failed with {type(error).__name__}: {one_line(error)}; a fault of its own, see --debug"
-    ) from error
+    failed = f"{name}() failed with {type(error).__name__}: {one_line(error)}"
+    raise GenretError(f"{who}: {failed} (a fault of its own, see --debug)") from error
 
 
 def shown(value: Any) -> str:
@@ -140,14 +139,9 @@ def _record(component: Any, found: Any, given: tuple[Any, ...]) -> str | None:
         return "genret.Record with texts for image_id and uri"
     if not isinstance(captions, tuple) or not all(isinstance(text, str) for text in captions):
         return "captions as a tuple of texts: ('a dog',)"
-    if image_id in seen:
-        return "each image_id once"
+    again = image_id in seen
     seen.add(image_id)
-    return None
-
-
-def _bytes(component: Any, found: Any, given: tuple[Any, ...]) -> str | None:
-    return None if isinstance(found, bytes) else "the encoded picture as bytes"
+    return "each image_id once" if again else None
 
 
 def loss_term(name: str, loss: Any, batch: Any) -> Any:
@@ -165,7 +159,10 @@ def loss_term(name: str, loss: Any, batch: Any) -> Any:
 
 _FILES: dict[str, Check | None] = dict.fromkeys(("fit", "save", "load"))
 METHODS: dict[str, dict[str, Any]] = {
-    "dataset": {"records": _record, "read": _bytes},
+    "dataset": {
+        "records": _record,
+        "read": lambda _, found, __: None if isinstance(found, bytes) else "the picture as bytes",
+    },
     "encoder": {"image_features": _features, "text_features": _features}
     | {"project_images": _projected, "project_texts": _projected}
     | _FILES,

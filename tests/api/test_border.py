@@ -87,7 +87,7 @@ FAULTS: list[tuple[str, str, Any, str]] = [
         "image_id once",
     ),
     ("dataset", "records", returns(lambda found: [tuple(one) for one in found]), "genret.Record"),
-    ("dataset", "read", returns(lambda found: None), "the encoded picture as bytes"),
+    ("dataset", "read", returns(lambda found: None), "the picture as bytes"),
     ("encoder", "image_features", returns(lambda found: found.numpy()), "a tensor"),
     ("encoder", "image_features", returns(lambda found: found[:-1]), "a tensor"),
     ("encoder", "text_features", returns(lambda found: found[0]), "a tensor"),
