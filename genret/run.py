@@ -21,6 +21,7 @@ from typing import Any, overload
 from rich.text import Text
 
 from genret.api import Dataset, Evaluator, IndexReport, Record, Restriction, SearchResult, Silent, Skipped, Ui
+from genret.api.border import guarded
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
 from genret.errors import BadImage, GenretError, UsageError
@@ -222,7 +223,8 @@ class Run:
         for name in self.registries.evaluator:
             kind: type[Evaluator] = self.registries.evaluator.get(name)
             if kind.automatic or name in also:
-                found[name] = kind(kind.Config(**also.get(name, {})))
+                one = kind(kind.Config(**also.get(name, {})))
+                found[name] = guarded(one, name, self.registries.evaluator.origin(name))
         if unknown := set(also) - set(found):
             self.registries.evaluator.get(min(unknown))  # says what is known
         return found

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from genret.api.described import described
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+@described
 class TokenizerBatch(NamedTuple):
     """What a loss of stage `tokenizer` sees (paper 3.1)."""
 
@@ -27,6 +30,7 @@ class TokenizerBatch(NamedTuple):
     """Per level (B, K), −‖r_m − e_k‖² of what is left over to each code, differentiable; only if a loss needs them."""
 
 
+@described
 class SoftTarget(NamedTuple):
     """A distribution over some tokens for each example."""
 
@@ -36,6 +40,7 @@ class SoftTarget(NamedTuple):
     """(B, K)"""
 
 
+@described
 class GeneratorBatch(NamedTuple):
     """What a loss of stage `generator` sees (paper 3.2)."""
 

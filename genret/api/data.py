@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from genret.api.component import Component
+from genret.api.described import described
 
 
+@described
 class Record(NamedTuple):
     """One image of a data set, without its pixels."""
 
@@ -17,6 +19,7 @@ class Record(NamedTuple):
     uri: str
     """Where the picture lives, as shown to people: a path, or `archive.tar:member`."""
     captions: tuple[str, ...] = ()
+    """Texts that describe it, none empty"""
     metadata: Mapping[str, Any] = {}
     """JSON scalars, e.g. `{"emoji": "🐶"}`; `search --where` filters on them."""
 

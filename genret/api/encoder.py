@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from genret.api.component import Component
 from genret.api.context import FitContext
+from genret.api.described import described
 
 if TYPE_CHECKING:
     import torch
@@ -88,15 +89,19 @@ def _unit(rows: Tensor) -> Tensor:
     return scaled
 
 
+@described
 class CaptionedImages(NamedTuple):
     """Captioned images as pixels. Caption t describes image `owners[t]`."""
 
     read: Sequence[Callable[[], Image.Image]]
     """Opens each picture (RGB) when it is needed; `BadImage` if it cannot be read."""
     captions: Sequence[str]
+    """T texts"""
     owners: Sequence[int]
+    """(T,) the image that each caption describes"""
 
 
+@described
 class Pairs(NamedTuple):
     """Captioned images as vectors. Caption t describes image `owners[t]`."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from genret.api.component import Component
 from genret.api.context import FitContext
+from genret.api.described import described
 from genret.api.loss import Loss
 
 if TYPE_CHECKING:
@@ -19,15 +20,18 @@ NewImages = Literal["content_based", "assigned", "unsupported"]
 that says nothing of it (so that it can only be guessed), or none."""
 
 
+@described
 class Corpus(NamedTuple):
     """Images as an identifier scheme sees them: vectors in the shared space and, where the protocol allows, texts."""
 
     image_ids: Sequence[str]
+    """N ids, unique"""
     features: Tensor
     """(N, D) unit rows: what search will quantize."""
     views: Tensor | None = None
     """(N, W, D) augmented views, training images only."""
     captions: Sequence[str] = ()
+    """T texts, of training images alone"""
     text_features: Tensor | None = None
     """(T, D) unit rows; row t is `captions[t]`."""
     owners: Tensor | None = None
@@ -42,18 +46,19 @@ class Corpus(NamedTuple):
         return self._replace(captions=(), text_features=None, owners=None)
 
 
+@described
 class Vokens(NamedTuple):
-    """The symbols that a scheme adds to the vocabulary: `sizes[m]` codes at level m.
-
-    `shared`: all levels use one codebook (the paper's Eqn. 2) and so the same rows of the vocabulary. `variable`: some
-    identifiers end before the last level; all then carry the end symbol. `learned`: how many levels, from the first,
-    are codebooks, which should be used evenly; the rest number what those do not tell apart. None: all levels.
-    """
+    """The symbols that a scheme adds to the vocabulary."""
 
     sizes: tuple[int, ...] = ()
+    """`sizes[m]` codes at level m."""
     shared: bool = False
+    """All levels use one codebook (the paper's Eqn. 2) and so the same rows of the vocabulary."""
     variable: bool = False
+    """Some identifiers end before the last level; all then carry the end symbol."""
     learned: int | None = None
+    """How many levels, from the first, are codebooks, which should be used evenly; the rest number what those do not
+    tell apart. None: all levels."""
 
     @property
     def num_symbols(self) -> int:
@@ -67,6 +72,7 @@ class Vokens(NamedTuple):
         return f"c{level}_{code}"
 
 
+@described
 class Identifiers(NamedTuple):
     """R identifiers of N images. Exactly one of `codes` and `texts` is set."""
 
@@ -78,6 +84,7 @@ class Identifiers(NamedTuple):
     """R strings that the backbone's own tokenizer cuts."""
 
 
+@described
 class Additive(NamedTuple):
     """Codes whose vectors add up to what they stand for."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from pydantic import Field
 
 from genret.api.component import Component, Config
+from genret.api.described import described
 
 if TYPE_CHECKING:
     import torch
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@described
 class Candidates(NamedTuple):
     """What a reranker may look at: C candidate images for each of B queries."""
 
     queries: Sequence[str]
+    """B texts"""
     query_features: Tensor
     """(B, D) unit rows"""
     rows: Tensor

@@ -10,21 +10,32 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from genret.api.component import Component
 from genret.api.context import FitContext
 from genret.api.data import Record
+from genret.api.described import described
 from genret.api.identifier import Corpus
 
 SearchScore = Literal["level", "vocab", "trie"]
 """Over what log-probabilities are normalized: the symbols of the level, the whole vocabulary, the trie's children."""
 
 
+@described
 class Hit(NamedTuple):
+    """One image that a search has found."""
+
     rank: int
+    """From 1"""
     image_id: str
+    """As `Record.image_id`; of indexed files their path"""
     uri: str
+    """Where the image lives, as shown to people"""
     score: float
+    """Higher is better; of which kind says the retriever"""
     identifier: list[str] | None = None
+    """The symbols by which it was reached; None for retrievers without identifiers"""
     metadata: Mapping[str, Any] = {}
+    """JSON scalars by name"""
 
 
+@described
 class Restriction(NamedTuple):
     """Which images a query may find. What is given holds together; images go by their ids."""
 
@@ -42,26 +53,42 @@ class Restriction(NamedTuple):
     """How long a beginning identifiers must have in common to be alike; 1 bans most."""
 
 
+@described
 class SearchResult(NamedTuple):
+    """The answer to one query."""
+
     query: str
+    """What was asked"""
     hits: list[Hit]
+    """Best first"""
     num_beams: int | None
+    """How wide the search was; None for retrievers without beams"""
     elapsed_ms: float
+    """Its share of the batch's time, without loading"""
     confidence: float | None = None
     """Calibrated probability that something like what was asked is there; None where a run has not been calibrated."""
 
 
+@described
 class Skipped(NamedTuple):
+    """What was left out, and why."""
+
     path: str
+    """A path or id, as it was given"""
     reason: str
+    """One sentence for people"""
 
 
+@described
 class IndexReport(NamedTuple):
     """What a change of the catalog came to, in images."""
 
     added: int
+    """Images that were not there before"""
     removed: int
+    """Images that are gone"""
     skipped: list[Skipped]
+    """What was left alone, and why"""
     updated: int = 0
     """Known ids whose image is another one now"""
     moved: int = 0

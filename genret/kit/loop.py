@@ -74,8 +74,10 @@ def run(
                 optimizer.zero_grad(set_to_none=True)
                 value = float(losses["loss"].detach())
                 if not math.isfinite(value):
+                    bad = [term for term, one in losses.items() if term != "loss" and not bool(one.isfinite().all())]
+                    of = f" ({', '.join(bad)})" if bad else ""
                     raise GenretError(
-                        f"{name}: the loss became {value} at step {number}; lower the learning rate ({options.lr})"
+                        f"{name}: the loss{of} became {value} at step {number}; lower the learning rate ({options.lr})"
                     )
                 now.loss_sum += value
                 now.batch += 1

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from genret.api import Backbone, FitContext, GeneratorBatch, Loss
+from genret.api.border import loss_term
 from genret.decode.trie import Trie
 from genret.errors import UsageError
 from genret.kit import loop
@@ -101,7 +102,7 @@ def fit_generator(
         if pictures is not None:
             words = [examples.captions[index] for index in indices.tolist()]
             batch = pictures.add(batch, backbone, examples.targets.images(indices), words, active.values())
-        terms = {name: loss(batch) for name, loss in active.items()}
+        terms = {name: loss_term(name, loss, batch) for name, loss in active.items()}
         total = sum(
             (losses[name].config.weight * term for name, term in terms.items()), torch.zeros((), device=target.device)
         )

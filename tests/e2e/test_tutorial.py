@@ -82,7 +82,7 @@ def test_the_tutorial_is_used_from_training_to_search(site: Path, tiny: Any, tmp
     assert all(re.fullmatch(r"c\d_\d+", symbol) for hit in hits for symbol in hit["identifier"])
     assert all(len(hit["identifier"]) == 4 for hit in hits)
 
-    missing = "when the run was made it came from the plugin 'dice' (genret-dice 0.1.0): genret install genret-dice"
+    missing = "when the run was made it came from the plugin 'dice' (genret-dice 0.1.0)"
     assert missing in genret("search", "a red circle", "--run", run, installed=False, code=2).stderr
     for words in (["evaluate"], ["index", mine], ["train", "--resume"]):
         answer = tiny.genret(*words, "--run", run)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genret.api import Corpus, FitContext, LoopOptions, Loss, TokenizerBatch
+from genret.api.border import loss_term
 from genret.errors import GenretError
 from genret.kit import loop
 
@@ -103,9 +104,9 @@ def loss_terms(batch: TokenizerBatch, texts: Texts | None, losses: Mapping[str, 
     terms = {}
     for name, loss in losses.items():
         if not loss.needs_text:
-            terms[name] = loss(batch)
+            terms[name] = loss_term(name, loss, batch)
         elif captioned is not None:
-            terms[name] = loss(captioned)
+            terms[name] = loss_term(name, loss, captioned)
     return terms
 
 
