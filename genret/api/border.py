@@ -103,7 +103,7 @@ def _identifiers(component: Any, found: Any, given: tuple[Any, ...]) -> str | No
         return "Identifiers with either codes or texts"
     if codes is None:
         return None if len(texts) == len(owners) else f"one text for each of {len(owners)} owners"
-    if not hasattr(codes, "is_floating_point") or codes.is_floating_point() or codes.shape[1:] != (len(sizes),):
+    if not hasattr(codes, "is_floating_point") or codes.is_floating_point() or codes.shape != (len(owners), len(sizes)):
         return f"codes as an int64 tensor ({len(owners)}, {len(sizes)}), a column for each level of vokens"
     if bool((codes < -1).any()) or any(int(codes[:, level].max()) >= size for level, size in enumerate(sizes)):
         return f"codes from 0 to below {sizes} (vokens.sizes), -1 after the end"
