@@ -66,8 +66,8 @@ def check_described(checked: Checked, identifier: Identifier, found: Identifiers
     turned = identifier.identify(new._replace(features=new.features.flip(0)))
     checked.expect(
         names(turned) != names(found),
-        "new_images is 'content-based', but other pictures get the same identifiers; compute them from corpus.features, or "
-        'set new_images = "assigned"',
+        "new_images is 'content-based', but other pictures get the same identifiers; compute them from "
+        'corpus.features, or set new_images = "assigned"',
     )
     if not identifier.avoids_collisions:
         _check_portions(
