@@ -97,17 +97,14 @@ def _projected(component: Any, found: Any, given: tuple[Any, ...]) -> str | None
 def _identifiers(component: Any, found: Any, given: tuple[Any, ...]) -> str | None:
     count, sizes = len(given[0].features), component.vokens.sizes
     owners, codes, texts = parts_of(found, "owners", "codes", "texts")
-    if not hasattr(owners, "unique") or owners.ndim != 1 or owners.unique().tolist() != list(range(count)):
-        return f"Identifiers whose owners name each of {count} images, 0 to {count - 1}"
-    if bool((owners[1:] < owners[:-1]).any()):
-        return "Identifiers ordered by image (owners ascending)"
+    if not hasattr(owners, "unique_consecutive") or owners.unique_consecutive().tolist() != list(range(count)):
+        return f"Identifiers whose owners name each of {count} images, in order, from 0 to {count - 1}"
     if (codes is None) == (texts is None):
         return "Identifiers with either codes or texts"
     if codes is None:
         return None if len(texts) == len(owners) else f"one text for each of {len(owners)} owners"
-    wanted = (len(owners), len(sizes))
-    if not hasattr(codes, "is_floating_point") or codes.is_floating_point() or tuple(codes.shape) != wanted:
-        return f"codes as an int64 tensor {wanted}, a column for each level of vokens"
+    if not hasattr(codes, "is_floating_point") or codes.is_floating_point() or codes.shape != (len(owners), len(sizes)):
+        return f"codes as an int64 tensor ({len(owners)}, {len(sizes)}), a column for each level of vokens"
     if bool((codes < -1).any()) or any(int(codes[:, level].max()) >= size for level, size in enumerate(sizes)):
         return f"codes from 0 to below {sizes} (vokens.sizes), -1 after the end"
     return None

@@ -60,14 +60,14 @@ def check_described(checked: Checked, identifier: Identifier, found: Identifiers
     renamed = identifier.identify(new._replace(image_ids=[f"other-{row}" for row in range(len(new.features))]))
     checked.expect(
         names(renamed) == names(found),
-        "new_images is 'described', but the identifiers of new images change with their ids; compute them from "
+        "new_images is 'content-based', but the identifiers of new images change with their ids; compute them from "
         'corpus.features, or set new_images = "assigned"',
     )
     turned = identifier.identify(new._replace(features=new.features.flip(0)))
     checked.expect(
         names(turned) != names(found),
-        "new_images is 'described', but other pictures get the same identifiers; compute them from corpus.features, or "
-        'set new_images = "assigned"',
+        "new_images is 'content-based', but other pictures get the same identifiers; compute them from "
+        'corpus.features, or set new_images = "assigned"',
     )
     if not identifier.avoids_collisions:
         _check_portions(

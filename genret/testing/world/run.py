@@ -51,7 +51,7 @@ def watched_run(folder: Path, recipe: str, evaluator: type[Evaluator] | None = N
     loaded.include(pictures)
     loaded.registries._of["evaluator"] = Registry("evaluator", Evaluator)
     if evaluator is not None:
-        loaded.registries.evaluator.register(NAME, evaluator, "the plugin")
+        loaded.registries.evaluator.register(NAME, evaluator, "genret.testing")
     name = "plain" if evaluator is None else "watched"
     with _trained(folder / name, RECIPES[recipe], loaded.registries, settings) as run:
         yield run
