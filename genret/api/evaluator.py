@@ -33,7 +33,7 @@ class Evaluator(Component, ABC):
         """Called with vectors and files of the splits before identifiers are trained; may write into `run`."""
 
     def after_identifiers(self, run: Path, identifier: Identifier, named: Identifiers, dev: Corpus, ui: Ui) -> None:
-        """Called with the identifiers of the training images before the generator is trained; `dev`: development images."""
+        """Called with the training images' identifiers before the generator is trained; `dev`: development images."""
 
     def after_training(self, run: Run, ui: Ui) -> None:
         """Called with the finished run before it is measured."""

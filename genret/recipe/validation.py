@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with given options, in sentences that name the nearest right key."""
+"""Pydantic's validation errors, in sentences that name the nearest valid key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OptionError(NamedTuple):
 
 class Validated(NamedTuple):
     options: Config | None
-    """The model's instance, None if there are faults."""
+    """The model's instance, None if there are errors."""
     errors: list[OptionError]
 
 
