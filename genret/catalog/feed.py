@@ -29,7 +29,7 @@ def take_turn(connection: Connection) -> None:
 
 
 def next_version(version: int) -> int:
-    """The difference between `version` of the catalog and its current state."""
+    """The version that follows `version`: the current time in microseconds, but at least one more."""
     return max(version + 1, time.time_ns() // 1000)
 
 

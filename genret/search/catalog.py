@@ -126,7 +126,7 @@ class CatalogRetriever(Retriever):
         """Whether every search needs the vectors of its queries."""
         return self.reranker is not None
 
-    # -------------------------------------------------------------------------------------- optional
+    # ---------------------------------------------------------------------------------------------------- optional
     def exact_ranks(self, index: Any, query_features: Tensor, keys: Ints) -> Ints | None:
         """(Q,) the rank, from 1, of one image per query, at any depth; None if only the first ones are known."""
         return None
