@@ -13,7 +13,7 @@ from genret.api.data import Record
 from genret.api.identifier import Corpus
 
 SearchScore = Literal["level", "vocab", "trie"]
-"""Over what log-probabilities are normalized: the level's codes, the whole vocabulary, or the trie's children."""
+"""Over what log-probabilities are normalized: the level's vokens, the whole vocabulary, or the trie's children."""
 
 
 class Hit(NamedTuple):

@@ -5,7 +5,7 @@
     filter      = all { "or" all }
     all         = one { "and" one }
     one         = "not" one | "(" filter ")" | key operator value
-    operator    = "=" | "!=" | "<" | "<=" | ">" | ">=" | "~"      (~: contains, whatever the case of ASCII letters)
+    operator    = "=" | "!=" | "<" | "<=" | ">" | ">=" | "~"      (~: contains, ignoring the case of ASCII letters)
     key, value  = a word, or any text within single or double quotes, with \\ before a quote that belongs to it
 
 Keys are those of the images' metadata and `split`, `uri` and `image_id`. < <= > >= with a bare number compare numbers,

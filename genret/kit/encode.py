@@ -1,7 +1,7 @@
 """Runs towers over any number of images and texts: streaming, in batches, only for vectors that the cache lacks.
 
 A small thread pool reads and decodes the next batches while the tower processes the current one, so memory holds a few
-batches of images, whatever the size of the dataset.
+batches of images, independent of the size of the dataset.
 
 N images   W views   D width of the tower's vectors
 """

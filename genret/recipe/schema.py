@@ -68,7 +68,7 @@ class TrainOptions(LoopOptions):
     query_noise: float = Field(0.0, ge=0, le=1)
     """Share of training queries that lose a word or gain one of another query, for robustness to unexpected words."""
     score: Literal["level", "vocab"] = "level"
-    """Over what the losses' log-probabilities are normalized: the level's symbols, or the whole vocabulary."""
+    """Over what the losses' log-probabilities are normalized: the level's vokens, or the whole vocabulary."""
     written_levels: int | None = Field(None, ge=1)
     """Number of first levels of an identifier that the generator learns and writes; null: all. The rest is taken from
     the catalog, and if several images match, guidance decides."""
@@ -86,7 +86,7 @@ class SearchOptions(Config):
     num_beams: int = Field(20, ge=1)
     """Identifiers kept at each level; a larger `-k` raises it to k."""
     score: SearchScore = "level"
-    """Over what log-probabilities are normalized: the level's symbols, the whole vocabulary or the trie's children."""
+    """Over what log-probabilities are normalized: the level's vokens, the whole vocabulary or the trie's children."""
     guidance: float = Field(0.0, ge=0)
     """Weight γ of the query's own vector in the beam search: log p − γ/2 ‖z − ẑ‖², ẑ the nearest vector below a prefix,
     if code vectors add up (`rq`, `residual-kmeans`); 0: the language model alone."""

@@ -25,9 +25,9 @@ class Validated(NamedTuple):
 
 
 def validate_options(model: type[Config], values: Mapping[str, Any]) -> Validated:
-    """Validates plain data strictly: no "4" for 4, no `true` for 1; a whole number may stand for a float."""
+    """Validates plain data strictly: no "4" for 4, no `true` for 1; a whole number is accepted for a float."""
     try:
-        # strictness as in JSON: a list may stand for a tuple and a string for a path
+        # strictness as in JSON: a list is accepted for a tuple and a string for a path
         return Validated(model.model_validate_json(json.dumps(values), strict=True), [])
     except ValidationError as error:
         messages: dict[Keys, list[str]] = {}

@@ -65,10 +65,10 @@ def fit_generator(
     tokens = examples.tokens.to(context.device)
     if not losses:
         raise UsageError("loss: the generator has nothing to learn from; give loss.token or loss.rank a weight above 0")
-    pictures = None
+    image_examples = None
     if needs_features(losses.values()):
         assert examples.features is not None, "losses that read features need vectors"
-        pictures = ImageExamples(examples.features, examples.targets, tokens)
+        image_examples = ImageExamples(examples.features, examples.targets, tokens)
     only_compares = all(loss.needs_candidates for loss in losses.values())
     synonyms = synonyms_of(examples.targets, examples.trie)
 
@@ -79,11 +79,13 @@ def fit_generator(
             return target
         assert examples.teacher is not None
         written = torch.full_like(target, -1)
-        own = examples.teacher.tokens(examples.teacher.write(captions)).to(context.device)[:, : target.shape[1]]
-        written[:, : own.shape[1]] = own
-        written[:, own.shape[1] :] = target[:, own.shape[1] :]  # an end symbol, if there is one
-        taught = torch.rand(len(captions), 1, device=target.device) < options.teacher_targets
-        return torch.where(taught, written, target)
+        teacher_tokens = examples.teacher.tokens(examples.teacher.write(captions)).to(context.device)[
+            :, : target.shape[1]
+        ]
+        written[:, : teacher_tokens.shape[1]] = teacher_tokens
+        written[:, teacher_tokens.shape[1] :] = target[:, teacher_tokens.shape[1] :]  # an end symbol, if there is one
+        from_teacher = torch.rand(len(captions), 1, device=target.device) < options.teacher_targets
+        return torch.where(from_teacher, written, target)
 
     def step(indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
         queries = noisy([examples.captions[index] for index in indices.tolist()], options.query_noise)
@@ -96,11 +98,13 @@ def fit_generator(
         if examples.teacher is not None and any(loss.needs_teacher for loss in active.values()):
             batch = batch._replace(teacher=examples.teacher.distributions(indices, target))
         if any(loss.needs_candidates for loss in active.values()):
-            own = None if synonyms is None else synonyms[examples.targets.images(indices)].to(context.device)
-            batch = with_candidates(batch, backbone, queries, examples.trie, options, own)
-        if pictures is not None:
-            words = [examples.captions[index] for index in indices.tolist()]
-            batch = pictures.add(batch, backbone, examples.targets.images(indices), words, active.values())
+            positive_leaves = (
+                None if synonyms is None else synonyms[examples.targets.images(indices)].to(context.device)
+            )
+            batch = with_candidates(batch, backbone, queries, examples.trie, options, positive_leaves)
+        if image_examples is not None:
+            captions = [examples.captions[index] for index in indices.tolist()]
+            batch = image_examples.add(batch, backbone, examples.targets.images(indices), captions, active.values())
         terms = {name: loss(batch) for name, loss in active.items()}
         total = sum(
             (losses[name].config.weight * term for name, term in terms.items()), torch.zeros((), device=target.device)

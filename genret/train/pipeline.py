@@ -166,12 +166,14 @@ class Pipeline:
             tokens = tokenize_identifiers(backbone, targets.identifiers, end)[:, :written]
             trie = Trie.build(tokenize_identifiers(backbone, targets.own, end)[:, :written]).to(self.device)
             examples = Examples(train.captions, targets, tokens, trie, self._teacher(train), features)
-            described = identifier.new_images == "content_based"
-            named = identifier.identify(dev.without_captions()) if described else None
+            content_based = identifier.new_images == "content_based"
+            named = identifier.identify(dev.without_captions()) if content_based else None
             development = self._development(dev, named)
-            words = recipe.train if identifier.has_teacher else recipe.train.model_copy(update={"teacher_targets": 0.0})
+            train_options = (
+                recipe.train if identifier.has_teacher else recipe.train.model_copy(update={"teacher_targets": 0.0})
+            )
             context = self.context(checkpoints)
-            fit_generator(backbone, examples, losses, words, development, context)
+            fit_generator(backbone, examples, losses, train_options, development, context)
             backbone.save(folder)
 
         options = {word: self.plain[word] for word in ("backbone", "train")}
