@@ -79,11 +79,9 @@ def fit_generator(
             return target
         assert examples.teacher is not None
         written = torch.full_like(target, -1)
-        teacher_tokens = examples.teacher.tokens(examples.teacher.write(captions)).to(context.device)[
-            :, : target.shape[1]
-        ]
-        written[:, : teacher_tokens.shape[1]] = teacher_tokens
-        written[:, teacher_tokens.shape[1] :] = target[:, teacher_tokens.shape[1] :]  # an end symbol, if there is one
+        sampled = examples.teacher.tokens(examples.teacher.write(captions)).to(context.device)[:, : target.shape[1]]
+        written[:, : sampled.shape[1]] = sampled
+        written[:, sampled.shape[1] :] = target[:, sampled.shape[1] :]  # an end symbol, if there is one
         from_teacher = torch.rand(len(captions), 1, device=target.device) < options.teacher_targets
         return torch.where(from_teacher, written, target)
 
