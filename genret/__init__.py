@@ -1,6 +1,6 @@
 """genret: generative text-to-image retrieval.
 
-What programs and plugin authors import. Names are looked up when they are used, so `import genret` alone stays quick.
+Imports for programs and plugin authors. Names are imported on first use, so that `import genret` alone stays fast.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _HOME = {
         "api",
     ),
 }
-"""The public names and where they live. docs/plugins.md says what "public" promises."""
+"""The public names and their modules. docs/plugins.md defines what "public" means."""
 
 __all__ = [
     "Backbone",

@@ -1,7 +1,7 @@
-"""What people see when something is wrong.
+"""Errors that people see.
 
 Every error that a person can cause is a `GenretError`: one clear sentence that names the file, key or image, and what
-to do. The command line prints it without a traceback. Anything else that escapes is a bug in genret.
+to do. The command line prints it without a traceback. Any other exception that escapes is a bug in genret.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class UsageError(GenretError):
 
 
 class RecipeError(UsageError):
-    """One or more faults in a recipe, all reported at once."""
+    """One or more errors in a recipe, all reported at once."""
 
     def __init__(self, faults: Iterable[str]):
         self.errors = list(faults)
@@ -31,7 +31,7 @@ class RecipeError(UsageError):
 
 
 class UnknownName(UsageError):
-    """A name that no registry, recipe or command knows, with the nearest known one."""
+    """A name that is not registered or defined, with the nearest known one."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = ""):
         known = sorted(known)
@@ -44,11 +44,11 @@ class UnknownName(UsageError):
 
 
 class BadImage(GenretError):
-    """A file that is no usable picture. Long runs skip and report it; they never end because of it."""
+    """A file that is not a usable image. Long runs skip and report it; they never end because of it."""
 
 
 def one_line(error: object, most: int = 200) -> str:
-    """What an error of another library says, short enough to stand within a sentence."""
+    """The message of another library's error, short enough for a sentence."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return text if len(text) <= most else text[: most - 3] + "..."
 

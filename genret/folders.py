@@ -1,4 +1,4 @@
-"""Which run directory a command means. A run is finished when it holds `summary.json`."""
+"""Which run directory a command uses. A run is finished when it contains `summary.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_finished(run: Path) -> bool:
 
 
 def new_run(recipes: Sequence[Path], settings: Settings) -> Path:
-    """Makes `<home>/runs/<recipe>-<n>` with the next free number."""
+    """Creates `<home>/runs/<recipe>-<n>` with the next free number."""
     name = _name(recipes)
     settings.runs_dir.mkdir(parents=True, exist_ok=True)
     number = max(_numbers(name, settings), default=0)
@@ -46,12 +46,12 @@ def resumable_run(run: Path | None, recipes: Sequence[Path], settings: Settings)
     """The directory that `--resume` continues: the one named, else the newest of this recipe that is not finished."""
     if run is not None:
         if run.is_dir() and not (run / "recipe.yaml").exists():
-            for leftover in run.glob(".recipe.yaml.*.partial"):  # stopped while the first file was written
+            for leftover in run.glob(".recipe.yaml.*.partial"):  # interrupted while the first file was written
                 leftover.unlink()
         empty = run.is_dir() and not any(run.iterdir())
         absent = not run.exists() and not (settings.runs_dir / run).is_dir()
         if recipes and (empty or absent):
-            return fresh_run(run)  # stopped before anything was written
+            return fresh_run(run)  # interrupted before anything was written
         found = _find(run, settings)
         if not (found / "recipe.yaml").is_file():
             raise UsageError(f"--resume: {found} holds no recipe.yaml, so no training began there; leave --resume out")
@@ -80,13 +80,13 @@ def finished_run(run: Path | None, settings: Settings) -> Path:
 
 
 def newest_run(settings: Settings) -> Path | None:
-    """The finished run of `<home>/runs` that ended last."""
+    """The most recently finished run of `<home>/runs`."""
     ends = [(file.stat().st_mtime_ns, file.parent) for file in settings.runs_dir.glob(f"*/{FINISHED}")]
     return max(ends)[1] if ends else None
 
 
 def run_option(run: Path, settings: Settings) -> str:
-    """What a command has to say besides to mean this run: ` --run DIR`, or nothing where it is the newest finished."""
+    """The option that selects this run in further commands: ` --run DIR`, or nothing for the newest finished run."""
     newest = newest_run(settings)
     if newest is not None and newest.resolve() == run.resolve():
         return ""

@@ -1,4 +1,4 @@
-"""A finished run: what people, programs and pages hold.
+"""A finished run, for programs, the command line and pages.
 
 import genret
 
@@ -50,22 +50,22 @@ log = logging.getLogger(__name__)
 
 
 def load(run: str | Path) -> Run:
-    """Opens a finished run: a directory, or the name of one in `<home>/runs`. Models are read when first needed."""
+    """Opens a finished run: a directory, or the name of one in `<home>/runs`. Models are loaded on first use."""
     settings = load_settings()
     return Run(finished_run(Path(run).expanduser(), settings), load_plugins((), settings).registries, settings)
 
 
 class Run:
-    """A recipe, its data, a retriever that answers, its figures. Each part is made when first asked for, once."""
+    """A recipe, its data, a retriever and its figures. Each part is created once, on first use."""
 
     def __init__(self, folder: Path, registries: Registries, settings: Settings, parts: Components | None = None):
-        """`parts`: the recipe's components if they are in memory, as training leaves them; else they are read."""
+        """`parts`: the recipe's components if training still has them in memory; else they are loaded."""
         self.folder, self.registries, self.settings = folder, registries, settings
         self._trained = parts
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The resolved recipe that the run was made by."""
+        """The resolved recipe that the run was trained with."""
         path = self.folder / "recipe.yaml"
         if not path.exists():
             raise GenretError(
@@ -76,7 +76,7 @@ class Run:
 
     @cached_property
     def components(self) -> Components:
-        """The recipe's components, with what training has left in the run."""
+        """The recipe's components, with the weights that training stored in the run."""
         if self._trained is not None:
             return self._trained
         made, folder, device = components(self.recipe, self.registries), self.folder, device_of(self.settings)
@@ -95,7 +95,7 @@ class Run:
         return made
 
     def _compare_code(self, now: dict[str, str]) -> None:
-        """Says where a plugin's code is not the one that made the run."""
+        """Warns if a plugin's code has changed since the run was made."""
         try:
             before = json.loads((self.folder / "environment.json").read_text())["code"]
             changed = sorted(part for part, key in before.items() if now.get(part, key) != key)
@@ -106,7 +106,7 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data set that the run was trained on; no weights are read for it."""
+        """The dataset that the run was trained on; no weights are loaded for it."""
         if self._trained is not None:
             return self._trained.dataset
         slot = self.recipe.dataset
@@ -117,7 +117,7 @@ class Run:
 
     @cached_property
     def retriever(self) -> CatalogRetriever:
-        """What finds its images."""
+        """The retriever that finds the images."""
         parts, retriever = self.components, self.components.retriever
         if not isinstance(retriever, CatalogRetriever):
             raise GenretError(
@@ -157,8 +157,8 @@ class Run:
         """The k best images of a query, or of each of several, best first.
 
         `where`: a filter over metadata such as `year > 2020`. The other options are those of `Retriever.search`:
-        `num_beams` instead of the recipe's, `restrict` for all ways to say which images may be found, `min_confidence`
-        below which a query finds nothing.
+        `num_beams` overrides the recipe's, `restrict` selects which images may be found, and a query whose confidence
+        is below `min_confidence` finds nothing.
         """
         queries = [query] if isinstance(query, str) else list(query)
         if where and "restrict" in options:
@@ -169,8 +169,8 @@ class Run:
         return found[0] if isinstance(query, str) else found
 
     def index(self, paths: Sequence[Path | str] | Path | str, ui: Ui | None = None) -> IndexReport:
-        """Adds images, and all below folders, without training; the next search sees them. Files that are no usable
-        images are skipped and reported."""
+        """Adds images, and all below folders, without training; the next search includes them. Unusable files are
+        skipped and reported."""
         ui = ui or Silent()
         given = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
         absent = [Skipped(str(path), "it does not exist") for path in given if not path.expanduser().exists()]
@@ -193,8 +193,8 @@ class Run:
         return report._replace(skipped=[*absent, *report.skipped, *skipped])
 
     def remove(self, names: Sequence[str]) -> IndexReport:
-        """Forgets images by id, by the path of their file, or all that were added from below a folder; names that no
-        image has are reported as skipped."""
+        """Removes images by id, by the path of their file, or all that were added from below a folder; unknown names
+        are reported as skipped."""
         catalog = self.retriever.catalog
         known, added = catalog.keys_of(names) >= 0, list(catalog.added_images())
         wanted, unknown = list[str](), list[Skipped]()
@@ -208,7 +208,7 @@ class Run:
         return report._replace(skipped=[*unknown, *report.skipped])
 
     def prune(self, folders: Sequence[Path | str]) -> IndexReport:
-        """Forgets images that were added from below these folders and whose files are gone."""
+        """Removes images that were added from below these folders and whose files are gone."""
         roots = [folder for folder in map(Path, folders) if folder.expanduser().is_dir()]
         starts = tuple(printable(root.expanduser().absolute()).rstrip(os.sep) + os.sep for root in roots)
         added = self.retriever.catalog.added_images()
@@ -217,7 +217,7 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------------- figures
     def evaluators(self, also: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Evaluator]:
-        """Those that take part in every evaluation, and others by name with their options."""
+        """The evaluators that take part in every evaluation, and others by name with their options."""
         also = also or {}
         found: dict[str, Evaluator] = {}
         for name in self.registries.evaluator:
@@ -226,7 +226,7 @@ class Run:
                 one = kind(kind.Config(**also.get(name, {})))
                 found[name] = guarded(one, name, self.registries.evaluator.origin(name))
         if unknown := set(also) - set(found):
-            self.registries.evaluator.get(min(unknown))  # says what is known
+            self.registries.evaluator.get(min(unknown))  # raises the error with the known names
         return found
 
     def evaluate(
@@ -237,10 +237,10 @@ class Run:
         also: Mapping[str, Mapping[str, Any]] | None = None,
         ui: Ui | None = None,
     ) -> Evaluation:
-        """Measures what is found among the images of a split by their captions, and what is lost where.
+        """Measures which images of a split are found by their captions, and where the others are lost.
 
-        `num_beams`: widths; the last is reported at length. `also`: evaluators that are not asked otherwise, with their
-        options, such as `{"trec": {"folder": "out"}}`. The ranks of single queries are kept in the run.
+        `num_beams`: beam widths; the last is reported in detail. `also`: further evaluators with their options, such as
+        `{"trec": {"folder": "out"}}`. The ranks of single queries are stored in the run.
         """
         ui = ui or Silent()
         evaluators = self.evaluators(also)
@@ -259,7 +259,7 @@ class Run:
             write_ranks(
                 self.folder, split, found.asked.queries, found.asked.relevant, found.asked.image_ids, found.ranks
             )
-        except OSError as error:  # a run on a disk that is only read is evaluated all the same
+        except OSError as error:  # a run on a read-only disk can still be evaluated
             ui.warn(f"the ranks of single queries are not kept in {self.folder}: {error.strerror or error}")
         more = {name: one.evaluate(self, found, ui) for name, one in evaluators.items()}
         return replace(found.evaluation, more=more)
@@ -269,7 +269,7 @@ class Run:
         told = evaluation_tables(found)
         for name, figures in found.more.items():
             kind: type[Evaluator] = self.registries.evaluator.get(name)
-            evaluator = kind(kind.Config.model_construct())  # figures speak for themselves, whatever was asked for
+            evaluator = kind(kind.Config.model_construct())  # showing figures needs no options
             told += [
                 one.rich() if isinstance(one, TextTable) else Text(str(one))
                 for one in evaluator.tables(figures, found.split)
@@ -283,7 +283,7 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What training left: `seconds` by stage, the `evaluation` at its end."""
+        """What training recorded: `seconds` by stage, the `evaluation` at its end."""
         try:
             found: dict[str, Any] = json.loads((self.folder / FINISHED).read_text())
         except (OSError, ValueError):
@@ -291,12 +291,12 @@ class Run:
         return found
 
     def ranks(self, split: str, way: str) -> QueryRanks | None:
-        """Where the right image stood for every query, by one way of searching; None where that was not measured."""
+        """The rank of the positive for every query, by one way of searching; None if that was not measured."""
         return read_ranks(self.folder, split, way)
 
     # ------------------------------------------------------------------------------------------------------- closing
     def close(self) -> None:
-        """Closes the catalog; a run that was never searched has none open."""
+        """Closes the catalog, if it is open."""
         if "retriever" in vars(self):
             self.retriever.catalog.close()
 

@@ -1,4 +1,4 @@
-"""Facts about this machine, from environment variables `GENRET_*`. Nothing here changes what an experiment computes."""
+"""Settings of this machine, from environment variables `GENRET_*`. None changes the results of an experiment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GENRET_", frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     home: Path = Field(Path("~/.genret"), validate_default=True)
-    """Where runs, caches and one-file plugins live."""
+    """Folder of runs, caches and one-file plugins."""
     features: Path | None = None
     """Folder of the feature cache; default `<home>/features`."""
     artifacts: Path | None = None
@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     num_threads: int | None = Field(None, ge=1)
     """Processor threads of torch; default: as torch decides."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
-    """How much the libraries below genret may say on standard error."""
+    """Lowest level of messages from libraries on standard error."""
     plugins: str | None = None
     """Names of the installed and one-file plugins to use, separated by commas; empty: none; unset: all."""
     strict_plugins: bool = False
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """The settings of this process; a wrong value is one sentence that names the variable."""
+    """The settings of this process; a wrong value raises one sentence that names the variable."""
     try:
         return Settings()
     except ValidationError as error:

@@ -33,14 +33,14 @@ class TrainSummary(NamedTuple):
     run: Path
     seconds: dict[str, float]
     evaluation: dict[str, Any] | None
-    """None where the searched pictures have no captions to search by"""
+    """None if the test images have no captions"""
 
     def as_json(self) -> dict[str, Any]:
         return {"run": str(self.run), "seconds": self.seconds, "evaluation": self.evaluation}
 
 
 def train(recipe: Recipe, folder: Path, registries: Registries, settings: Settings, ui: Ui) -> TrainSummary:
-    """Runs what is missing of the recipe's stages and leaves a finished run directory."""
+    """Runs the recipe's missing stages and leaves a finished run directory."""
     _begin(recipe, folder, registries)
     with only_trainer(folder):
         mend_lines(folder / "metrics.jsonl")
@@ -71,7 +71,7 @@ def _train(pipeline: Pipeline, run: Run, ui: Ui) -> TrainSummary:
 
 
 def next_steps(run: Run, searched: Split, found: Evaluation | None, seconds: dict[str, float]) -> str:
-    """The last words of a training: what was made, how good it is, what to type next."""
+    """The final message of a training: what was made, how good it is, what to run next."""
     count = len(searched.records)
     first, place = ("10", "among the first ten") if count > 10 else ("1", "at the first place")
     how = "not measured: they have no captions"
@@ -88,11 +88,11 @@ def next_steps(run: Run, searched: Split, found: Evaluation | None, seconds: dic
 
 
 def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
-    """Writes the resolved recipe, or checks that a resumed run is the same experiment."""
+    """Writes the resolved recipe, or checks that a resumed run has the same one."""
     path = run / "recipe.yaml"
     if not path.exists():
         write_text(path, recipe.dump_yaml())
-        write_json(run / "environment.json", provenance(recipe, registries))  # the whole of it comes with the end
+        write_json(run / "environment.json", provenance(recipe, registries))  # completed at the end
         return
     before = load_recipe([path], [], registries).canonical()
     now = recipe.canonical()

@@ -1,7 +1,8 @@
-"""The contract: what each kind of component must do, one short file a kind. Read `retriever.py` first.
+"""The contract: what each kind of component must implement, one short file per kind. Read `retriever.py` first.
 
-A recipe names one component for each slot; `recipe/components.py` makes them; `train/` runs them in stages; everything
-that searches is a `Retriever`. Each component nests a frozen pydantic `Config`: the options that a recipe may set.
+A recipe names one component for each slot. `recipe/components.py` builds them, `train/` runs them in stages, and
+everything that searches is a `Retriever`. Each component nests a frozen pydantic `Config`: the options that a recipe
+may set.
 
 Shape letters, used in every docstring of the project:
 
@@ -10,7 +11,7 @@ Shape letters, used in every docstring of the project:
     L tokens of an identifier, end symbol included          V tokens of the vocabulary
     b beams                             R identifiers (an image may have several)
 
-Nothing here imports torch: `genret --help` must stay quick.
+Nothing here imports torch, so that `genret --help` stays fast.
 """
 
 from genret.api.backbone import Backbone

@@ -1,4 +1,4 @@
-"""A language model whose vocabulary holds the identifiers' symbols."""
+"""A language model whose vocabulary contains the vokens of the identifiers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Backbone(Component, ABC):
-    """A language model whose vocabulary holds the identifiers' symbols.
+    """A language model whose vocabulary contains the vokens of the identifiers.
 
-    `decode/` and the rank loss use `prefill`, `step` and `score` and nothing else. Tokens are ids of the model's
-    vocabulary. State is opaque: only the backbone looks inside.
+    `decode/` and the rank loss use only `prefill`, `step` and `score`. Tokens are ids of the model's vocabulary.
+    The state is opaque: only the backbone reads it.
     """
 
     kind = "backbone"
 
     reads_features: ClassVar[bool] = False
-    """Whether `feature_logits` and `caption_log_probs` answer."""
+    """Whether `feature_logits` and `caption_log_probs` are implemented."""
     module: torch.nn.Module
     """The trainable model."""
     end_token: int
@@ -35,10 +35,10 @@ class Backbone(Component, ABC):
     def build(
         self, vokens: Vokens, code_vectors: Tensor | None, texts: Iterable[str], seed: int, feature_width: int = 0
     ) -> None:
-        """Makes or loads the model and grows its vocabulary by the scheme's symbols.
+        """Creates or loads the model and extends its vocabulary by the vokens of the scheme.
 
-        `texts`: the training captions, for backbones that train their tokenizer. `feature_width`: D where the model is
-        to read image vectors as well, else 0; asked only of backbones that say `reads_features`.
+        `texts`: the training captions, for backbones that train their tokenizer. `feature_width`: D if the model must
+        also read image vectors, else 0. It is above 0 only for backbones with `reads_features`.
         """
 
     @abstractmethod
@@ -47,8 +47,8 @@ class Backbone(Component, ABC):
 
     @abstractmethod
     def level_tokens(self, level: int) -> Tensor | None:
-        """Token ids that may stand at `level`, sorted: its symbols, and the end symbol where an identifier may be over.
-        None where identifiers are made of ordinary tokens, and after the last level."""
+        """Sorted token ids that are valid at `level`: its vokens, and the end symbol if an identifier may end there.
+        None if identifiers consist of ordinary tokens, and after the last level."""
 
     @abstractmethod
     def logits(self, queries: Sequence[str], targets: Tensor) -> Tensor:
@@ -56,14 +56,14 @@ class Backbone(Component, ABC):
 
     @abstractmethod
     def prefill(self, queries: Sequence[str]) -> Any:
-        """Reads B queries once and returns the state that `step` continues from."""
+        """Encodes B queries once and returns the state that `step` continues from."""
 
     @abstractmethod
     def step(self, state: Any, symbols: Tensor | None, parents: Tensor | None, columns: Tensor | None) -> Tensor:
-        """One more token for every beam.
+        """Appends one token to every beam.
 
-        symbols (B, b): the tokens written last, None at the first step (then b = 1); parents (B, b): the beam of the
-        previous step that each continues; columns (C,): the tokens whose logits are wanted, None for all.
+        symbols (B, b): the tokens written last, None at the first step (then b = 1). parents (B, b): the beam of the
+        previous step that each beam continues. columns (C,): the tokens whose logits are returned, None for all.
         Returns (B, b, C) and advances `state` in place.
         """
 
@@ -71,16 +71,16 @@ class Backbone(Component, ABC):
     def score(self, queries: Sequence[str], sequences: Tensor, columns: Sequence[Tensor | None]) -> Tensor:
         """sequences (B, b, L), -1 pads → log-probabilities (B, b, L), differentiable, 0 at pads.
 
-        Position l is normalized over the tokens `columns[l]` (None: the whole vocabulary); each query is encoded once.
+        Position l is normalized over the tokens `columns[l]` (None: the whole vocabulary). Each query is encoded once.
         """
 
     def feature_logits(self, features: Tensor, targets: Tensor) -> Tensor:
-        """`logits` with an image's vector (B, D) in the place of the query: GRACE's image → identifier task."""
-        raise NotImplementedError("a backbone that reads features says how")
+        """`logits` with an image's vector (B, D) in place of the query: GRACE's image → identifier task."""
+        raise NotImplementedError("a backbone with reads_features must implement this")
 
     def caption_log_probs(self, features: Tensor, captions: Sequence[str]) -> Tensor:
         """(B, D) image vectors and a caption each → (B,) log p(caption | image), differentiable (TIGeR's reverse)."""
-        raise NotImplementedError("a backbone that reads features says how")
+        raise NotImplementedError("a backbone with reads_features must implement this")
 
     @abstractmethod
     def save(self, folder: Path) -> None:

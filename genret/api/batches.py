@@ -1,4 +1,4 @@
-"""What losses see of a training step."""
+"""The inputs of the losses in a training step."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 @described
 class TokenizerBatch(NamedTuple):
-    """What a loss of stage `tokenizer` sees (paper 3.1)."""
+    """The input of a loss of stage `tokenizer` (paper 3.1)."""
 
     image: Tensor
     """(B, D) v_i, unit rows"""
     text: Tensor | None
-    """(B, D) v_t, a caption of each image. Some images have none: losses with `needs_text` are handed the others alone,
-    all fields alike, and are not computed where none is left."""
+    """(B, D) v_t, one caption of each image. Some images have none: losses with `needs_text` receive only the images
+    that have one, in all fields alike, and are skipped if there are none."""
     latent: Tensor
-    """(B, D_code) z(v_i), what is quantized"""
+    """(B, D_code) z(v_i), the vector that is quantized"""
     partial: Tensor
     """(B, M, D_code) the partial sums ẑ^(d), d = 1..M"""
     reconstruction: Tensor
     """(B, D) v̂_i = MLP(ẑ^(M)), straight-through"""
     assignments: Sequence[Tensor] = ()
-    """Per level (B, K), −‖r_m − e_k‖² of what is left over to each code, differentiable; only if a loss needs them."""
+    """Per level (B, K), −‖r_m − e_k‖² of the residual to each code, differentiable; only if a loss needs them."""
 
 
 @described
@@ -42,23 +42,23 @@ class SoftTarget(NamedTuple):
 
 @described
 class GeneratorBatch(NamedTuple):
-    """What a loss of stage `generator` sees (paper 3.2)."""
+    """The input of a loss of stage `generator` (paper 3.2)."""
 
     logits: Tensor | None
     """(B, L, V) teacher-forced; None in steps whose losses all compare candidates (`needs_candidates`)"""
     targets: Tensor
-    """(B, L) tokens of the right identifier, -1 pads"""
+    """(B, L) tokens of the positive identifier, -1 pads"""
     columns: Sequence[Tensor | None]
     """Per position, the tokens over which probabilities are normalized (None: the whole vocabulary)."""
     candidate_scores: Tensor | None = None
     """(B, b) log-probability sums of beam-searched identifiers, -inf where there is none; only if a loss needs them."""
     positive: Tensor | None = None
-    """(B,) which candidate is the right one"""
+    """(B,) the index of the positive candidate"""
     teacher: Sequence[SoftTarget] = ()
-    """Per level, what a dense teacher would write after the target's symbols so far; only if a loss needs it."""
+    """Per level, the teacher's soft assignment given the target's codes so far; only if a loss needs it."""
     image_logits: Tensor | None = None
-    """(B, L, V) teacher-forced from the pictures' vectors instead of the queries; only if a loss needs them."""
+    """(B, L, V) teacher-forced from the image vectors instead of the queries; only if a loss needs them."""
     caption_log_probs: Tensor | None = None
-    """(B,) log p(query | picture); only if a loss needs it."""
+    """(B,) log p(query | image); only if a loss needs it."""
     image_targets: Tensor | None = None
-    """(B, L) tokens of the picture's own identifier, what `image_logits` are forced with; None: `targets`."""
+    """(B, L) tokens of the image's own identifier, the targets of `image_logits`; None: `targets`."""

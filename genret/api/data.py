@@ -12,12 +12,12 @@ from genret.api.described import described
 
 @described
 class Record(NamedTuple):
-    """One image of a data set, without its pixels."""
+    """One image of a dataset, without its pixels."""
 
     image_id: str
-    """Unique within the data set and stable between runs."""
+    """Unique within the dataset and stable between runs."""
     uri: str
-    """Where the picture lives, as shown to people: a path, or `archive.tar:member`."""
+    """Location of the image, as shown to people: a path, or `archive.tar:member`."""
     captions: tuple[str, ...] = ()
     """Texts that describe it, none empty"""
     metadata: Mapping[str, Any] = {}
@@ -25,22 +25,22 @@ class Record(NamedTuple):
 
 
 class Dataset(Component, ABC):
-    """Captioned images in named splits, streamed: a data set never holds its pictures in memory."""
+    """Captioned images in named splits, streamed: a dataset never holds its images in memory."""
 
     kind = "dataset"
 
     train_split: str = "train"
     dev_split: str = "dev"
-    """Choices and early stopping look at this split and no other."""
+    """The split for model selection and early stopping; these use no other."""
     test_split: str = "test"
-    """The images that a trained run searches; only reported on."""
+    """The images that a trained run searches; used only for reporting."""
     concepts: Literal["seen-concepts", "unseen-concepts"] | None = None
-    """Set where images of several splits share wordings by nature; results then carry it."""
+    """Set where images of different splits legitimately share captions; results then carry it."""
 
     @abstractmethod
     def records(self, split: str) -> Iterator[Record]:
-        """Yields the images of `split` in an order that never changes; `UnknownName` for an unknown split."""
+        """Yields the images of `split` in a fixed order; `UnknownName` for an unknown split."""
 
     @abstractmethod
     def read(self, record: Record) -> bytes:
-        """The encoded picture (PNG, JPEG, WebP ...); `BadImage` if it cannot be read."""
+        """The encoded image (PNG, JPEG, WebP ...); `BadImage` if it cannot be read."""

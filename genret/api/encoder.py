@@ -1,4 +1,4 @@
-"""Two towers that share a space."""
+"""Two towers that share a feature space."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 
 class Encoder(Component, ABC):
-    """Two towers, frozen unless fine-tuned, and, if trainable, two heads that bring their vectors into one space.
+    """Two towers, frozen unless fine-tuned, and, if trainable, two heads that project their vectors into one space.
 
-    The towers' vectors are cached on disk by picture and by `tower_key`; the heads run on cached vectors.
+    The towers' vectors are cached on disk by image and by `tower_key`. The heads run on cached vectors.
     """
 
     kind = "encoder"
 
     num_views: int = 1
-    """Augmented views taken of each *training* image; view 0 is the plain picture."""
+    """Augmented views taken of each *training* image; view 0 is the original image."""
 
     @abstractmethod
     def tower_key(self, modality: Literal["image", "text"]) -> str:
-        """Names everything that the tower's vectors depend on: architecture, weights, resolution, pooling."""
+        """A key of everything that the tower's vectors depend on: architecture, weights, resolution, pooling."""
 
     def view_key(self, view: int) -> str:
-        """Names a view together with the options that it depends on; the cache tells a picture's views apart by it."""
+        """A key of a view and the options that it depends on; the cache tells the views of an image apart by it."""
         return str(view)
 
     @abstractmethod
     def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
-        """RGB pictures → (B, D_image) float32 on the CPU."""
+        """RGB images → (B, D_image) float32 on the CPU."""
 
     @abstractmethod
     def text_features(self, texts: Sequence[str]) -> Tensor:
@@ -46,22 +46,22 @@ class Encoder(Component, ABC):
 
     @property
     def finetunes(self) -> bool:
-        """Whether `fit_towers` is to run before any vector is computed: an option of encoders that support it."""
+        """Whether `fit_towers` runs before any vector is computed: an option of encoders that support it."""
         return False
 
     def fit_towers(self, train: CaptionedImages, dev: CaptionedImages, context: FitContext) -> None:
-        """Trains the towers themselves on pixels and words.
+        """Trains the towers themselves on pixels and captions.
 
-        What it learns must follow from the option `finetune` (an encoder without one: from all its options), the
-        pretrained towers' keys, the data, the seed and the kind of device: the stage is reused by these.
+        The result must be determined by the option `finetune` (an encoder without one: by all its options), the
+        pretrained towers' keys, the data, the seed and the kind of device, because the stage is reused by these.
         """
-        raise NotImplementedError("an encoder that fine-tunes says how")
+        raise NotImplementedError("an encoder with finetune must implement this")
 
     def save_towers(self, folder: Path) -> None:
         """Writes what `fit_towers` changed (safetensors, JSON)."""
 
     def load_towers(self, folder: Path, key: str) -> None:
-        """Reads what `save_towers` wrote; from here on `tower_key` includes `key`, which names these weights."""
+        """Reads what `save_towers` wrote. From then on `tower_key` includes `key`, which names these weights."""
 
     def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
         """Trains the heads. Pretrained joint spaces (CLIP) have none: the default does nothing."""
@@ -81,7 +81,7 @@ class Encoder(Component, ABC):
         """Reads what `save` wrote."""
 
     def to(self, device: torch.device) -> None:
-        """Moves towers and heads."""
+        """Moves towers and heads to `device`."""
 
 
 def _unit(rows: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class CaptionedImages(NamedTuple):
     """Captioned images as pixels. Caption t describes image `owners[t]`."""
 
     read: Sequence[Callable[[], Image.Image]]
-    """Opens each picture (RGB) when it is needed; `BadImage` if it cannot be read."""
+    """Opens each image (RGB) on demand; `BadImage` if it cannot be read."""
     captions: Sequence[str]
     """T texts"""
     owners: Sequence[int]
@@ -106,7 +106,7 @@ class Pairs(NamedTuple):
     """Captioned images as vectors. Caption t describes image `owners[t]`."""
 
     images: Tensor
-    """(N, W, D_image): W views of each image; view 0 is the plain picture."""
+    """(N, W, D_image): W views of each image; view 0 is the original image."""
     texts: Tensor
     """(T, D_text)"""
     owners: Tensor

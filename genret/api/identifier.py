@@ -1,4 +1,4 @@
-"""How an image gets a sequence of symbols that a language model can learn to write."""
+"""How an image gets a sequence of codes that a language model can learn to write."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NewImages = Literal["content_based", "assigned", "unsupported"]
-"""What an identifier scheme makes of images that it was not fitted on: an identifier that follows from the picture, one
-that says nothing of it (so that it can only be guessed), or none."""
+"""The identifier of an image that the scheme was not fitted on: content-based (it follows from the image), assigned
+(it does not depend on the image's content, so it can only be guessed), or unsupported (there is none)."""
 
 
 @described
 class Corpus(NamedTuple):
-    """Images as an identifier scheme sees them: vectors in the shared space and, where the protocol allows, texts."""
+    """Images as an identifier scheme sees them: vectors in the shared space and, if the protocol allows, captions."""
 
     image_ids: Sequence[str]
     """N ids, unique"""
     features: Tensor
-    """(N, D) unit rows: what search will quantize."""
+    """(N, D) unit rows: the vectors that search quantizes."""
     views: Tensor | None = None
     """(N, W, D) augmented views, training images only."""
     captions: Sequence[str] = ()
@@ -37,35 +37,35 @@ class Corpus(NamedTuple):
     owners: Tensor | None = None
     """(T,) the image that caption t describes; an image may have none."""
     named_before: int = 0
-    """How many images were named since the fit: schemes that count go on from there."""
+    """Number of images identified since the fit: schemes that count continue from there."""
     taken: Tensor | None = None
-    """(R', M) codes that other images of the catalog bear, -1 pads; given only to schemes that avoid collisions."""
+    """(R', M) codes of other images in the catalog, -1 pads; given only to schemes that avoid collisions."""
 
     def without_captions(self) -> Corpus:
-        """The images alone: all that may be known of searched ones."""
+        """The images alone, without captions: all that may be known of test images."""
         return self._replace(captions=(), text_features=None, owners=None)
 
 
 @described
 class Vokens(NamedTuple):
-    """The symbols that a scheme adds to the vocabulary."""
+    """The vokens that a scheme adds to the vocabulary."""
 
     sizes: tuple[int, ...] = ()
     """`sizes[m]` codes at level m."""
     shared: bool = False
     """All levels use one codebook (the paper's Eqn. 2) and so the same rows of the vocabulary."""
     variable: bool = False
-    """Some identifiers end before the last level; all then carry the end symbol."""
+    """Some identifiers end before the last level; all of them then end with the end symbol."""
     learned: int | None = None
-    """How many levels, from the first, are codebooks, which should be used evenly; the rest number what those do not
-    tell apart. None: all levels."""
+    """The number of first levels that are codebooks, which should be used evenly; later levels only resolve collisions.
+    None: all levels."""
 
     @property
     def num_symbols(self) -> int:
         return max(self.sizes, default=0) if self.shared else sum(self.sizes)
 
     def offset(self, level: int) -> int:
-        """Index of the level's code 0 among the scheme's symbols."""
+        """Index of the level's code 0 among the scheme's vokens."""
         return 0 if self.shared else sum(self.sizes[:level])
 
     def name(self, level: int, code: int) -> str:
@@ -77,32 +77,32 @@ class Identifiers(NamedTuple):
     """R identifiers of N images. Exactly one of `codes` and `texts` is set."""
 
     owners: Tensor
-    """(R,) the image that identifier r names; an image may occur several times, and two images may share a name."""
+    """(R,) the image of identifier r; an image may occur several times, and two images may share an identifier."""
     codes: Tensor | None = None
-    """(R, M) int64 new symbols, one per level, -1 after the end of a shorter identifier."""
+    """(R, M) int64 codes, one per level, -1 after the end of a shorter identifier."""
     texts: Sequence[str] | None = None
-    """R strings that the backbone's own tokenizer cuts."""
+    """R strings that the backbone's own tokenizer splits into tokens."""
 
 
 @described
 class Additive(NamedTuple):
-    """Codes whose vectors add up to what they stand for."""
+    """Codes whose vectors add up to the vector that they represent."""
 
     target: Tensor
-    """(B, D_code) what the codes of each of B vectors should add up to"""
+    """(B, D_code) the target sum of the code vectors, for each of B vectors"""
     books: Sequence[Tensor]
-    """per level (K, D_code); further levels only tell images apart"""
+    """Per level (K, D_code); further levels only resolve collisions"""
 
 
 class Identifier(Component, ABC):
-    """Gives every image a sequence of symbols that a language model can learn to write."""
+    """Gives every image a sequence of codes that a language model can learn to write."""
 
     kind = "identifier"
 
     new_images: ClassVar[NewImages] = "content_based"
-    """What `identify` makes of images that `fit` never saw."""
+    """What `identify` does with images that `fit` never saw."""
     uses_tokenizer_losses: ClassVar[bool] = False
-    """Whether `fit` descends the losses of stage `tokenizer`; elsewhere they are noted as unused."""
+    """Whether `fit` minimizes the losses of stage `tokenizer`; otherwise they are noted as unused."""
     has_teacher: ClassVar[bool] = False
     """Whether `code_probabilities` answers."""
     has_code_vectors: ClassVar[bool] = False
@@ -113,7 +113,7 @@ class Identifier(Component, ABC):
 
     @property
     def avoids_collisions(self) -> bool:
-        """Whether `identify` wants to know the codes that are taken (`Corpus.taken`)."""
+        """Whether `identify` needs the codes that are in use (`Corpus.taken`)."""
         return False
 
     @abstractmethod
@@ -123,27 +123,27 @@ class Identifier(Component, ABC):
     @abstractmethod
     def identify(self, corpus: Corpus) -> Identifiers:
         """Identifiers of any images, at least one each, deterministic, ordered by image; `GenretError` if the scheme
-        cannot identify new ones. An image of the fit keeps the identifier it had there (unless others have taken it,
-        `Corpus.taken`)."""
+        cannot identify new images. An image of the fit keeps the identifier it had there (unless another image has it
+        now, `Corpus.taken`)."""
 
     def reconstruct(self, codes: Tensor) -> Tensor | None:
-        """(R, M) → (R, D) unit rows, what the codes still say of the vector; None if they say nothing."""
+        """(R, M) → (R, D) unit rows, the vector that the codes represent; None if they represent none."""
         return None
 
     def code_probabilities(self, features: Tensor, codes: Tensor, temperature: float) -> list[Tensor] | None:
-        """How the scheme would code these vectors if it were allowed to hesitate: the dense teacher of a generator.
+        """Soft assignment of these vectors to the codes of each level: the dense teacher of a generator.
 
-        features (B, D) unit rows, codes (B, M) whose first m - 1 columns are what level m follows; lower temperatures
-        are surer. Returns M tensors (B, K), rows summing to 1, or None for schemes without such a measure.
+        features (B, D) unit rows, codes (B, M), whose first m - 1 columns are the prefix of level m. Lower temperatures
+        give sharper distributions. Returns M tensors (B, K), rows summing to 1, or None for schemes without distances.
         """
         return None
 
     def additive(self, features: Tensor) -> Additive | None:
-        """Of schemes whose codes' vectors add up: what those of these vectors (B, D) should come to; else None."""
+        """For schemes whose code vectors add up: the target sums of these vectors (B, D); else None."""
         return None
 
     def code_vectors(self) -> Tensor | None:
-        """(S, D_code) the learned vector of each symbol, or None. Copied into the backbone's new rows."""
+        """(S, D_code) the learned vector of each voken, or None. Copied into the backbone's new rows."""
         return None
 
     @abstractmethod

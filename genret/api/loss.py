@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class LossConfig(Config):
     weight: float = Field(1.0, ge=0)
-    """Factor of this term; 0 means that it is not computed at all."""
+    """Factor of this term; at 0 it is not computed."""
 
 
 class Loss(Component, ABC):
@@ -27,15 +27,15 @@ class Loss(Component, ABC):
     stage: ClassVar[Literal["tokenizer", "generator"]]
     needs_text: ClassVar[bool] = False
     needs_candidates: ClassVar[bool] = False
-    """Whether `GeneratorBatch.candidate_scores` has to be there: a beam search with the current model."""
+    """Whether it needs `GeneratorBatch.candidate_scores`: a beam search with the current model."""
     needs_teacher: ClassVar[bool] = False
-    """Whether `GeneratorBatch.teacher` has to be there."""
+    """Whether it needs `GeneratorBatch.teacher`."""
     needs_image_logits: ClassVar[bool] = False
-    """Whether `GeneratorBatch.image_logits` has to be there; only with backbones that read features."""
+    """Whether it needs `GeneratorBatch.image_logits`; only with backbones that read features."""
     needs_captions: ClassVar[bool] = False
-    """Whether `GeneratorBatch.caption_log_probs` has to be there; only with backbones that read features."""
+    """Whether it needs `GeneratorBatch.caption_log_probs`; only with backbones that read features."""
     needs_assignments: ClassVar[bool] = False
-    """Whether `TokenizerBatch.assignments` has to be there."""
+    """Whether it needs `TokenizerBatch.assignments`."""
 
     @abstractmethod
     def __call__(self, batch: Any) -> Tensor:

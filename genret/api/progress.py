@@ -1,4 +1,4 @@
-"""How work that lasts is shown, and how it speaks: once, for whatever a component or a command is handed."""
+"""How long work shows its progress, notes and warnings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Bar(Protocol):
-    """One step that lasts."""
+    """One step of long work."""
 
     def advance(self, n: int = 1) -> None: ...
 
@@ -19,7 +19,7 @@ class Progress(Protocol):
 
 
 class Ui(Protocol):
-    """What work says to people while it runs; answers are its return values."""
+    """What people see while work runs; results are its return values."""
 
     def progress(self, label: str, total: int | None = None) -> AbstractContextManager[Bar]: ...
 

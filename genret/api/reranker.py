@@ -1,4 +1,4 @@
-"""New scores for the images that a search has found."""
+"""New scores for the candidates of a search."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @described
 class Candidates(NamedTuple):
-    """What a reranker may look at: C candidate images for each of B queries."""
+    """The input of a reranker: C candidate images for each of B queries."""
 
     queries: Sequence[str]
     """B texts"""
@@ -30,34 +30,34 @@ class Candidates(NamedTuple):
     features: Tensor
     """(B, C, D) the candidates' image vectors"""
     scores: Tensor
-    """(B, C) what the first stage thought"""
+    """(B, C) scores of the first stage"""
     read: Callable[[int], Image.Image]
-    """Opens the picture of a catalog key (its stored thumbnail)."""
+    """Opens the image of a catalog key (its stored thumbnail)."""
     caption_log_probs: Callable[[Tensor, Sequence[str]], Tensor] | None = None
-    """The run's own `Backbone.caption_log_probs`, where its generator learnt to read features."""
+    """The run's own `Backbone.caption_log_probs`, if its generator was trained to read features."""
 
 
 class RerankerConfig(Config):
     candidates: int = Field(100, ge=1)
-    """Images of the first stage that are scored anew, its best ones; `-k` beyond it widens it to k. A generative run
-    has no more of them than its beams lead to."""
+    """Number of the first stage's best images that are rescored; a larger `-k` raises it to k. A generative run has at
+    most as many as its beams lead to."""
     weight: float = Field(1.0, ge=0, le=1)
-    """Share of the new score, the rest is the first stage's; both are then standardized over a query's candidates. At 1
-    the new score stands alone."""
+    """Weight of the new score; the rest is the first stage's. Both are then standardized over a query's candidates. At
+    1 only the new score counts."""
 
 
 class Reranker(Component, ABC):
-    """Scores the candidates of another retriever anew."""
+    """Rescores the candidates of another retriever."""
 
     kind = "reranker"
     Config: ClassVar[type[Config]] = RerankerConfig
 
     def to(self, device: torch.device) -> None:
-        """Moves what there is to move."""
+        """Moves its model, if any, to the device."""
 
     def load(self) -> None:
-        """Loads weights now instead of with the first query, whose time is reported."""
+        """Loads weights now, not during the first query, whose time is reported."""
 
     @abstractmethod
     def score(self, candidates: Candidates) -> Tensor:
-        """(B, C), higher is better; -inf for a candidate that cannot be judged, which then comes last."""
+        """(B, C), higher is better; -inf for a candidate that cannot be scored, which then ranks last."""

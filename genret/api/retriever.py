@@ -1,4 +1,4 @@
-"""Whatever finds images by words."""
+"""Anything that finds images by text queries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genret.api.described import described
 from genret.api.identifier import Corpus
 
 SearchScore = Literal["level", "vocab", "trie"]
-"""Over what log-probabilities are normalized: the symbols of the level, the whole vocabulary, the trie's children."""
+"""Over what log-probabilities are normalized: the level's vokens, the whole vocabulary, or the trie's children."""
 
 
 @described
@@ -37,20 +37,20 @@ class Hit(NamedTuple):
 
 @described
 class Restriction(NamedTuple):
-    """Which images a query may find. What is given holds together; images go by their ids."""
+    """Which images a query may find. All given conditions apply; images are named by their ids."""
 
     where: str = ""
     """A filter over the images' metadata; the language is in `catalog/filter.py`."""
     only: Sequence[str] | None = None
-    """No others than these; None: all."""
+    """Only these; None: all."""
     without: Sequence[str] = ()
     """Not these."""
     unlike: Sequence[str] = ()
-    """Not these, and nothing like them: negative feedback on what a search has found. A generative retriever bans
-    every identifier that shares its first `unlike_symbols` symbols with one of theirs; a dense one moves the query away
-    from them by Rocchio's formula and bans nothing else."""
+    """Exclude these and similar images: negative feedback on what a search has found. A generative retriever excludes
+    every identifier that shares its first `unlike_symbols` codes with one of theirs. A dense retriever moves the query
+    away from them by Rocchio's formula and excludes only these images."""
     unlike_symbols: int = 2
-    """How long a beginning identifiers must have in common to be alike; 1 bans most."""
+    """Length of the common prefix that makes identifiers similar; 1 excludes most."""
 
 
 @described
@@ -66,7 +66,7 @@ class SearchResult(NamedTuple):
     elapsed_ms: float
     """Its share of the batch's time, without loading"""
     confidence: float | None = None
-    """Calibrated probability that something like what was asked is there; None where a run has not been calibrated."""
+    """Calibrated probability that a relevant image is in the catalog; None if the run has not been calibrated."""
 
 
 @described
@@ -81,7 +81,7 @@ class Skipped(NamedTuple):
 
 @described
 class IndexReport(NamedTuple):
-    """What a change of the catalog came to, in images."""
+    """The result of a catalog change, in images."""
 
     added: int
     """Images that were not there before"""
@@ -90,7 +90,7 @@ class IndexReport(NamedTuple):
     skipped: list[Skipped]
     """What was left alone, and why"""
     updated: int = 0
-    """Known ids whose image is another one now"""
+    """Known ids whose image has changed"""
     moved: int = 0
     """Known images under a new id, because their old file is gone; they keep their identifiers"""
     unchanged: int = 0
@@ -103,25 +103,25 @@ class IndexReport(NamedTuple):
 
 
 class Retriever(Component, ABC):
-    """Whatever finds images by words. Evaluation, serving and the command line know nothing else.
+    """Anything that finds images by text queries. Evaluation, serving and the command line use only this interface.
 
-    What it can tell besides is declared by the class; whoever asks looks there and never at its type. Most plugins
-    derive from `genret.CatalogRetriever`, which keeps the images, and say how these are ranked.
+    The class attributes declare what else it can do; callers check these, never the type. Most plugins derive from
+    `genret.CatalogRetriever`, which stores the images, and implement only the ranking.
     """
 
     kind = "retriever"
 
     needs: ClassVar[tuple[str, ...]] = ()
-    """Keys of a recipe that it uses besides `dataset` and `encoder`: of `identifier`, `backbone`, `loss`."""
+    """Recipe keys that it uses besides `dataset` and `encoder`: of `identifier`, `backbone`, `loss`."""
     has_beams: ClassVar[bool] = False
-    """Whether a search has a width, `search.num_beams`, beyond which nothing is found."""
+    """Whether a search has a beam width, `search.num_beams`, that limits how many images are found."""
     has_trace: ClassVar[bool] = False
-    """Whether it can say where the right image of a query was lost, for the ledger."""
+    """Whether it can report where the positive of a query was lost, for the ledger."""
     learns: ClassVar[bool] = False
     """Whether `fit` learns something that `save` and `load` keep: then training has a stage for it."""
 
     def fit(self, train: Corpus, context: FitContext) -> None:
-        """Learns from the training images and their captions, as far as the protocol allows, in the shared space."""
+        """Learns from the training images and, as far as the protocol allows, their captions, in the shared space."""
 
     def save(self, folder: Path) -> None:
         """Writes what `fit` learned (safetensors, JSON)."""
@@ -131,12 +131,12 @@ class Retriever(Component, ABC):
 
     @abstractmethod
     def index(self, images: Iterable[tuple[Record, Callable[[], bytes]]]) -> IndexReport:
-        """Adds images without retraining; the next search sees them. Each comes with a function that reads its bytes;
-        one that cannot be read or decoded is skipped and reported."""
+        """Adds images without retraining; the next search includes them. Each has a function that reads its bytes.
+        An image that cannot be read or decoded is skipped and reported."""
 
     @abstractmethod
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
-        """Forgets images; unknown ids are reported as skipped."""
+        """Removes images; unknown ids are reported as skipped."""
 
     @abstractmethod
     def search(
@@ -150,8 +150,8 @@ class Retriever(Component, ABC):
     ) -> list[SearchResult]:
         """The k best images of each query, best first; fewer where the catalog has fewer.
 
-        `num_beams`: instead of the recipe's; dense retrievers have none. `restrict`: which images may be found, by all
-        queries or by each its own. It is exact: the answer is that of a catalog of these images alone. `UsageError` for
-        an id that no searchable image has. `min_confidence`: a query that is less sure finds nothing; `UsageError`
-        where a run has not been calibrated.
+        `num_beams`: overrides the recipe's; dense retrievers have none. `restrict`: which images may be found, one for
+        all queries or one per query. It is exact: the result equals that of a catalog of these images alone.
+        Raises `UsageError` for an id that no searchable image has. `min_confidence`: a query below it finds nothing;
+        `UsageError` if the run has not been calibrated.
         """

@@ -1,6 +1,6 @@
-"""Many rows, in and out, at the database's own speed: what SQLAlchemy does with each value costs more than that.
+"""Bulk reads and writes at the database's own speed, which SQLAlchemy's processing of every value would slow down.
 
-Long results become flat arrays: no Python object outlives the few hundred rows that were fetched with it.
+Long results become flat arrays: Python objects exist only for the few hundred rows fetched at a time.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from genret.catalog.rows import IdentifierRows, Ints
 from genret.errors import GenretError
 
 FETCH = 512
-"""Rows that exist as Python objects at a time: more of them fall out of the processor's cache."""
+"""Number of rows that exist as Python objects at a time: as many as fit into the processor's cache."""
 CHUNK = 65_536
-"""Rows unpacked at a time."""
+"""Number of rows unpacked at a time."""
 IN_A_LIST = 500
 """Values in one `IN (...)`: every SQLite allows 999."""
 
@@ -53,10 +53,10 @@ def among(connection: Connection, statement: Select[Any] | Delete, column: Any, 
 
 
 def fetch(connection: Connection, statement: Select[Any], size: int = FETCH) -> Iterator[Sequence[Any]]:
-    """Rows as the statement's database has them, `size` at a time; nothing is held beyond that."""
+    """Rows in the form of the statement's database, `size` at a time; nothing more is kept in memory."""
     sqlite = connection.dialect.name == "sqlite"
     result: Any = connection.execute(statement, execution_options={"stream_results": not sqlite})
-    # SQLite's own cursor reads as it is asked, and a row of SQLAlchemy costs more than one of its rows
+    # SQLite's own cursor fetches on demand, and SQLAlchemy's rows are slower
     source = result.cursor if sqlite else result
     try:
         while rows := source.fetchmany(size):
@@ -66,13 +66,13 @@ def fetch(connection: Connection, statement: Select[Any], size: int = FETCH) -> 
 
 
 def read_ints(connection: Connection, statement: Select[Any]) -> Ints:
-    """The only column of a result, as it comes."""
+    """The only column of a result."""
     parts = [np.fromiter(map(_first, rows), np.int64, len(rows)) for rows in fetch(connection, statement)]
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
 def identifier_chunks(connection: Connection, statement: Select[Any], chunk: int = CHUNK) -> Iterator[IdentifierRows]:
-    """A result of (image key, identifier) in pieces of at most `chunk` rows, each as wide as its longest identifier."""
+    """A result of (image key, identifier) in chunks of at most `chunk` rows, each as wide as its longest identifier."""
     parts = map(_flat, fetch(connection, statement, min(FETCH, chunk)))
     while some := list(islice(parts, max(1, chunk // FETCH))):
         keys, lengths, joined = zip(*some, strict=True)
@@ -80,7 +80,7 @@ def identifier_chunks(connection: Connection, statement: Select[Any], chunk: int
 
 
 def _flat(rows: Sequence[Any]) -> tuple[Ints, Ints, bytes]:
-    """Keys, lengths of the identifiers, and these in one piece."""
+    """Keys, lengths of the identifiers, and all identifiers concatenated."""
     blobs = list(map(_second, rows))
     keys = np.fromiter(map(_first, rows), np.int64, len(rows))
     return keys, np.fromiter(map(len, blobs), np.int64, len(rows)), b"".join(blobs)

@@ -1,8 +1,8 @@
-"""Identifiers as bytes that sort as the identifiers do.
+"""Identifiers as bytes that have the same order.
 
-An identifier of symbols is the tag `C` and, for each symbol, two big-endian bytes; a symbol from 65535 on is `ff ff`
-and four more. So the same identifier always has the same bytes, bytes compare as the sequences of symbols compare, and
-the beginning of an identifier sorts before the whole. An identifier of text is the tag `T` and its UTF-8.
+An identifier of codes is the tag `C` and two big-endian bytes per code; a code from 65535 on is `ff ff` and four
+more bytes. So an identifier always has the same bytes, bytes sort as the sequences of codes do, and a prefix sorts
+before the longer identifier. An identifier of text is the tag `T` and its UTF-8.
 
     R identifiers   M levels
 """
@@ -52,12 +52,12 @@ def pack_texts(texts: Sequence[str]) -> list[bytes]:
 
 
 def unpack(blobs: Sequence[bytes]) -> Unpacked:
-    """What `pack_codes` or `pack_texts` packed; all blobs must be of one kind."""
+    """Inverse of `pack_codes` and `pack_texts`; all blobs must be of one kind."""
     return unpack_joined(b"".join(blobs), np.fromiter(map(len, blobs), np.int64, len(blobs)))
 
 
 def unpack_joined(joined: bytes, lengths: NDArray[np.int64]) -> Unpacked:
-    """R blobs in one piece, and how many bytes each has (R,)."""
+    """R blobs concatenated, and the number of bytes of each (R,)."""
     if not len(lengths):
         return Unpacked(np.zeros((0, 0), dtype=np.int16), None)
     data = np.frombuffer(joined, dtype=np.uint8)
@@ -81,7 +81,7 @@ def unpack_joined(joined: bytes, lengths: NDArray[np.int64]) -> Unpacked:
 
 
 def _rows(halves: NDArray[np.uint16], counts: NDArray[np.int64]) -> NDArray[np.signedinteger[Any]]:
-    """All symbols' halves in one piece and how many each row has (R,) → (R, M); one symbol of all rows at a time."""
+    """All codes' 16-bit words concatenated and their number per row (R,) → (R, M), one position at a time."""
     place = np.cumsum(counts) - counts
     ends = place + counts
     padded = np.append(halves, [0, 0, 0]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Opening a database: SQLite set up for one writer and many readers, and faults in sentences that name the file."""
+"""Opens a database: SQLite set up for one writer and many readers, and errors in sentences that name the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from genret.errors import GenretError, UsageError
 BUSY_TIMEOUT = 30.0
 """Seconds that a connection waits for another's write to end."""
 LOCK = ".catalog.lock"
-"""The file beside a catalog that its writer locks."""
+"""The lock file of a catalog's writer, next to the catalog."""
 _WRITE = "genret_write"
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 _FAULTS = {
@@ -34,7 +34,7 @@ _FAULTS = {
     "parser stack overflow": "the filter nests too deeply for {}; write it with fewer parentheses and 'not's",
     "": "cannot use {}",
 }
-"""What a database says, as regular expressions, and what it means."""
+"""Regular expressions for a database's messages, and the sentence for each."""
 
 
 class Database(NamedTuple):
@@ -42,11 +42,11 @@ class Database(NamedTuple):
     path: Path | None
     """The SQLite file; None for databases elsewhere and in memory."""
     name: str
-    """As people know it: the path, or the URL without its password."""
+    """The name shown to people: the path, or the URL without its password."""
     writable: bool = True
 
     def tables(self) -> list[str]:
-        """Their names; none where there is no file yet."""
+        """The names of its tables; none if there is no file yet."""
         if self.path is not None and not self.path.exists():
             return []
         with friendly(self.name):
@@ -54,17 +54,17 @@ class Database(NamedTuple):
 
 
 def as_json(value: Any) -> str:
-    """Letters of all scripts as they are, so that SQL finds keys by them; halves of letters, no text alone, escaped."""
+    """JSON with unescaped letters of all scripts, so that SQL finds keys by them; lone surrogates are escaped."""
     return _encode(value).encode(errors="backslashreplace").decode()
 
 
 def connect_to(where: str | Path) -> Database:
-    """A path is a SQLite file; a text with `://` is an SQLAlchemy URL. Opens nothing yet."""
+    """A path is a SQLite file; a string with `://` is an SQLAlchemy URL. Opens nothing yet."""
     if isinstance(where, str) and "://" in where:
         try:
             url = make_url(where)
             if url.drivername == "postgresql":
-                url = url.set(drivername="postgresql+psycopg")  # before SQLAlchemy 2.1 it meant an older driver
+                url = url.set(drivername="postgresql+psycopg")  # before SQLAlchemy 2.1 it selected an older driver
             if url.get_backend_name() != "sqlite":
                 return Database(create_engine(url, json_serializer=as_json), None, url.render_as_string())
         except ModuleNotFoundError as error:
@@ -81,7 +81,7 @@ def connect_to(where: str | Path) -> Database:
         if file.exists() and not file.is_file():  # reading a pipe or a device might never end
             what = "a folder" if file.is_dir() else "no regular file"
             raise GenretError(f"{file} is {what} and no part of a catalog; name a catalog.sqlite")
-    # SQLite in WAL mode wants to write even to read, unless it is told that nothing will change.
+    # SQLite in WAL mode writes even to read, unless the file is declared immutable.
     writable = not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
     url = URL.create("sqlite", database=str(path))
     if not writable:
@@ -101,13 +101,13 @@ def _sqlite(url: URL, name: str, writable: bool = True, **options: Any) -> Engin
         _refuse_what_is_no_catalog(connection, name)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA mmap_size = 0")  # SQLite before 3.51.3 is not to map a file that others write
+        connection.execute("PRAGMA mmap_size = 0")  # SQLite before 3.51.3 must not map a file that others write
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
         write = connection.get_execution_options().get(_WRITE, False)
         if write and writable:
-            # Answers with the mode that holds: file systems without shared memory stay with a rollback journal.
+            # Returns the mode in effect: file systems without shared memory stay with a rollback journal.
             connection.exec_driver_sql("PRAGMA journal_mode = WAL").all()
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -115,7 +115,7 @@ def _sqlite(url: URL, name: str, writable: bool = True, **options: Any) -> Engin
 
 
 def _refuse_what_is_no_catalog(connection: Any, name: str) -> None:
-    """Before anything is written to a file of somebody else, and before a view or trigger runs what it brings along."""
+    """Checks a file before anything is written to it, and before a foreign view or trigger can run."""
     kind = "CASE WHEN sql LIKE 'CREATE VIRTUAL%' THEN 'virtual table' ELSE type END"
     objects = connection.execute(f"SELECT {kind}, name FROM sqlite_master").fetchall()
     if objects and ("table", "properties") not in objects:
@@ -129,7 +129,7 @@ def _refuse_what_is_no_catalog(connection: Any, name: str) -> None:
 def reading(database: Database) -> Iterator[Connection]:
     """One consistent view of the catalog."""
     with friendly(database.name), database.engine.connect() as connection:
-        if connection.dialect.name == "postgresql":  # whose default shows each statement another version
+        if connection.dialect.name == "postgresql":  # by default each statement may see another version
             connection.execution_options(isolation_level="REPEATABLE READ")
         with connection.begin():
             yield connection
@@ -137,7 +137,7 @@ def reading(database: Database) -> Iterator[Connection]:
 
 @contextmanager
 def writing(database: Database) -> Iterator[Connection]:
-    """One transaction: all or nothing. Others wait for their turn."""
+    """One transaction: all or nothing. Other writers wait."""
     with friendly(database.name), _only_writer(database), database.engine.connect() as connection:
         connection = connection.execution_options(**{_WRITE: True})
         with connection.begin():
@@ -148,13 +148,13 @@ def writing(database: Database) -> Iterator[Connection]:
 
 @contextmanager
 def _only_writer(database: Database) -> Iterator[None]:
-    """SQLite before 3.51.3 can damage a WAL file that two connections write or checkpoint at once. Checkpoints happen
-    when a writer commits, within this lock, and when a file's last connection closes."""
+    """SQLite before 3.51.3 can damage a WAL file that two connections write or checkpoint at once. Checkpoints run when
+    a writer commits, within this lock, and when a file's last connection closes."""
     if database.path is None:
         yield
         return
     try:
-        # one for all catalogs of a folder, so that renaming a catalog leaves no lock of its old name behind
+        # one for all catalogs of a folder, so that renaming a catalog leaves no old lock file
         held = FileLock(database.path.with_name(LOCK)).acquire(timeout=BUSY_TIMEOUT, poll_interval=0.02)
     except Timeout:
         raise GenretError(f"{database.name} is being written by another process; try again when it is done") from None
@@ -166,12 +166,12 @@ def _only_writer(database: Database) -> Iterator[None]:
 
 @contextmanager
 def friendly(name: str) -> Iterator[None]:
-    """What the database cannot do, as a `GenretError` that names it; genret's own mistakes stay what they are."""
+    """Turns database errors into a `GenretError` that names the database; genret's own bugs are not caught."""
     try:
         yield
     except DatabaseError as error:
-        # A file that is no database is a plain DatabaseError; its other children are mistakes in statements, but for
-        # values that a database cannot keep, such as a NUL in PostgreSQL.
+        # A file that is not a database raises a plain DatabaseError. Its subclasses are errors in statements, except
+        # for values that a database cannot keep, such as a NUL in PostgreSQL.
         if not isinstance(error, (OperationalError, DataError)) and type(error) is not DatabaseError:
             raise
         said = " ".join(str(error.orig).split())

@@ -1,8 +1,7 @@
-"""What changed since a version of the catalog, at a cost that grows with the changes and not with the catalog.
+"""Changes since a version of the catalog, at a cost that grows with the changes, not with the catalog.
 
-A version is the moment of the change that made it, in microseconds, and at least one more than the version before. A
-count would repeat itself where a catalog is restored from a copy and changed again, and caches would take one for the
-other. Does not know who asks.
+A version is the time of the change that made it, in microseconds, and at least one more than the version before. A
+counter would repeat if a catalog is restored from a copy and changed again, and caches would confuse the two.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from genret.catalog.rows import Changes
 from genret.catalog.schema import identifiers, images, outdated, properties, versions
 
 HISTORY = 30 * 24 * 3600 * 1_000_000
-"""Microseconds for which removals are remembered; whoever has not looked for longer loads everything."""
+"""Microseconds for which removals are recorded; readers of older versions must load everything."""
 
 
 def current_version(connection: Connection) -> int:
@@ -25,24 +24,24 @@ def current_version(connection: Connection) -> int:
 
 
 def take_turn(connection: Connection) -> None:
-    """Other writers wait from here on. SQLite's have the file to themselves already; others queue for this row."""
+    """Other writers wait from here on. SQLite's already have the file locked; others wait for this row."""
     connection.execute(select(properties.c.value).where(properties.c.key == "uid").with_for_update())
 
 
 def next_version(version: int) -> int:
-    """What a change of the catalog that is of `version` leads to."""
+    """The version that follows `version`: the current time in microseconds, but at least one more."""
     return max(version + 1, time.time_ns() // 1000)
 
 
 def move_to(connection: Connection, version: int) -> None:
-    """Ends a change: the catalog is of this version from now on."""
+    """Ends a change: sets the catalog's version."""
     connection.execute(insert(versions).values(version=version))
     for table in (versions, outdated):
         connection.execute(delete(table).where(table.c.version < version - HISTORY))
 
 
 def changes_since(connection: Connection, since: int) -> Changes | None:
-    """All changes after version `since`; None if this catalog does not know (any more) what it held then."""
+    """All changes after version `since`; None if the catalog has no record of that version (any more)."""
     version = current_version(connection)
     known = select(versions.c.version).where(versions.c.version == since, versions.c.version >= version - HISTORY)
     if connection.execute(known).first() is None:
@@ -50,7 +49,7 @@ def changes_since(connection: Connection, since: int) -> Changes | None:
     changed = select(images.c.id).where(images.c.version > since, images.c.searchable)
     named = (
         select(identifiers.c.image_key, identifiers.c.identifier)
-        .where(identifiers.c.image_key.in_(changed))  # not a join: for its order, SQLite would read all identifiers
+        .where(identifiers.c.image_key.in_(changed))  # not a join, for which SQLite would read all identifiers
         .order_by(identifiers.c.image_key, identifiers.c.identifier)
     )
     removed = np.unique(read_ints(connection, select(outdated.c.image_key).where(outdated.c.version > since)))

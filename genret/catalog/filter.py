@@ -1,11 +1,11 @@
-"""The language of `--where`: which images may be found, by their metadata.
+"""The language of `--where`: filters images by their metadata.
 
     group = animals and not (name ~ "sea lion" or year < 2020)
 
     filter      = all { "or" all }
     all         = one { "and" one }
     one         = "not" one | "(" filter ")" | key operator value
-    operator    = "=" | "!=" | "<" | "<=" | ">" | ">=" | "~"      (~: contains, whatever the case of ASCII letters)
+    operator    = "=" | "!=" | "<" | "<=" | ">" | ">=" | "~"      (~: contains, ignoring the case of ASCII letters)
     key, value  = a word, or any text within single or double quotes, with \\ before a quote that belongs to it
 
 Keys are those of the images' metadata and `split`, `uri` and `image_id`. < <= > >= with a bare number compare numbers,
@@ -30,7 +30,7 @@ MAX_LENGTH = 2000
 MAX_DEPTH = 50
 """Parentheses within parentheses."""
 COLUMNS: dict[str, Any] = {"split": images.c.split, "uri": images.c.uri, "image_id": images.c.image_id}
-"""The keys that are no metadata."""
+"""The keys that are not metadata."""
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<operator><=|>=|!=|==|=|<|>|~)|(?P<bracket>[()])
@@ -39,7 +39,7 @@ _TOKEN = re.compile(
 )
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _BEGINS_WITH_NUMBER = r"^(?:[+-]?\d{1,200}(?:\.\d{0,200})?|\.\d{1,200})(?:[eE][+-]?\d{1,2}(?!\d))?"
-"""PostgreSQL fails at a number that no float holds: the first 200 digits count, and exponents of at most two."""
+"""PostgreSQL fails at a number that exceeds floats: the first 200 digits count, and exponents of at most two."""
 _ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
@@ -56,16 +56,16 @@ class _Token(NamedTuple):
 
     @property
     def is_null(self) -> bool:
-        return self.text.lower() == "null"  # with quotes it is a text
+        return self.text.lower() == "null"  # in quotes it is a text
 
 
 class Compiled(NamedTuple):
     condition: ColumnElement[bool]
     keys: list[str]
-    """The metadata keys that the filter names."""
+    """The metadata keys that the filter uses."""
 
     def check_keys(self, connection: Connection) -> None:
-        """`UnknownName` if no image has one of the keys: finding nothing would hide a slip of the pen."""
+        """Raises `UnknownName` if no image has one of the keys: an empty result would hide a typing error."""
         if connection.execute(select(images.c.id).limit(1)).first() is None:
             return
         for key in self.keys:
@@ -76,7 +76,7 @@ class Compiled(NamedTuple):
 
 
 def compile_filter(text: str, dialect: str = "sqlite") -> Compiled:
-    """A filter → a condition on rows of `images`; `UsageError` says where it is wrong."""
+    """A filter → a condition on rows of `images`; `UsageError` names the position of an error."""
     if len(text) > MAX_LENGTH:
         raise UsageError(f"--where is longer than {MAX_LENGTH} characters; make it shorter")
     if not is_text(text):
@@ -143,7 +143,7 @@ class _Parser:
         return self.next.text.lower() == text and bool(self.advance())
 
     def advance(self) -> _Token:
-        """Goes on behind the next token, and returns it."""
+        """Moves to the next token, and returns it."""
         token, self.next = self.next, self._token(self.next.at - 1 + len(self.next.text))
         return token
 
@@ -167,13 +167,13 @@ def _stored(key: str) -> Any:
 
 
 def _comparison(key: str, sign: str, value: _Token, postgresql: bool) -> ColumnElement[bool]:
-    """Never NULL, so that `not` turns it round for images without the key, too."""
+    """Never NULL, so that `not` also includes images without the key."""
     stored = _stored(key)
     if value.is_null:
         return stored.is_not(None) if sign == "!=" else stored.is_(None)
-    # SQLite gives a JSON number or truth value as itself, other databases as text
+    # SQLite returns a JSON number or boolean as itself, other databases as text
     text: Any = cast(stored, Text)
-    if postgresql:  # by code point, and with the cases of ASCII, whatever the database's language
+    if postgresql:  # by code point and ASCII case, independent of the locale
         text = collate(text, "C")
     numeric = _NUMBER.fullmatch(value.text)
     if sign in _ORDER:
@@ -191,7 +191,7 @@ def _comparison(key: str, sign: str, value: _Token, postgresql: bool) -> ColumnE
 
 def _number(text: Any, postgresql: bool) -> Any:
     """The number at the beginning of a text, NULL where there is none."""
-    if postgresql:  # which, unlike others, fails at a text that goes on after the number
+    if postgresql:  # it fails at text after the number, unlike others
         return cast(func.substring(text, _BEGINS_WITH_NUMBER), Float)
     first, second = func.substr(text, 1, 1), func.substr(text, 2, 1)
     begins = or_(first.between("0", "9"), and_(first.in_(["-", "+", "."]), second.between("0", "9")))
@@ -200,13 +200,13 @@ def _number(text: Any, postgresql: bool) -> Any:
 
 def _is_truth(key: str, truth: str, postgresql: bool) -> ColumnElement[bool]:
     stored = images.c["metadata"][key]
-    if postgresql:  # where a cast to BOOLEAN would fail at the first value that is none
+    if postgresql:  # a cast to BOOLEAN fails at other values
         return stored.as_string() == truth
     return stored.as_boolean().is_(truth == "true")
 
 
 def _spellings(number: str) -> list[str]:
-    """How a stored value may be written that is equal to a number: 7, 7.0 and as it was asked for."""
+    """How a stored value that equals a number may be written: 7, 7.0 and as in the filter."""
     value = float(number)
     whole = [str(int(value))] if value.is_integer() else []
     return list(dict.fromkeys([number, repr(value), *whole]))

@@ -1,7 +1,7 @@
-"""Brings a catalog that an older genret made up to date: one step per schema version, all of them or none.
+"""Upgrades a catalog of an older genret: one step per schema version, all of them or none.
 
-`properties.schema` alone says what a catalog is. Alembic does the work, and keeps no table of its own. A step never
-changes once it is released, and so names no table of `schema.py` but `properties`.
+`properties.schema` alone records the version. Alembic changes the tables, without a table of its own. A step never
+changes once it is released, so it uses no table of `schema.py` but `properties`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from genret.catalog.write import set_property
 from genret.errors import GenretError
 
 READABLE = 2
-"""The oldest schema that can be read as it is, where it may not be written."""
+"""The oldest schema that can be read without an upgrade, if the catalog is read-only."""
 CHUNK = 5_000
-"""Images changed at a time."""
+"""Number of images changed at a time."""
 _Key = BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade(database: Database) -> None:
-    """In one transaction, while nobody else writes; an interrupted one leaves the catalog as it was."""
+    """In one transaction, without other writers; if interrupted, the catalog is unchanged."""
     if not database.writable:
         raise GenretError(
             f"{database.name} was made by an older genret and may only be read here; copy its folder to where it may "
@@ -49,7 +49,7 @@ def _number(connection: Connection, query: str) -> int:
 
 
 def _feed(connection: Connection, op: Any, name: str) -> None:
-    """1 → 2: changes can be told since a version; identifiers lie in their images' order and say what is searched."""
+    """1 → 2: changes since a version are recorded; identifiers are sorted by image and marked as searchable or not."""
     op.add_column("images", Column("version", BigInteger, nullable=False, server_default=text("0")))
     op.create_index("images_by_version", "images", ["version", "searchable"])
     op.create_table(
@@ -76,7 +76,7 @@ def _feed(connection: Connection, op: Any, name: str) -> None:
         Column("image_key", _Key, primary_key=True, autoincrement=False),
         sqlite_with_rowid=False,
     )
-    # what is known of before is nothing: caches of then load everything once
+    # earlier changes are unknown: caches of earlier versions load everything once
     now = {"version": next_version(0)}
     connection.execute(text("INSERT INTO versions (version) VALUES (:version)"), now)
     connection.execute(text("DELETE FROM properties WHERE key = 'version'"))
@@ -90,7 +90,7 @@ def _feed(connection: Connection, op: Any, name: str) -> None:
 
 
 def _as_written(connection: Connection, op: Any, name: str) -> None:
-    """2 → 3: metadata hold letters beyond ASCII as they are, not as JSON's escapes, so that SQL finds keys by them."""
+    """2 → 3: metadata hold letters beyond ASCII unescaped, not as JSON escapes, so that SQL finds keys by them."""
     facts = sa.table("images", sa.column("id", BigInteger), sa.column("metadata", sa.JSON))
     stored = sa.cast(facts.c.metadata, sa.Text)
     escaped = sa.select(facts.c.id, stored).where(stored.contains("\\u", autoescape=True)).order_by(facts.c.id)

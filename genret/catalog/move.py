@@ -1,4 +1,4 @@
-"""A whole catalog into another database, as it is: keys, versions and history stay, and so caches of it stay true."""
+"""Copies a whole catalog into another database: keys, versions and history stay, so caches of it stay valid."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from genret.kit.files import write_text
 
 
 def move_catalog(run: Path, target: str) -> int:
-    """The run's catalog from its file to the database at a URL → how many images it has. What is added to the file
-    meanwhile stays there: the file is kept as `catalog.moved.sqlite`. Goes on where an interrupted move ended."""
+    """Moves the run's catalog from its file to the database at a URL → the number of images. Later changes to the file
+    are not moved: the file is kept as `catalog.moved.sqlite`. Continues an interrupted move."""
     count = copy_catalog(place_of(run), target)
     write_text(run / POINTER, target + "\n")
     if (run / FILE).exists():
@@ -27,9 +27,9 @@ def move_catalog(run: Path, target: str) -> int:
 
 
 def copy_catalog(source: str | Path, target: str | Path) -> int:
-    """Copies one version of the catalog at `source` to an empty place, in one transaction → how many images it has.
-    A place that has this very version already stays as it is."""
-    Catalog.open(source).close()  # brings an older one up to date
+    """Copies one version of the catalog at `source` to an empty database, in one transaction → the number of images.
+    A database that already has this version is left unchanged."""
+    Catalog.open(source).close()  # upgrades an older one
     old, new = connect_to(source), connect_to(target)
     copy = Snapshot(new)
     try:
@@ -48,7 +48,7 @@ def _copy(old: Database, new: Database) -> None:
     with reading(old) as source, writing(new) as target:
         metadata.create_all(target)
         for table in metadata.sorted_tables:
-            # JSON as text, which some databases' drivers would read
+            # JSON as text, because some databases' drivers would parse it
             columns = [cast(column, Text) if isinstance(column.type, JSON) else column for column in table.columns]
             for rows in fetch(source, select(*columns)):
                 insert_rows(target, table, [tuple(row) for row in rows])

@@ -1,4 +1,4 @@
-"""Where a run's catalog is: `catalog.sqlite` in its directory, or the database that `catalog.url` there names."""
+"""Where a run's catalog is: `catalog.sqlite` in its directory, or the database named by its `catalog.url`."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def place_of(run: Path) -> str | Path:
 
 
 def has_catalog(run: Path) -> bool:
-    """Whether a training got as far as that, and the catalog was kept."""
+    """Whether training got as far as the catalog, and it still exists."""
     return (run / FILE).exists() or (run / POINTER).exists()

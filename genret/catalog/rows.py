@@ -1,4 +1,4 @@
-"""What goes into a catalog and what comes out."""
+"""The records that are written to a catalog and read from it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ Ints = NDArray[np.int64]
 
 
 def is_text(name: str) -> bool:
-    """Whether every database can keep it: no bytes of another encoding, as file names may have them, and no NUL."""
+    """Whether every database can store it: no invalid UTF-8, which file names may contain, and no NUL."""
     return "\0" not in name and (name.isascii() or name.encode(errors="ignore").decode() == name)
 
 
 class NewImage(NamedTuple):
-    """An image to add, with everything that the catalog keeps of it."""
+    """An image to add, with everything that the catalog stores of it."""
 
     image_id: str
     uri: str
     sha256: str
     identifiers: Sequence[bytes] = ()
-    """As `codec.pack_codes` and `pack_texts` make them; none for dense retrievers."""
+    """In the form of `codec.pack_codes` and `pack_texts`; none for dense retrievers."""
     vector: Tensor | None = None
-    """(D,) kept as float16"""
+    """(D,) stored as float16"""
     metadata: Mapping[str, Any] = {}
     split: str | None = None
-    """The data set's split; None for what a user adds."""
+    """The dataset's split; None for images that a user adds."""
     searchable: bool = True
     captions: Sequence[str] = ()
 
@@ -45,7 +45,7 @@ class ImageRow(NamedTuple):
 
 
 class IdentifierRows(NamedTuple):
-    """R identifiers, ordered by image and then by identifier; of `codes` and `texts` one is set, none if R = 0."""
+    """R identifiers, ordered by image and then by identifier; one of `codes` and `texts` is set, none if R = 0."""
 
     image_keys: Ints
     """(R,)"""
@@ -55,16 +55,15 @@ class IdentifierRows(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What leads from one version of a catalog to a later one: first forget, then add."""
+    """The changes from one version of a catalog to a later one: first remove, then add."""
 
     version: int
-    """The version that it leads to."""
+    """The later version."""
     removed: Ints
-    """(F,) ascending; images whose identifiers so far hold no more: removed or replaced; some of
-    them the reader may never have known"""
+    """(F,) ascending; images that were removed or replaced, so that their identifiers are outdated; the reader may not
+    have known some of them"""
     images: Ints
-    """(A,) ascending; searchable images that were added, replaced or became searchable, whether they have identifiers
-    or not"""
+    """(A,) ascending; searchable images that were added, replaced or became searchable, with or without identifiers"""
     added: IdentifierRows
     """The identifiers of `images`."""
 

@@ -1,6 +1,6 @@
-"""Reading a catalog: each method sees one version, and a `Catalog.snapshot` keeps to one over many calls.
+"""Reads a catalog: each method sees one version, and a `Catalog.snapshot` keeps one version over many calls.
 
-Rows stream in chunks; nothing builds an object per row that a search touches.
+Rows stream in chunks; no Python object is created per row during a search.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KNOWN = select(*(images.c[name] for name in ("id", "image_id", "uri", "sha256",
 
 
 class Snapshot:
-    """What can be asked of a catalog. Made by `Catalog.create`, `Catalog.open` and `Catalog.snapshot`."""
+    """The read methods of a catalog. Created by `Catalog.create`, `Catalog.open` and `Catalog.snapshot`."""
 
     def __init__(self, database: Database, pinned: Connection | None = None):
         self._database = database
@@ -48,7 +48,7 @@ class Snapshot:
             ValueError,
             OverflowError,
             RecursionError,
-        ) as error:  # SQLite keeps values of any type in any column
+        ) as error:  # SQLite stores values of any type in any column
             raise GenretError(
                 f"{self._database.name} is damaged ({one_line(error)}); restore a copy of it or train anew"
             ) from error
@@ -60,28 +60,28 @@ class Snapshot:
 
     @property
     def uid(self) -> str:
-        """Names the catalog: no other has the same, but for its copies."""
+        """The catalog's unique id; only its copies have the same."""
         return self._property("uid")
 
     @property
     def version(self) -> int:
-        """Grows with every change of the images, and never repeats itself (`feed.py`)."""
+        """Grows with every change of the images, and never repeats (`feed.py`)."""
         with self._reading() as connection:
             return current_version(connection)
 
     @property
     def state(self) -> str:
-        """Names the contents: no other catalog and no other version of this one has the same. For keys of caches."""
+        """A unique key of the contents: of this catalog and this version. For keys of caches."""
         with self._reading() as connection:
             return f"{property_of(connection, 'uid')}-{current_version(connection)}"
 
     @property
     def feature_dim(self) -> int:
-        """D of the stored vectors, 0 as long as there are none."""
+        """D of the stored vectors, 0 if there are none."""
         return self._number("feature_dim")
 
     def highest_key(self) -> int:
-        """The key that the newest image got, 0 where none was ever added: how many have been, at least."""
+        """The key of the newest image, 0 if none was ever added; at least the number of images added so far."""
         return self._number("highest_key")
 
     def image_count(self, split: str | None = None, searchable: bool | None = None) -> int:
@@ -89,7 +89,7 @@ class Snapshot:
             return int(connection.execute(_only(select(func.count(images.c.id)), split, searchable)).scalar_one())
 
     def splits(self) -> dict[str | None, int]:
-        """How many images each split has; None: those that were added."""
+        """Number of images of each split; None: those that users added."""
         with self._reading() as connection:
             rows = connection.execute(select(images.c.split, func.count()).group_by(images.c.split))
             return {row[0]: row[1] for row in rows}
@@ -101,12 +101,12 @@ class Snapshot:
             return np.sort(read_ints(connection, _only(select(images.c.id), split, searchable)))
 
     def searchable_keys(self) -> Ints:
-        """Keys of everything that a search may find, ascending."""
+        """Keys of all images that a search may find, ascending."""
         return self.keys(searchable=True)
 
     def keys_of(self, image_ids: Sequence[str], searchable: bool | None = None) -> Ints:
-        """(n,) the keys of n images, -1 where there is none. `searchable`: looks among these, or the rest, only."""
-        # a name that is no text (a file name in another encoding) cannot be in the catalog
+        """(n,) the keys of n images, -1 for none. `searchable`: looks only among these, or only among the rest."""
+        # an id that is not valid text (a file name in another encoding) cannot be in the catalog
         names = [name for name in dict.fromkeys(image_ids) if is_text(name)]
         statement = _only(select(images.c.image_id, images.c.id), None, searchable)
         with self._reading() as connection:
@@ -114,7 +114,7 @@ class Snapshot:
             return np.array([known.get(name, -1) for name in image_ids], dtype=np.int64)
 
     def keys_where(self, where: str) -> Ints:
-        """Keys of the images that a filter lets through, ascending; the language is in `filter.py`."""
+        """Keys of the images that match a filter, ascending; the language is in `filter.py`."""
         compiled = compile_filter(where, self._database.engine.dialect.name)
         with self._reading() as connection:
             found = np.sort(read_ints(connection, select(images.c.id).where(compiled.condition)))
@@ -123,7 +123,7 @@ class Snapshot:
         return found
 
     def lookup(self, keys: Ints) -> list[ImageRow]:
-        """(n,) keys → what is known of each image, in the order asked. Keys may repeat."""
+        """(n,) keys → the record of each image, in the given order. Keys may repeat."""
         asked = np.asarray(keys, dtype=np.int64)
         with self._reading() as connection:
             parts = among(connection, _KNOWN, images.c.id, np.unique(asked).tolist())
@@ -134,7 +134,7 @@ class Snapshot:
 
     # -------------------------------------------------------------------------------------------- what belongs to them
     def contents_of(self, image_ids: Sequence[str]) -> dict[str, str]:
-        """By id, the sha256 of those of these images that are searched."""
+        """By id, the sha256 of those of these images that are searchable."""
         columns = select(images.c.image_id, images.c.sha256).where(images.c.searchable)
         with self._reading() as connection:
             return {
@@ -142,7 +142,7 @@ class Snapshot:
             }
 
     def added_images(self) -> dict[str, str]:
-        """By id, the sha256 of the images that people added to those of the data set."""
+        """By id, the sha256 of the images that users added to those of the dataset."""
         statement = select(images.c.image_id, images.c.sha256).where(images.c.split.is_(None))
         with self._reading() as connection:
             return {name: sha for part in fetch(connection, statement) for name, sha in part}
@@ -163,11 +163,11 @@ class Snapshot:
             yield from identifier_chunks(connection, statement, chunk)
 
     def read_identifiers(self, split: str | None = None, searchable: bool | None = None) -> IdentifierRows:
-        """All that `identifier_rows` streams, in one piece."""
+        """All rows of `identifier_rows` at once."""
         return joined_rows(list(self.identifier_rows(split, searchable)))
 
     def identifiers_of(self, keys: Ints) -> IdentifierRows:
-        """The identifiers of these images, which may have gone meanwhile."""
+        """The identifiers of these images, some of which may have been removed."""
         with self._reading() as connection:
             parts = among(connection, _NAMED, identifiers.c.image_key, np.unique(keys).tolist())
             rows = sorted((key, blob) for part in parts for key, blob in part)
@@ -198,15 +198,15 @@ class Snapshot:
         return vectors[torch.from_numpy(places.reshape(-1))]
 
     def captions(self, split: str) -> CaptionRows:
-        """The captions of a split's images, by which evaluation asks for them."""
+        """The captions of a split's images, which evaluation uses as queries."""
         statement = select(captions.c.image_key, captions.c.text).join(images).where(images.c.split == split)
         with self._reading() as connection:
             rows = connection.execute(statement.order_by(captions.c.image_key, captions.c.position)).all()
             return CaptionRows(np.array([key for key, _ in rows], dtype=np.int64), [text for _, text in rows])
 
     def changes_since(self, version: int) -> Changes | None:
-        """What leads from `version` of this catalog to the present one, at a cost that grows with the changes; None
-        if it does not know (any more) what it held then: load everything."""
+        """The changes from `version` of this catalog to the present one, at a cost that grows with the changes; None if
+        there is no record of that version (any more): load everything."""
         with self._reading() as connection:
             return changes_since(connection, version)
 

@@ -1,7 +1,7 @@
-"""The truth about images and identifiers: what is searched, by which names, and how that changes.
+"""The catalog of images and identifiers: what is searched, by which identifiers, and how that changes.
 
-Does not know models, tries or pixels. Images go by integer keys, which stay the same as long as the image is there and
-are never given to another. One writer at a time; readers never wait and see whole changes only.
+Independent of models, tries and pixels. Images have integer keys, which stay the same while the image exists and are
+never reused. One writer at a time; readers never wait and see only complete changes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ["CaptionRows", "Catalog", "Changes", "IdentifierRows", "ImageRow", "N
 
 
 class Catalog(Snapshot):
-    """Made by `Catalog.create` or `Catalog.open`."""
+    """Created by `Catalog.create` or `Catalog.open`."""
 
     # ------------------------------------------------------------------------------------------------------- opening
     @classmethod
     def create(cls, where: str | Path, run_id: str = "", overwrite: bool = False) -> Catalog:
-        """An empty catalog at a path or SQLAlchemy URL. `overwrite`: in place of one that is there."""
+        """An empty catalog at a path or SQLAlchemy URL. `overwrite`: replaces an existing one."""
         database = connect_to(where)
         if database.tables() and not overwrite:
             raise GenretError(f"there is already a catalog at {database.name}; open it, or remove it first")
@@ -51,8 +51,8 @@ class Catalog(Snapshot):
 
     @classmethod
     def open(cls, where: str | Path, create: bool = False, run_id: str | None = None) -> Catalog:
-        """Opens an existing catalog, and brings one that an older genret made up to date. `create`: makes an empty one
-        where there is none. `run_id`: whose it has to be."""
+        """Opens an existing catalog, and upgrades one of an older genret. `create`: creates an empty one if
+        there is none. `run_id`: the run that it must belong to."""
         database = connect_to(where)
         tables = database.tables()
         if create and "properties" not in tables:
@@ -77,7 +77,7 @@ class Catalog(Snapshot):
         return catalog
 
     def close(self) -> None:
-        """Ends all connections; the last one leaves a single file behind."""
+        """Closes all connections; the last one leaves a single file."""
         self._database.engine.dispose()
 
     def __enter__(self) -> Catalog:
@@ -93,20 +93,20 @@ class Catalog(Snapshot):
 
     @property
     def name(self) -> str:
-        """As people know it: the path, or the URL without its password."""
+        """The name shown to people: the path, or the URL without its password."""
         return self._database.name
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
-        """Many questions to one version of the catalog, whoever writes meanwhile. For one thread, and not for long: the
-        database keeps what it shows."""
+        """Many reads of one version of the catalog, unaffected by writers. For one thread, and for a short time:
+        the database must keep this version meanwhile."""
         with reading(self._database) as connection:
             yield Snapshot(self._database, connection)
 
     # ------------------------------------------------------------------------------------------------------- changing
     def add(self, rows: Iterable[NewImage]) -> IndexReport:
-        """Adds images, all or none. One with a known id and the same picture is skipped as already there, one with a
-        known id and another picture takes its place (but never that of a data set's image, if it is the user's)."""
+        """Adds images, all or none. An image with a known id and the same content is skipped as already there; one with
+        a known id and new content replaces the old image (but a user's image never replaces one of the dataset)."""
         with writing(self._database) as connection:
             take_turn(connection)
             there = Snapshot(self._database, connection)
@@ -120,14 +120,14 @@ class Catalog(Snapshot):
             return IndexReport(upsert.added, 0, upsert.skipped)
 
     def rename(self, new: Mapping[str, Record]) -> None:
-        """Gives images, by their old ids, the ids, places and metadata of these records; all else stays theirs."""
+        """Replaces ids, locations and metadata of images, given by their old ids, by those of these records."""
         with writing(self._database) as connection:
             for old, record in new.items():
                 facts = {"image_id": record.image_id, "uri": record.uri, "metadata": dict(record.metadata)}
                 connection.execute(update(images).where(images.c.image_id == old).values(facts))
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
-        """Forgets images with everything that belongs to them."""
+        """Removes images with everything that belongs to them."""
         wanted = list(dict.fromkeys(image_ids))
         with writing(self._database) as connection:
             take_turn(connection)

@@ -17,14 +17,14 @@ from genret.catalog.schema import captions, features, identifiers, images, outda
 from genret.errors import GenretError
 
 CHUNK = 5_000
-"""Images written at a time."""
+"""Number of images written at a time."""
 
 
 class Upsert:
-    """Collects images and writes them in chunks, as those of one version. `added` counts new and replaced ones."""
+    """Collects images and writes them in chunks, as one version. `added` counts new and replaced ones."""
 
     def __init__(self, connection: Connection, version: int, highest_key: int, width: int):
-        """`width`: of the vectors that are there, 0 as long as there are none."""
+        """`width`: of the stored vectors, 0 if there are none."""
         self.added = 0
         self.skipped: list[Skipped] = []
         self._connection = connection
@@ -43,7 +43,7 @@ class Upsert:
         self._waiting[row.image_id] = row
 
     def finish(self) -> None:
-        """Writes what is still to be written."""
+        """Writes the images that are still buffered."""
         self._flush()
         set_property(self._connection, "highest_key", str(self._highest_key))
         if self._width:
@@ -64,11 +64,11 @@ class Upsert:
             elif old.sha256 == row.sha256 and (old.searchable or not row.searchable):
                 self.skipped.append(Skipped(row.uri, "already there"))
             elif old.split is not None and row.split is None and old.sha256 != row.sha256:
-                # what is evaluated must not change because somebody adds pictures
+                # the images of an evaluation must not change when a user adds some
                 reason = f"another image of the data set's split '{old.split}' has the id '{image_id}'; rename the file"
                 self.skipped.append(Skipped(row.uri, reason))
             else:
-                # the same picture, so far only known, becomes one that is searched; it stays in its split
+                # the same image was stored without being searchable; it becomes searchable and stays in its split
                 written[old.id] = row._replace(split=old.split if row.split is None else row.split)
                 if old.sha256 == row.sha256 and not row.captions:
                     same.append(old.id)
@@ -114,10 +114,10 @@ class Upsert:
 
 
 def delete_images(connection: Connection, keys: Sequence[int], version: int) -> None:
-    """Removes images with all that belongs to them: the other tables follow by their foreign keys."""
+    """Removes images with all that belongs to them: other tables follow by their foreign keys."""
     for _ in among(connection, delete(images), images.c.id, keys):
         pass
-    # an image may come twice in one version
+    # an image may occur twice in one version
     known = set(connection.execute(select(outdated.c.image_key).where(outdated.c.version == version)).scalars())
     insert_rows(connection, outdated, [(version, key) for key in keys if key not in known])
 

@@ -1,6 +1,6 @@
 """The `genret` program: typer commands, one short file per group, no logic.
 
-Heavy imports stay inside the commands, so that `genret --help` answers at once.
+Heavy imports stay inside the commands, so that `genret --help` is fast.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ First steps:
   genret index ~/Pictures              add your own pictures and search them at once
   genret evaluate                      how many pictures are found, and where the others are lost
 \b
-Every command explains itself: genret train --help
+Help on a command: genret train --help
 """
 
 
@@ -38,7 +38,7 @@ ROOM_OF = {
     **dict.fromkeys(("components", "plugins", "install", "uninstall"), "guide"),
     **dict.fromkeys(("compare", "report", "sweep", "reproduce"), "lab"),
 }
-"""Which of genret's rooms beside the core brings a command, to be said where that room is missing."""
+"""Which of genret's parts beside the core provides a command, for the error if that part is missing."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -131,9 +131,9 @@ def _version(wanted: bool) -> None:
 def _globals(
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Load a one-file plugin. May stand anywhere, several times."),
+        typer.Option(metavar="FILE", help="Load a one-file plugin. Allowed anywhere, repeatable."),
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. May stand anywhere.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks. Allowed anywhere.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
-    """`--plugin` and `--debug` were taken out by `_split`; they are declared here for `--help`."""
+    """`--plugin` and `--debug` were removed by `_split`; they are declared here for `--help`."""

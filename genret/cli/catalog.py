@@ -26,8 +26,8 @@ def catalog(
 ) -> None:
     """Say where a run's catalog is and what it holds, or move it to another database.
 
-    A catalog is a SQLite file in the run directory unless it was moved. Passwords belong into the database's own
-    places, such as ~/.pgpass, not into the URL: it is kept in the run directory.
+    A catalog is a SQLite file in the run directory unless it was moved. Put passwords into the database's own files,
+    such as ~/.pgpass, not into the URL, which is stored in the run directory.
 
     \b
     Examples:

@@ -34,11 +34,11 @@ def evaluate(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how many pictures are found, and say where the others are lost.
+    """Measure how many pictures are found, and where the others are lost.
 
-    Recall of the model, of the same encoder as a plain two-tower search, and of the ceiling that the identifiers allow;
+    Recall of the model, of the same encoder as a plain two-tower search, and of the identifiers' upper bound (ceiling);
     then the ledger, which splits the loss into quantization, each level, beams, collisions and reranking.
-    Only the pictures of the split are searched, whatever `genret index` has added.
+    Only the pictures of the split are searched, not those that `genret index` has added.
 
     \b
     Examples:

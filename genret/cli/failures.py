@@ -1,4 +1,4 @@
-"""What people see when a command fails: one sentence on standard error, and the exit code."""
+"""The error messages of commands: one sentence on standard error, and the exit code."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def friendly(debug: bool, run: Callable[[], Path | None] = lambda: None) -> Iter
 
 
 def explain(error: BaseException) -> str:
-    """One sentence for people; several faults of a recipe stand on lines of their own."""
+    """One sentence for people; several errors of a recipe are listed on lines of their own."""
     if isinstance(error, RecipeError) and len(error.errors) > 1:
         faults = "\n".join(f"  {clean(fault)}" for fault in error.errors)
         return f"the recipe has {len(error.errors)} faults:\n{faults}"
@@ -71,7 +71,7 @@ def explain(error: BaseException) -> str:
 
 
 def forgive(stream: Any) -> None:
-    """What the stream's encoding lacks is shown as `?` and ends no command; a stream of another kind stays as it is."""
+    """Characters that the stream's encoding lacks are shown as `?` instead of failing; other streams are unchanged."""
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")
 
@@ -81,7 +81,7 @@ def _say(text: str) -> None:
 
 
 def _drop_unwritable_output() -> None:
-    """What could not be written (a full disk) must not be tried again at exit, which would hide the exit code."""
+    """Output that could not be written (a full disk) must not be retried at exit, which would hide the exit code."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -91,6 +91,6 @@ def _drop_unwritable_output() -> None:
 
 
 def _close_output() -> None:
-    """Nobody reads on: the interpreter's last flush must not complain. What is no real file is never flushed."""
+    """The reader is gone: the interpreter's last flush must not fail. Only real files are flushed."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

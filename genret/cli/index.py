@@ -15,7 +15,7 @@ from genret.folders import run_option
 
 CHANGES = ("added", "updated", "moved", "removed")
 SHOWN = 20
-"""Skipped files that people see; --json lists all."""
+"""Number of skipped files that are shown; --json lists all."""
 
 
 def add(cli: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def add(cli: typer.Typer) -> None:
 def index(
     context: typer.Context,
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="PATH", parser=user_path, help="CaptionedImages, or folders of them.")
+        list[Path] | None, typer.Argument(metavar="PATH", parser=user_path, help="Pictures, or folders of them.")
     ] = None,
     run: RunOption = None,
     remove: Annotated[
@@ -41,8 +41,8 @@ def index(
 ) -> None:
     """Add pictures without retraining, or remove some. The next search sees the change.
 
-    A folder can be given again and again: what is known is not read into the model again, a file that moved keeps its
-    identifier, one that changed is named anew. Files that are no usable pictures are skipped and reported.
+    A folder can be given repeatedly: known pictures are not encoded again, a file that moved keeps its identifier, and
+    a changed picture gets a new one. Files that are no usable pictures are skipped and reported.
 
     \b
     Examples:

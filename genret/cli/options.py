@@ -1,4 +1,4 @@
-"""Options that several commands share, and what a path may look like."""
+"""Options that several commands share, and the parsing of paths."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 
 
 def user_path(text: str | Path) -> Path:
-    """`~/x` below the home folder, as `parser` of every option that takes a path: shells leave `--run=~/x` alone."""
-    with suppress(RuntimeError):  # `~nobody`: a name like any other
+    """Expands `~/x` to the home folder, for every option that takes a path: shells do not expand `--run=~/x`."""
+    with suppress(RuntimeError):  # `~unknown` is an ordinary name
         return Path(text).expanduser()
     return Path(text)
 

@@ -1,4 +1,4 @@
-"""What `genret search` is asked: queries and what each may find, from the command line or from the lines of a file."""
+"""The queries of `genret search` and their restrictions, from the command line or from the lines of a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genret.errors import UnknownName, UsageError
 
 _TEXT, _IDS, _COUNT = "a text", "a list of image ids", "a number from 1"
 KINDS = {"query": _TEXT, "where": _TEXT, "only": _IDS, "not": _IDS, "unlike": _IDS, "unlike_symbols": _COUNT}
-"""What a line's object may say, and what each of it has to be."""
+"""The keys of a line's object, and the type of each."""
 
 
 class QueryLine(NamedTuple):
@@ -23,8 +23,8 @@ class QueryLine(NamedTuple):
 
 
 def checked(query: str, what: str) -> str:
-    """Words that can be searched for; `UsageError` if there are none."""
-    # a command line may hold bytes that are no text; they must not break the answer's encoding
+    """The query without surrounding spaces; `UsageError` if it is empty."""
+    # a command line may contain invalid UTF-8, which must not break the output
     query = query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if not query.strip():
         raise UsageError(f"{what} is empty; say in words what the picture shows")
@@ -32,7 +32,7 @@ def checked(query: str, what: str) -> str:
 
 
 def ids(option: str, given: Sequence[str]) -> tuple[str, ...]:
-    """Image ids as an option takes them: itself, or `@FILE` for those of a file, one a line."""
+    """Image ids from an option: an id, or `@FILE` with one id per line."""
     found: list[str] = []
     for one in given:
         found += filter(None, _lines(one[1:], option)) if one[:1] == "@" else [one]
@@ -40,7 +40,7 @@ def ids(option: str, given: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_queries(source: str, shared: Restriction) -> Iterator[QueryLine]:
-    """One query a line, `-` for standard input; `shared` restricts all of them. Empty lines are passed over."""
+    """One query per line, `-` for standard input; `shared` restricts all of them. Empty lines are ignored."""
     empty = True
     name = "standard input" if source == "-" else source
     for number, line in enumerate(_lines(source, "--queries"), 1):
@@ -52,10 +52,10 @@ def read_queries(source: str, shared: Restriction) -> Iterator[QueryLine]:
 
 
 def _asked(line: str, where: str, shared: Restriction) -> QueryLine:
-    """A line is the query itself, or a JSON object that has one; what else that says stands in for the options."""
+    """A line is the query itself, or a JSON object with a query; its other keys override the options."""
     said: Any = None
     if line.startswith("{"):
-        with suppress(ValueError, RecursionError):  # words may begin with a brace
+        with suppress(ValueError, RecursionError):  # a query may begin with a brace
             said = json.loads(line)
     if not isinstance(said, dict) or "query" not in said:
         return QueryLine(checked(line, where), shared)
@@ -77,7 +77,7 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 def _lines(source: str, option: str) -> Iterator[str]:
-    """Without their ends, and without the mark that some programs put before UTF-8."""
+    """Lines without their ends, and without a byte order mark before the first."""
     name = "standard input" if source == "-" else source
     try:
         with nullcontext(sys.stdin) if source == "-" else user_path(source).open(encoding="utf-8") as stream:

@@ -45,10 +45,10 @@ def search(
         list[str] | None, typer.Option("--not", metavar="ID", help="Not this picture, or those of @FILE. Repeatable.")
     ] = None,
     unlike: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Nor anything like this picture. Repeatable.")
+        list[str] | None, typer.Option(metavar="ID", help="Not this picture, nor similar ones. Repeatable.")
     ] = None,
     unlike_symbols: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Symbols that identifiers begin with alike, for --unlike.")
+        int, typer.Option(min=1, metavar="N", help="Number of first codes that similar pictures share, for --unlike.")
     ] = 2,
     queries: Annotated[
         str | None,
@@ -56,9 +56,7 @@ def search(
     ] = None,
     min_confidence: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, metavar="P", help="Say that nothing matches where the search is less sure than this."
-        ),
+        typer.Option(min=0, max=1, metavar="P", help="Report no match if the confidence is below this."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,7 +89,7 @@ def search(
     one = [QueryLine(checked(" ".join(query), "the query"), restriction)] if query else []
     with state.ui(as_json or queries is not None) as ui, state.open(run) as opened:
         asked = iter(one) if queries is None else read_queries(queries, restriction)
-        first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model loads: faults show at once
+        first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model is loaded, so that errors show at once
         for batch in _then(first, asked):
             texts, restrict = [question.query for question in batch], [question.restriction for question in batch]
             found = opened.search(texts, k, num_beams=num_beams, restrict=restrict, min_confidence=min_confidence)
@@ -107,7 +105,7 @@ def search(
 
 
 def as_document(result: SearchResult) -> dict[str, Any]:
-    """The contract's JSON of one query."""
+    """The documented JSON of one query."""
     return {
         "query": result.query,
         "hits": [
@@ -121,7 +119,7 @@ def as_document(result: SearchResult) -> dict[str, Any]:
 
 
 def as_table(result: SearchResult) -> Any:
-    """Rank, score, the emoji where there is one, name, path and identifier; of a long one the first symbols."""
+    """Rank, score, the emoji if there is one, name, path and identifier; of a long one the first codes."""
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -147,11 +145,11 @@ def as_table(result: SearchResult) -> Any:
 
 
 def name_of(hit: Hit) -> str:
-    """What people would call the picture: a name or caption among its metadata, else its file's name."""
+    """A readable name of the image: a name or caption in its metadata, else its file's name."""
     for key in ("name", "title", "caption"):
         if value := hit.metadata.get(key):
             return str(value)
-    # of `emoji.tar:1f431.png` the name in the archive; other colons are part of a name
+    # `emoji.tar:1f431.png`: the name in the archive; other colons are part of a name
     return PurePosixPath(re.sub(r".*\.(tar|tgz|zip)(\.\w+)?:", "", hit.uri)).stem or hit.image_id
 
 

@@ -1,4 +1,4 @@
-"""What every command is handed: settings, plugins, and a way to talk to people."""
+"""What every command receives: settings, plugins, and the user interface."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class State:
         self.plugins = plugins
         self.debug = debug
         self.run: Path | None = None
-        """The run directory in the making, for the hint after an interruption."""
+        """The run directory being trained, for the hint after an interruption."""
 
     @property
     def registries(self) -> Registries:
         return self.plugins.registries
 
     def ui(self, json: bool = False) -> Ui:
-        """`with state.ui() as ui`: until its end, standard output is the answer's, all else goes to stderr."""
+        """`with state.ui() as ui`: inside, standard output is reserved for the result, all else goes to stderr."""
         from genret.cli.ui import Ui
 
         return Ui(json)
@@ -46,10 +46,10 @@ class State:
         return Run(folder, self.registries, self.settings)
 
     def quiet_libraries(self) -> None:
-        """Keeps the libraries' chatter off the terminal, unless the settings ask for it."""
+        """Hides the libraries' messages, unless the settings enable them."""
         level = "debug" if self.debug else self.settings.log_level
         logging.basicConfig(level=level.upper(), format="%(name)s: %(message)s")
-        logging.getLogger("PIL").setLevel(logging.INFO)  # it reports every chunk of every picture
+        logging.getLogger("PIL").setLevel(logging.INFO)  # it logs every chunk of every image
         if level in ("warning", "error"):
             warnings.simplefilter("ignore")
             os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

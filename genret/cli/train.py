@@ -25,15 +25,15 @@ def train(
     overrides: Overrides = None,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", parser=user_path, help="Where the run goes. [default: <home>/runs/<recipe>-<n>]"),
+        typer.Option(metavar="DIR", parser=user_path, help="Folder of the run. [default: <home>/runs/<recipe>-<n>]"),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue where a stopped training left off.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped training.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
 ) -> None:
-    """Train a retriever: all stages, from pictures to a folder that answers searches.
+    """Train a retriever: all stages, from pictures to a searchable run.
 
-    Work that an earlier run has done already (features, heads, tokenizer) is reused. A training that was stopped, even
-    by a crash, continues with --resume and ends with the same result.
+    Results of earlier runs (features, heads, tokenizer) are reused. A training that was stopped, even by a crash,
+    continues with --resume and ends with the same result.
 
     \b
     Examples:

@@ -1,6 +1,6 @@
-"""Talking to people: answers on standard output, everything else (progress, notes, warnings) on standard error.
+"""The user interface: results on standard output, everything else (progress, notes, warnings) on standard error.
 
-Whatever is shown is cleaned here: names and captions of others cannot send escape sequences to the terminal.
+All output is cleaned here: foreign names and captions cannot send escape sequences to the terminal.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from genret.cli.failures import forgive
 from genret.kit.text import clean
 
 SHOW_AFTER_SECONDS = 2.0
-"""Steps shorter than this show no bar."""
+"""Steps shorter than this show no bar, in seconds."""
 LINE_EVERY_SECONDS = 30.0
-"""Where standard error is no terminal, a step says how far it is this often."""
+"""If standard error is not a terminal, progress is reported at this interval, in seconds."""
 
 
 class Ui:
-    """`with Ui(json) as ui`: inside, whatever libraries print goes to standard error."""
+    """`with Ui(json) as ui`: inside, output of libraries goes to standard error."""
 
     def __init__(self, json: bool = False):
         self.json = json
@@ -58,14 +58,14 @@ class Ui:
         self._write(json.dumps(value, ensure_ascii=not everything, allow_nan=False))
 
     def result(self, text: str) -> None:
-        """Text for people: an answer, but beside the point where JSON is asked for."""
+        """Text for people: a result, not shown if JSON is requested."""
         if self.json:
             self.note(text)
         else:
             self._write(clean(text, keep_lines=True))
 
     def table(self, renderable: Any) -> None:
-        """A rich renderable: an answer for people, beside the point where JSON is asked for."""
+        """A rich renderable: a result for people, not shown if JSON is requested."""
         console = self._err
         if not self.json:
             console = Console(file=self._out, highlight=False)
@@ -82,7 +82,7 @@ class Ui:
 
     @contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Bar]:
-        """A bar with the time left, for steps that last; plain lines where nobody watches a terminal."""
+        """A bar with the remaining time, for long steps; plain lines if standard error is not a terminal."""
         if not self._err.is_terminal:
             yield _Lines(self, label, total)
             return
@@ -113,14 +113,14 @@ class Ui:
             if not bars.tasks:
                 if bars.live.is_started:
                     bars.stop()
-                self._bars = None  # a stopped one, begun again, would wipe lines above it
+                self._bars = None  # restarting a stopped bar would erase lines above it
 
     def _write(self, text: str) -> None:
         print(text, file=self._out, flush=True)
 
 
 class _Clean(NamedTuple):
-    """A renderable whose every piece of text is safe to show; styles are rich's own and stay."""
+    """A renderable whose text is safe to show; styles are rich's own and stay."""
 
     inner: Any
 
@@ -138,7 +138,7 @@ class _TaskBar(NamedTuple):
 
 
 class _Lines:
-    """Says now and then how far a long step is."""
+    """Reports from time to time how far a long step is."""
 
     def __init__(self, ui: Ui, label: str, total: int | None):
         self._ui, self._label, self._total = ui, label, total or None
@@ -148,7 +148,7 @@ class _Lines:
     def advance(self, n: int = 1) -> None:
         now = time.monotonic()
         if self._done == 0 and now - self._start < 1.0:
-            self._first = n  # a resumed step begins with what was done before, which says nothing about speed
+            self._first = n  # a resumed step starts with earlier progress, which must not count as speed
         self._done += n
         if now - self._said >= LINE_EVERY_SECONDS:
             self._said = now

@@ -1,4 +1,4 @@
-"""`genret validate`: looking without running."""
+"""`genret validate`: checks a recipe without running it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def validate(
     context: typer.Context,
     recipes: RecipeFiles,
     overrides: Overrides = None,
-    show: Annotated[bool, typer.Option("--print", help="Print the resolved recipe, every option spelt out.")] = False,
+    show: Annotated[bool, typer.Option("--print", help="Print the resolved recipe with all options.")] = False,
 ) -> None:
     """Check a recipe without running it: needs no weights and no network.
 

@@ -1,1 +1,1 @@
-"""Constrained decoding: a trie of identifiers and a beam search that can write nothing else."""
+"""Constrained decoding: a trie of identifiers and a beam search that writes only these."""

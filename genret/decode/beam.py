@@ -1,13 +1,13 @@
-"""Beam search that can only write identifiers of the catalog, for many queries at once.
+"""Constrained beam search: writes only identifiers of the catalog, for many queries at once.
 
-Does not know images, texts or what the symbols mean: it asks a model for logits, a `Trie` for what may follow, and
-keeps the best. In the loop over depths all tensors have shapes known beforehand and nothing waits for the device.
+Independent of images, texts and the meaning of tokens: it takes logits from a model and valid tokens from a `Trie`,
+and keeps the best. In the loop over depths all tensor shapes are known in advance and nothing waits for the device.
 
-Of negative floats the bits, read as integers, order backwards. So a candidate's score, a sum of log-probabilities, and
-its place fit into one 64-bit key: the lowest keys are the best, and of equals the first. Between depths the beams stand
-in the trie's order, which makes "first" a matter of leaf positions.
+The bits of negative floats, read as integers, are in reverse order. So a candidate's score, a sum of log-probabilities,
+and its position fit into one 64-bit key: the lowest keys are the best, and among equal scores the first wins. Between
+depths the beams are in the trie's order, so that "first" means the lowest leaf position.
 
-    B queries   b beams   w <= b beams at this depth   c candidates of a beam   C columns asked of the model   U leaves
+    B queries   b beams   w <= b beams at this depth   c candidates of a beam   C requested columns   U leaves
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from genret.errors import GenretError
 
 
 class Prefixes(NamedTuple):
-    """What was kept after one more token, best first."""
+    """The prefixes kept after one more token, best first."""
 
     nodes: Tensor
-    """(B, w) int64: nodes of the trie, -1 where there is none. `Trie.prefixes_of` says the same of given leaves."""
+    """(B, w) int64: nodes of the trie, -1 for none. `Trie.prefixes_of` returns the same for given leaves."""
     scores: Tensor
-    """(B, w) float32, -inf where there is none: sums of log-probabilities, with what guidance expects below"""
+    """(B, w) float32, -inf for none: sums of log-probabilities, plus the guidance of the best leaf below"""
 
 
 class Beams(NamedTuple):
     """The best identifiers of each query: by score, ties by leaf position. b is at most the number of leaves."""
 
     leaves: Tensor
-    """(B, b) int64 positions in the trie, -1 where there is none: fewer identifiers than beams is ordinary"""
+    """(B, b) int64 positions in the trie, -1 for none: there may be fewer identifiers than beams"""
     scores: Tensor
-    """(B, b) float32 sums of log-probabilities, with what guidance adds; -inf where there is none"""
+    """(B, b) float32 sums of log-probabilities, plus guidance; -inf for none"""
     prefixes: list[Prefixes]
-    """Entry d: the prefixes of d + 1 tokens that survived, as the error ledger counts them"""
+    """Entry d: the surviving prefixes of d + 1 tokens, for the error ledger"""
 
 
 class Choice(NamedTuple):
-    """Which logits matter at one depth."""
+    """Which logits are used at one depth."""
 
     asked: Tensor | None
     """(C,) the columns that the model computes, None for the whole vocabulary"""
     places: Tensor | None
-    """(C_d,) where the tokens of the trie's level lie among them, anywhere for the end; None: they are the same"""
+    """(C_d,) positions of the level's tokens among these columns, arbitrary for the end; None: they are the same"""
 
 
 @torch.no_grad()
@@ -66,14 +66,14 @@ def beam_search(
     guide: Guide | None = None,
     written_levels: int | None = None,
 ) -> Beams:
-    """Searches the identifiers that the model most probably writes; exact where `num_beams` covers the trie.
+    """Searches the most probable identifiers under the model; exact if `num_beams` covers the trie.
 
-    `score`: what the probabilities of position d are normalized over: `level`: `level_tokens[d]`, sorted, the end
-    symbol among them where an identifier may end (None: the whole vocabulary); `vocab`: the whole vocabulary; `trie`:
-    the node's children as far as `allowed` leaves them.
-    `allowed`: the leaves that may be found, for each query or for all; equal to searching a trie of these alone.
-    `guide`: what is added to the log-probabilities: of these queries, this trie, these allowed leaves.
-    `written_levels`: how many tokens the model is asked for; what follows them is certain. None: all.
+    `score`: what the probabilities of position d are normalized over. `level`: `level_tokens[d]`, sorted, with the end
+    symbol if an identifier may end there (None: the whole vocabulary). `vocab`: the whole vocabulary. `trie`: the
+    node's children that `allowed` permits.
+    `allowed`: the leaves that may be found, per query or for all; the result equals that of a trie of these alone.
+    `guide`: added to the log-probabilities; made for these queries, this trie and these allowed leaves.
+    `written_levels`: how many tokens the model scores; later ones get log-probability 0. None: all.
     """
     assert num_beams >= 1
     assert allowed is None or len(allowed.starts) in (1, len(queries))
@@ -102,7 +102,7 @@ def beam_search(
             writes = scores > -torch.inf
             if score == "trie":
                 logits = at_symbols(logits, choices[d].places, own).masked_fill(children < 0, -torch.inf)
-                writes &= logits.amax(-1) != -torch.inf  # all that may follow may be impossible
+                writes &= logits.amax(-1) != -torch.inf  # all valid tokens may be impossible
             gains = logits.log_softmax(-1)
             broken |= (gains[..., 0].isnan() & writes).any()  # one nan or inf in a row makes all of it nan
             if score != "trie":
@@ -120,12 +120,12 @@ def beam_search(
         best = torch.where(there, best, -torch.inf)
         prefixes.append(Prefixes(torch.where(there, kept, -1).long(), best))
 
-        if guide is not None:  # what is expected is expected anew at each depth; what is written adds up
+        if guide is not None:  # guidance is computed anew at each depth; only log-probabilities add up
             best = torch.where(there, written.flatten(1).gather(1, places), -torch.inf)
         places, order = places.sort()
         scores, nodes = best.gather(1, order), kept.gather(1, order).clamp_min_(0)
         parents = places // per_beam
-        # Beams that have ended, or never were, write some token that nobody reads.
+        # Beams that have ended, and empty ones, get an arbitrary token that is ignored.
         symbols = take(level.columns, take(level.symbols, nodes).int()).clamp_min_(0)
 
     if bool(broken):
@@ -136,7 +136,7 @@ def beam_search(
 
 
 def choose(trie: Trie, depth: int, score: SearchScore, level_tokens: Sequence[Tensor | None]) -> Choice:
-    """Which columns to ask the model for at `depth`, and where the trie's tokens lie among them."""
+    """Which columns to request from the model at `depth`, and the positions of the trie's tokens among them."""
     columns, ends = trie.levels[depth].columns, trie.has_ends[depth]
     own = columns[1:] if ends else columns
     asked = own if score == "trie" else level_tokens[depth] if score == "level" else None
@@ -151,7 +151,7 @@ def choose(trie: Trie, depth: int, score: SearchScore, level_tokens: Sequence[Te
 
 
 def expand(trie: Trie, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor | None]:
-    """nodes (B, w) of `depth` → children (B, w, c) int32, -1 where there is none, in the trie's order, and the symbol
+    """nodes (B, w) of `depth` → children (B, w, c) int32, -1 for none, in the trie's order, and the token column
     of each (B, w, c) int64; None for all symbols in order."""
     wide, level = trie.wide(depth), trie.levels[depth]
     if wide is not None:
@@ -163,14 +163,14 @@ def expand(trie: Trie, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor | None
 
 
 def at_symbols(values: Tensor, places: Tensor | None, symbols: Tensor | None) -> Tensor:
-    """values (B, w, C) of the asked columns → (B, w, c) of the candidates."""
+    """values (B, w, C) of the requested columns → (B, w, c) of the candidates."""
     if symbols is None:
         return values if places is None else values.index_select(-1, places)
     return values.gather(-1, symbols if places is None else take(places, symbols))
 
 
 def end_freely(gains: Tensor, symbols: Tensor | None) -> None:
-    """An identifier that has ended keeps its score: the first column of its level is no token, and certain."""
+    """An ended identifier keeps its score: the first column of its level is the end and gets log-probability 0."""
     if symbols is None:
         gains[..., 0] = 0.0
     else:
@@ -178,11 +178,11 @@ def end_freely(gains: Tensor, symbols: Tensor | None) -> None:
 
 
 def best_of(scores: Tensor, children: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """scores (B, w, c), none above 0, of candidates that are there where children (B, w, c) is not -1 → the `count`
-    best and their places among the w c of each query, (B, count) each: in order, the first of equal ones first. What is
-    nan, -inf or not there comes last, and is nan or -inf.
+    """scores (B, w, c), none above 0, of candidates that exist where children (B, w, c) is not -1 → the `count` best
+    and their positions among the w c of each query, (B, count) each: sorted, the first of equal ones first. Entries
+    that are nan, -inf or missing come last, and are nan or -inf.
     """
-    # Or-ing child -1 sets all bits: a nan behind -inf. The sign is set for those that rounding has put above 0, too.
+    # Or-ing child -1 sets all bits: a nan after -inf. The sign bit is also set for scores that rounding raised above 0.
     bits = (children >> 31).bitwise_or_(-(2**31)).bitwise_or_(scores.view(torch.int32))
     keys = bits.flatten(1).long()
     keys <<= 32
@@ -192,7 +192,7 @@ def best_of(scores: Tensor, children: Tensor, count: int) -> tuple[Tensor, Tenso
 
 
 def leaves_below(trie: Trie, depth: int, nodes: Tensor, allowed: LeafSets) -> Tensor:
-    """nodes (B, w, c) of `depth` → the number of allowed leaves under each; of the first, for -1."""
+    """nodes (B, w, c) of `depth` → the number of allowed leaves below each; for -1, that of the first node."""
     ends = torch.stack(trie.leaf_range(nodes.clamp_min(0), depth), dim=1)  # (B, 2, w, c)
     counts = allowed.count_before(ends.flatten(1)).view(ends.shape)
     return counts[:, 1] - counts[:, 0]

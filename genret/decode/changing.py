@@ -1,6 +1,6 @@
-"""Levels of a trie with identifiers added or taken away: linear passes over what there is, nothing is sorted anew.
+"""Adds identifiers to the levels of a trie or removes some: linear passes, without sorting again.
 
-Knows numpy and `genret.decode.sorting.Level`.
+Uses only numpy and `genret.decode.sorting.Level`.
 
     U leaves   N_d nodes of depth d   V_d of the added trie   C_d different tokens in position d
 """
@@ -13,10 +13,10 @@ from genret.decode.sorting import Array, Level, symbol_type
 
 
 def merge(old: list[Level], new: list[Level]) -> tuple[list[Level], Array, Array]:
-    """The levels of both, neither of them empty, and the leaf that each old leaf (U,) and new one (V,) becomes, int32.
+    """The levels of both, neither of them empty, and the new leaf of each old leaf (U,) and each added one (V,), int32.
 
-    Nodes are merged depth by depth. A new node is either an old one or stands before one: `place` (V_d,) is that old
-    node, and `absent` (V_d,) says which of the two.
+    Nodes are merged depth by depth. An added node either equals an old one or is inserted before one: `place` (V_d,) is
+    that old node, and `absent` (V_d,) is True if it is inserted.
     """
     depth = max(len(old), len(new))
     old, new = deepened(old, depth), deepened(new, depth)
@@ -29,7 +29,7 @@ def merge(old: list[Level], new: list[Level]) -> tuple[list[Level], Array, Array
         symbols = np.insert(before.symbols, below[is_new], added.symbols[is_new])
 
         children = np.diff(before.offsets)
-        owner = np.repeat(np.arange(len(place)), np.diff(added.offsets))  # each new child's new parent
+        owner = np.repeat(np.arange(len(place)), np.diff(added.offsets))  # the parent of each added child
         more = np.bincount(owner[is_new], minlength=len(place))
         np.add.at(children, place[~absent], more[~absent])
         children = np.insert(children, place[absent], more[absent])
@@ -37,7 +37,7 @@ def merge(old: list[Level], new: list[Level]) -> tuple[list[Level], Array, Array
         place, absent = below, is_new
     shift = np.cumsum(np.bincount(place[absent], minlength=len(old[-1].symbols) + 1), dtype=np.int32)
     leaves = np.arange(len(shift) - 1, dtype=np.int32) + shift[:-1]
-    moved = place + np.cumsum(absent) - absent  # behind what is inserted before it
+    moved = place + np.cumsum(absent) - absent  # after the nodes that are inserted before it
     return levels, leaves, moved.astype(np.int32)
 
 
@@ -65,23 +65,23 @@ def prune(levels: list[Level], kept: Array) -> list[Level]:
         used = np.bincount(symbols, minlength=len(level.columns)) > 0
         own = Level(offsets_of(counts[kept]), symbols, level.columns)
         pruned.append(recoloured(own, level.columns[used]))
-    return [level for level in reversed(pruned) if (level.columns >= 0).any()]  # the longest may be gone
+    return [level for level in reversed(pruned) if (level.columns >= 0).any()]  # the longest identifiers may be gone
 
 
 def offsets_of(counts: Array) -> Array:
-    """How many children each node has (N,) → where those of each begin, and the end (N + 1,)."""
+    """Number of children per node (N,) → where the children of each node begin, and the end (N + 1,)."""
     return np.append(0, np.cumsum(counts)).astype(np.int32)
 
 
 def deepened(levels: list[Level], depth: int) -> list[Level]:
-    """With levels at which every identifier has ended."""
+    """Appends levels at which every identifier has ended."""
     size = len(levels[-1].symbols)
     ended = Level(np.arange(size + 1, dtype=np.int32), np.zeros(size, dtype=np.uint8), np.array([-1]))
     return levels + [ended] * (depth - len(levels))
 
 
 def recoloured(level: Level, columns: Array) -> Level:
-    """The level with its tokens' places in other `columns`, which have all that its nodes use."""
+    """The level with its token indices into other `columns`, which must contain all tokens that its nodes use."""
     if np.array_equal(columns, level.columns):
         return level
     table = np.searchsorted(columns, level.columns).astype(symbol_type(len(columns)))

@@ -1,14 +1,15 @@
-"""Guidance: the beam search also goes by the distance to the query's own vector.
+"""Guidance: adds the squared distance to the query's own vector to the beam scores.
 
-Where codes add up to an image's vector (residual quantization) and image and text share a space, every identifier is a
-point ẑ of that space. The search then maximizes log p(identifier | query) − γ/2 ‖z − ẑ‖²: what the language model makes
-of the words, and how far the point is from the vector that a two-tower search would use. A prefix is worth its own
-log-probability and the second term of the nearest identifier below it: no other continuation can gain more (the
-heuristic of A*, Hart, Nilsson and Raphael 1968), so a prefix is kept as long as the best identifier below it is good
+If code vectors add up to an image's vector (residual quantization) and image and text share a space, every identifier
+is a point ẑ of that space. The search then maximizes log p(identifier | query) − γ/2 ‖z − ẑ‖²: the language model's
+score of the query, and the distance of the point to the vector that a two-tower search would use. A prefix scores its
+own log-probability plus the second term of the nearest identifier below it: no other continuation can gain more (the
+heuristic of A*, Hart, Nilsson and Raphael 1968), so a prefix is kept while the best identifier below it is good
 enough. Not in the paper, whose alignment (Eqn. 6) makes it possible.
 
-All identifiers are compared with the query, by additions of tabled products (Jégou, Douze and Schmid, Product
-quantization for nearest neighbor search, 2011): M additions for each, where beams alone cost the same in any catalog.
+All identifiers are compared with the query by adding tabulated products (Jégou, Douze and Schmid, Product
+quantization for nearest neighbor search, 2011): M additions per identifier, while beams alone cost the same in any
+catalog.
 
     B queries   U leaves   N_d nodes of depth d   M levels with vectors   D_code width of the code vectors
 """
@@ -26,11 +27,11 @@ from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie, take
 
 CHUNK = 16_384
-"""Leaves whose points are added up at a time."""
+"""Number of leaves whose points are computed at a time."""
 
 
 class Points(NamedTuple):
-    """Where the identifiers of a trie lie; made once for each trie."""
+    """The points of a trie's identifiers; computed once per trie."""
 
     codes: Tensor
     """(M, U) int32"""
@@ -56,10 +57,10 @@ class Points(NamedTuple):
 
 
 class Guide:
-    """What one batch of queries draws the beams to, in one trie."""
+    """The guidance terms of one batch of queries in one trie."""
 
     def __init__(self, sums: Additive, points: Points, trie: Trie, weight: float, allowed: LeafSets | None = None):
-        """`allowed`: as `beam_search` is given it; the others draw no beam."""
+        """`allowed`: as given to `beam_search`; all other leaves get -inf."""
         near = sums.target.square().sum(1).mul(-0.5) - points.half_squares[:, None]  # (U, B)
         for codes, book in zip(points.codes, sums.books, strict=True):
             near += (book @ sums.target.T).index_select(0, codes)
@@ -68,15 +69,15 @@ class Guide:
             leaves = torch.arange(trie.num_leaves + 1, dtype=torch.int32, device=trie.device)
             counts = allowed.to(trie.device).count_before(leaves.expand(len(sums.target), -1))
             near.masked_fill_(counts.diff().T == 0, -torch.inf)
-        self._best = [near.clamp_max_(0.0)]  # rounding can put the square of nothing below 0
+        self._best = [near.clamp_max_(0.0)]  # rounding can make a distance of 0 negative
         for d in reversed(range(1, trie.depth)):
             below, children = self._best[0], trie.levels[d].offsets.diff().long()
-            alone = len(children) == len(below)  # each node has one child, at its own place
+            alone = len(children) == len(below)  # each node has one child with the same index
             self._best.insert(0, below if alone else torch.segment_reduce(below, "max", lengths=children, unsafe=True))
 
     def of(self, nodes: Tensor, depth: int) -> Tensor:
-        """nodes (B, ...) of `depth` (1 .. L) → (B, ...) −γ/2 ‖z − ẑ‖² of the nearest identifier below each, never above
-        0; -inf where none is allowed; of some node where a node is -1.
+        """nodes (B, ...) of `depth` (1 .. L) → (B, ...) −γ/2 ‖z − ẑ‖² of the nearest identifier below each, at most 0;
+        -inf if none is allowed; arbitrary where a node is -1.
         """
         best = self._best[depth - 1]
         queries = torch.arange(len(nodes), device=nodes.device).view(-1, *[1] * (nodes.ndim - 1))

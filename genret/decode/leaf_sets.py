@@ -1,8 +1,8 @@
-"""Sets of leaves that a search may reach, one for each query or one for all, as runs of leaves that follow each other.
+"""Sets of leaves that a search may reach, one for each query or one for all, as runs of consecutive leaves.
 
-What a filter excludes, or what begins alike, is a few runs; the size of the trie does not matter to a search, then.
+Filters and common prefixes give few runs, so the cost in a search does not depend on the size of the trie.
 
-    B queries   U leaves   m runs at most, a power of two   n asked leaves
+    B queries   U leaves   m maximum number of runs, a power of two   n requested leaves
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 
 class LeafSets(NamedTuple):
     starts: Tensor
-    """(B or 1, m) int32, ascending: where each run begins; the first at 0, though it be empty"""
+    """(B or 1, m) int32, ascending: where each run begins; the first is 0, even if that run is empty"""
     before: Tensor
-    """(B or 1, m + 1) int32: how many leaves of the set lie before each run, and in all"""
+    """(B or 1, m + 1) int32: number of leaves of the set before each run, and in total"""
 
     @classmethod
     def of(cls, masks: Sequence[NDArray[np.bool_]]) -> LeafSets:
-        """Each query's mask (U,) over all leaves; equal objects are looked at once, and one for all is there once."""
+        """Each query's mask (U,) over all leaves; the same object is processed once, one for all is stored once."""
         runs = {id(mask): runs_of(mask) for mask in {id(mask): mask for mask in masks}.values()}
         masks = masks[:1] if len(runs) == 1 else masks
         width = 1 << (max(len(starts) for starts, _ in runs.values()) - 1).bit_length()  # few different shapes
@@ -40,7 +40,7 @@ class LeafSets(NamedTuple):
         return LeafSets(self.starts.to(device), self.before.to(device))
 
     def count_before(self, leaves: Tensor) -> Tensor:
-        """leaves (B, n) int32, 0 .. U → how many of each query's set come before each (B, n) int32."""
+        """leaves (B, n) int32, 0 .. U → number of leaves of each query's set before each, (B, n) int32."""
         shape = leaves.shape
         if len(self.starts) == 1:
             leaves = leaves.reshape(1, -1)
@@ -51,7 +51,7 @@ class LeafSets(NamedTuple):
 
 
 def runs_of(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(U,) → where its runs of True begin, behind an empty one at 0, and how many True come before each and in all."""
+    """(U,) → where its runs of True begin, after an empty one at 0, and the number of True before each and in total."""
     edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
     starts, sizes = edges[::2], edges[1::2] - edges[::2]
     return np.append(0, starts), np.concatenate([[0, 0], np.cumsum(sizes)])

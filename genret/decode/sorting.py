@@ -1,10 +1,10 @@
-"""Rows of token ids → the levels of a trie, by sorting packed integer keys; neither loops over rows nor recursion.
+"""Rows of token ids → the levels of a trie, by sorting packed integer keys; no loops over rows, no recursion.
 
-A row's tokens become small ranks, and as many of them as fit share one 64-bit word with the row's number, so that one
-plain sort of integers orders the rows and says where they were. Levels then peel off the sorted keys, last one first.
-Knows numpy only.
+A row's tokens become small ranks. As many as fit share one 64-bit word with the row's number, so that one plain sort of
+integers orders the rows and gives their old positions. Levels are then read off the sorted keys, last one first.
+Uses only numpy.
 
-    R rows   L positions   U different rows   N_d prefixes of d tokens   C_d different tokens in position d
+    R rows   L positions   U distinct rows   N_d prefixes of d tokens   C_d distinct tokens in position d
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 BLOCK = 1 << 16
-"""Rows that are looked at together where a column has to be widened: what fits into a processor's cache."""
+"""Rows per block where a column has to be widened: as many as fit into a processor's cache."""
 
 
 class Level(NamedTuple):
-    """The edges that lead from the nodes of depth d to those of depth d + 1: tensors; arrays while a trie is made."""
+    """The edges from the nodes of depth d to those of depth d + 1: tensors; arrays while a trie is built."""
 
     offsets: Any
     """(N_d + 1,) int32: the children of node n are the nodes offsets[n] .. offsets[n + 1] - 1 of depth d + 1"""
     symbols: Any
-    """(N_{d+1},) each child's token as an index into `columns`: uint8, int16 or int32, the smallest that does"""
+    """(N_{d+1},) each child's token as an index into `columns`: uint8, int16 or int32, the smallest that fits"""
     columns: Any
     """(C_d,) int64 ascending: the tokens that occur in position d; the first is -1 where some identifier has ended"""
 
@@ -33,8 +33,8 @@ class Level(NamedTuple):
 def build_levels(tokens: Array) -> tuple[list[Level], Array]:
     """tokens (R, L) integers, -1 after the end → levels, and the leaf of each row (R,) int32.
 
-    The work memory is 8 bytes a row for every word of key (one for 10 million rows of four codes out of 1024), 8 more
-    for sorting where there are several, and 4 for the answer.
+    Working memory is 8 bytes a row for every word of key (one for 10 million rows of four codes out of 1024), 8 more
+    for sorting if there are several words, and 4 for the result.
     """
     columns = columns_of(tokens)
     words, widths = pack(tokens, columns)
@@ -43,7 +43,7 @@ def build_levels(tokens: Array) -> tuple[list[Level], Array]:
 
 
 def columns_of(tokens: Array) -> list[Array]:
-    """Per position that any row reaches, the tokens that occur, ascending (C_d,); -1 where some row has ended."""
+    """The tokens that occur, ascending (C_d,), for each position that any row reaches; -1 if some row has ended."""
     if not tokens.size:
         return []
     assert int(tokens.min()) >= -1
@@ -51,15 +51,15 @@ def columns_of(tokens: Array) -> list[Array]:
     for start in range(0, len(tokens), BLOCK):
         block = tokens[start : start + BLOCK]
         for flags, column in zip(seen, block.T, strict=True):
-            flags[column] = True  # -1 is the last place
+            flags[column] = True  # -1 is the last entry
         assert not ((block[:, :-1] < 0) & (block[:, 1:] >= 0)).any(), "-1 may only stand after an identifier's end"
     columns = [np.flatnonzero(np.roll(flags, 1)) - 1 for flags in seen]
     return columns[: sum(bool(column[-1] >= 0) for column in columns)]
 
 
 def pack(tokens: Array, columns: list[Array]) -> tuple[list[Array], list[list[int]]]:
-    """Rows as integers that order as the rows do, lexicographically: uint64 words, the most significant first, later
-    positions in lower bits; and per word, the bits of each of its positions. Every word has room for a row's number.
+    """Rows as integers with the same lexicographic order: uint64 words, the most significant first, later positions in
+    lower bits; and per word, the bits of each of its positions. Every word has room for a row's number.
     """
     room = 64 - row_bits(len(tokens))
     widths: list[list[int]] = []
@@ -69,7 +69,7 @@ def pack(tokens: Array, columns: list[Array]) -> tuple[list[Array], list[list[in
         if not widths or sum(widths[-1]) + width > room:
             widths.append([])
         widths[-1].append(width)
-        ranks.append(np.zeros(int(column[-1]) + 2, dtype=np.uint64))  # by token; that of -1 is the last
+        ranks.append(np.zeros(int(column[-1]) + 2, dtype=np.uint64))  # by token; -1 is the last entry
         ranks[-1][column] = np.arange(len(column), dtype=np.uint64)
     words = [np.zeros(len(tokens), dtype=np.uint64) for _ in widths]
     for start in range(0, len(tokens), BLOCK):
@@ -83,7 +83,7 @@ def pack(tokens: Array, columns: list[Array]) -> tuple[list[Array], list[list[in
 
 
 def unique(words: list[Array], num_rows: int) -> tuple[list[Array], Array]:
-    """Words of R rows, which it consumes → the different ones in order (U,), and the place of each row among them."""
+    """Words of R rows, which it overwrites → the distinct ones in order (U,), and the index of each row among them."""
     if not words:
         return words, np.zeros(num_rows, dtype=np.int32)
     words, order = sort(words, num_rows)
@@ -96,9 +96,9 @@ def unique(words: list[Array], num_rows: int) -> tuple[list[Array], Array]:
 
 
 def sort(words: list[Array], num_rows: int) -> tuple[list[Array], Array]:
-    """Words of R rows, which it consumes → the same in order, and the row that each came from.
+    """Words of R rows, which it overwrites → the same in order, and the row that each came from.
 
-    Least significant word first, as a radix sort does: the place so far, in a word's free bits, makes sorting stable.
+    Least significant word first, as in radix sort: the current position, in a word's free bits, makes sorting stable.
     """
     free = np.uint64(row_bits(num_rows))
     order: Array | None = None
@@ -124,7 +124,7 @@ def changes(words: list[Array]) -> Array:
 
 
 def peel(words: list[Array], widths: list[list[int]], columns: list[Array]) -> list[Level]:
-    """Different words in order → levels. Takes one position after the other off the words, which it consumes."""
+    """Distinct words in order → levels. Removes one position after the other from the words, which it overwrites."""
     levels: list[Level] = []
     left = list(columns)
     for own in reversed(widths):
@@ -144,5 +144,5 @@ def row_bits(num_rows: int) -> int:
 
 
 def symbol_type(size: int) -> Any:
-    """The smallest integer type for 0 .. size - 1 that every torch operation knows."""
+    """The smallest integer type for 0 .. size - 1 that every torch operation supports."""
     return np.uint8 if size <= 1 << 8 else np.int16 if size <= 1 << 15 else np.int32

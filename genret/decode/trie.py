@@ -1,12 +1,12 @@
-"""The identifiers of a catalog as a prefix tree of flat tensors: what the beam search may write.
+"""The identifiers of a catalog as a prefix tree of flat tensors: the valid outputs of the beam search.
 
-Does not know images, queries or models: it is built from rows of token ids and answers in positions. A *leaf* is a
-distinct identifier; leaves are numbered in lexicographic order. The *nodes* of depth d are the different prefixes of d
-tokens in the same order, and an identifier that has ended goes on as its own only child: the nodes of the last depth
-are the leaves, and whatever begins with a given prefix is one range of nodes at every depth. The root is node 0 of
-depth 0. A trie is never changed: `extended` and `without` make new ones, which share what they can with the old.
+Independent of images, queries and models: it is built from rows of token ids and returns positions. A *leaf* is a
+distinct identifier; leaves are numbered in lexicographic order. The *nodes* of depth d are the distinct prefixes of d
+tokens in the same order, and an ended identifier continues as its own only child. So the nodes of the last depth
+are the leaves, and all nodes with a given prefix are one range at every depth. The root is node 0 of depth 0. A trie
+is immutable: `extended` and `without` create new ones, which share tensors with the old one where possible.
 
-    R rows   L depth   U leaves   N_d nodes of depth d (N_0 = 1, N_L = U)   C_d different tokens in position d
+    R rows   L depth   U leaves   N_d nodes of depth d (N_0 = 1, N_L = U)   C_d distinct tokens in position d
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ FORMAT = "genret-trie-2"
 
 
 class Trie:
-    """`levels[d]` leads from depth d to d + 1."""
+    """`levels[d]` connects depth d to d + 1."""
 
     def __init__(self, levels: Sequence[Level], leaf_of_row: Tensor, max_children: Sequence[int] | None = None):
         self.levels = list(levels)
         self.leaf_of_row = leaf_of_row
         """(R,) int32, the leaf of each row that the trie was built from"""
-        # Python numbers, so that the shapes of a search are known without asking the device.
+        # Python numbers, so that the shapes of a search are known without a device transfer.
         self.num_prefixes = [len(level.symbols) for level in self.levels]
-        """Per depth d, N_{d+1}: the prefixes of d + 1 tokens, identifiers that ended earlier included."""
+        """Per depth d, N_{d+1}: the prefixes of d + 1 tokens, including identifiers that ended earlier."""
         self.max_children = list(max_children or [int(level.offsets.diff().max()) for level in self.levels])
-        """Per depth, the most children of one node."""
+        """Per depth, the maximum number of children of a node."""
         self.has_ends = [bool(level.columns[0] < 0) for level in self.levels]
         """Per depth, whether some identifier has ended before."""
         self._wide: dict[int, Tensor | None] = {}
@@ -52,7 +52,7 @@ class Trie:
 
     @property
     def depth(self) -> int:
-        """Tokens of the longest identifier."""
+        """Number of tokens of the longest identifier."""
         return len(self.levels)
 
     @property
@@ -61,7 +61,7 @@ class Trie:
 
     @property
     def nbytes(self) -> int:
-        """Of all tensors, those that searching has added included."""
+        """Bytes of all tensors, including those that searches have added."""
         tables = [table.nbytes for table in self._wide.values() if table is not None]
         return sum(t.nbytes for level in self.levels for t in level) + self.leaf_of_row.nbytes + sum(tables)
 
@@ -72,10 +72,10 @@ class Trie:
     # -------------------------------------------------------------------------------------------------------- building
     @classmethod
     def build(cls, tokens: Tensor) -> Trie:
-        """tokens (R, L) of any integer type, -1 after the end. Rows may repeat; none may be the beginning of another.
+        """tokens (R, L) of any integer type, -1 after the end. Rows may repeat; no row may be a prefix of another.
 
-        Sorts integers on the CPU, in place: beside the rows and the trie it takes 8 bytes a row for each 64-bit word of
-        key (row number and tokens; 10 million rows of four tokens out of 1024 fit into one).
+        Sorts integers on the CPU, in place: besides the rows and the trie it takes 8 bytes a row for each 64-bit word
+        of key (row number and tokens; 10 million rows of four tokens out of 1024 fit into one).
         """
         assert tokens.ndim == 2 and not tokens.is_floating_point(), "tokens: (R, L) integers"
         empty = ~(tokens[:, :1] >= 0).any(1)
@@ -86,9 +86,9 @@ class Trie:
         return cls._checked(levels, leaf_of_row).to(tokens.device)
 
     def extended(self, tokens: Tensor) -> Trie:
-        """This trie's rows and then those of `tokens` (n, L'), as `build` of all of them would make it.
+        """This trie's rows followed by those of `tokens` (n, L'), equal to `build` of all of them.
 
-        Sorts the new rows alone and merges them in: copies of what there is, no second look at its order.
+        Sorts only the new rows and merges them in: the existing levels are copied, not sorted again.
         """
         new = Trie.build(tokens.cpu())
         if not self.levels:
@@ -101,7 +101,7 @@ class Trie:
         return self._checked(levels, leaf_of_row).to(self.device)
 
     def without(self, rows: Tensor) -> Trie:
-        """The trie of all rows but these, given as indices (n,) or as a mask (R,), in the order that they had."""
+        """The trie of all rows but these, given as indices (n,) or as a mask (R,), in the same order."""
         left = np.ones(len(self.leaf_of_row), dtype=bool)
         left[rows.cpu().numpy()] = False
         leaf_of_row = self.leaf_of_row.cpu().numpy()[left]
@@ -113,7 +113,7 @@ class Trie:
 
     @classmethod
     def _checked(cls, levels: list[Level], leaf_of_row: Any) -> Trie:
-        """From numpy; refuses identifiers that begin others: there, the end is not a node's only child."""
+        """From numpy; rejects identifiers that are prefixes of others: there, the end is not a node's only child."""
         trie = cls([Level(*map(torch.from_numpy, level)) for level in levels], torch.from_numpy(leaf_of_row))
         for d, level in enumerate(trie.levels):
             if trie.has_ends[d] and trie.max_children[d] > 1:
@@ -154,10 +154,11 @@ class Trie:
         return tokens
 
     def wide(self, depth: int) -> Tensor | None:
-        """Where nodes of `depth` have many of the children that they could have: (N_d, C_d) int32, the child that each
-        column leads to, -1 for none; made once. None elsewhere.
+        """For depths whose nodes have many of the possible children: (N_d, C_d) int32, the child that each column leads
+        to, -1 for none; computed once. None for other depths.
 
-        A search then reads rows instead of scattered entries; at a quarter full it takes 16 bytes a child at most.
+        A search then reads rows instead of scattered entries; a table at least a quarter full takes at most 16 bytes a
+        child.
         """
         if depth not in self._wide:
             level = self.levels[depth]
@@ -172,7 +173,7 @@ class Trie:
 
     # ----------------------------------------------------------------------------------------------------------- files
     def save(self, path: Path) -> None:
-        """One safetensors file, there as a whole or not at all."""
+        """Writes one safetensors file, atomically."""
         tensors = {f"{d}.{name}": t for d, level in enumerate(self.levels) for name, t in level._asdict().items()}
         tensors["leaf_of_row"] = self.leaf_of_row
         about = json.dumps({"format": FORMAT, "max_children": self.max_children})
@@ -181,7 +182,7 @@ class Trie:
 
     @classmethod
     def load(cls, path: Path) -> Trie:
-        """What `save` wrote, on the CPU; mapped into memory, so that it is read when, and as far as, it is used."""
+        """Reads what `save` wrote, on the CPU; memory-mapped, so that only the parts in use are read."""
         try:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {}).get("trie", "{}"))

@@ -1,1 +1,1 @@
-"""How good a retriever is, and where it loses what."""
+"""How good a retriever is, and where it loses images."""

@@ -1,9 +1,9 @@
-"""All measures of a search, by two notions of what answers a query: its own image, and every image of the same caption.
+"""All measures of a search, with two sets of positives: a query's own image, or every image with the same caption.
 
-By the first, the literature's, one image answers each query. Where two images of a split bear the same words as a
-caption, the second is fairer: recall then counts any of them (as CLIP's evaluation does), true recall their share.
+In the literature one image is relevant to each query. If two images of a split have the same caption, the second
+set is fairer: recall then counts any of them (as in CLIP's evaluation), true recall their share.
 
-    Q queries   P pairs of a query and an image that answers it
+    Q queries   P pairs of a query and a relevant image
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Measures = dict[str, Any]
 
 
 def own_image(asked: QuerySet, ranked: Ranked | None, two_tower: Ints, num_beams: int | None) -> Measures:
-    """`searched` and `two_tower`, each with all `Scores`. ranked: what the search returned; None: the dense search
+    """`searched` and `two_tower`, each with all `Scores`. ranked: the results of the search; None: the dense search
     itself, whose ranks are two_tower (Q,)."""
     relevant = Relevant.of(asked.relevant)
     dense = scores_of(two_tower, relevant)
@@ -29,7 +29,7 @@ def own_image(asked: QuerySet, ranked: Ranked | None, two_tower: Ints, num_beams
 
 
 def same_caption(asked: QuerySet, ranked: Ranked | None, num_beams: int | None) -> Measures | None:
-    """The same where several images may have the query for a caption, with the number of such `queries`; None for 0."""
+    """The same with several positives per caption, with the number of such `queries`; None if there are none."""
     relevant = answers_of(asked)
     shared = int((relevant.counts > 1).sum())
     if not shared:
@@ -40,7 +40,7 @@ def same_caption(asked: QuerySet, ranked: Ranked | None, num_beams: int | None) 
 
 
 def dense_ranks_of_pairs(asked: QuerySet, relevant: Relevant) -> Ints:
-    """(P,) the rank of each answering image in the exact dense search."""
+    """(P,) the rank of each relevant image in the exact dense search."""
     queries = asked.query_features[np.asarray(relevant.queries)]
     return dense_ranks(queries, asked.features, relevant.rows)
 

@@ -1,4 +1,4 @@
-"""What an evaluation says, in one shape for programs, files and people. It measures nothing."""
+"""The figures of an evaluation, in one form for programs, files and people. Measures nothing itself."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class Evaluation:
     ledger: list[LedgerRow] = field(default_factory=list)
     identifier: dict[str, Any] | None = None
     remark: str | None = None
-    """Why figures cannot exist (then they are null), or what they cannot say"""
+    """Why figures are undefined (then they are null), or what limits their meaning"""
     first_stage: Recalls | None = None
-    """Of the search before the recipe's reranker; None where it has none"""
+    """Of the search before the recipe's reranker; None without a reranker"""
     measures: Measures | None = None
-    """All measures of the search and of two-tower, by the image that each caption is of"""
+    """All measures of the search and of two-tower, where only each caption's own image is relevant"""
     shared_captions: Measures | None = None
-    """The same, where every image with the query for a caption answers it; None where no two share one"""
+    """The same, where every image with the same caption is relevant; None if no two images share one"""
     guidance: float | None = None
-    """Weight of the query's own vector in the beam search; None where the language model searches alone"""
+    """Weight of the query's own vector in the beam search; None if the language model searches alone"""
     written_levels: int | None = None
-    """How many symbols of an identifier the language model writes; None: all"""
+    """How many codes of an identifier the language model writes; None: all"""
     more: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     """The figures of each evaluator, by its name"""
 
@@ -62,16 +62,16 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """An evaluation, and what was searched and found for it. Images are rows of `asked`."""
+    """An evaluation, with the index and the results of its search. Images are rows of `asked`."""
 
     evaluation: Evaluation
     retriever: CatalogRetriever
     asked: QuerySet
     index: Any
-    """The retriever's index of the split's images; None where nothing could be searched"""
+    """The retriever's index of the split's images; None if nothing can be searched"""
     first: Ranked | None
     """(Q, C) of the first stage"""
     answer: Ranked | None
-    """(Q, C) reranked, where the recipe says so"""
+    """(Q, C) reranked, if the recipe has a reranker"""
     ranks: dict[str, Ints]
-    """(Q,) the right image's rank, by way of searching (`ranks.py`)"""
+    """(Q,) the positive's rank, by way of searching (`ranks.py`)"""

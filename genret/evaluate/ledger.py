@@ -1,9 +1,9 @@
-"""The error ledger: where a generative retriever loses what its encoder alone would have found.
+"""The error ledger: where a generative retriever loses images that its encoder alone would have found.
 
-It begins with the recall@k of the dense search, ends with what was reached, and accounts for every query between them
-exactly once: quantization → level 1 … level M → beam → collision → (recovered) → rerank. Counted in whole queries, so
-that it sums exactly. A query counts as answered if any of its relevant images is among the first k; ranks are those of
-the best placed one.
+It starts with the recall@k of the dense search, ends with the recall reached, and assigns every query between them to
+exactly one cause: quantization → level 1 … level M → beam → collision → (recovered) → rerank. It counts whole queries,
+so that sums are exact. A query counts as answered if any of its relevant images is among the first k; ranks are those
+of the best placed one.
 
     Q queries   M levels   b beams   k cutoff
 """
@@ -25,24 +25,24 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What became of each query. Ranks count from 1; what was not found has a rank beyond every k."""
+    """The result of each query. Ranks start at 1; the rank of a missing image exceeds every k."""
 
     dense_ranks: Ints
-    """(Q,) of the right image in the dense search with the same features"""
+    """(Q,) of the positive in the dense search with the same features"""
     ceiling_ranks: Ints
-    """(Q,) of the right image in the dense search by reconstructed features"""
+    """(Q,) of the positive in the dense search by reconstructed features"""
     prefix_ranks: Ints
-    """(Q, M) of the right identifier's first m symbols among the different prefixes that the beam kept at level m"""
+    """(Q, M) of the positive identifier's first m codes among the distinct prefixes that the beam kept at level m"""
     identifier_ranks: Ints
-    """(Q,) of the right identifier among those found"""
+    """(Q,) of the positive identifier among those found"""
     image_ranks: Ints
-    """(Q,) of the right image among those found"""
+    """(Q,) of the positive image among those found"""
     forced_scores: Floats
-    """(Q,) log-probability of the right identifier, beam or no beam; -inf where it cannot be told"""
+    """(Q,) log-probability of the positive identifier, reached by beams or not; -inf if unknown"""
     beam_scores: Floats
-    """(Q, b) of the identifiers found, best first, -inf where there is none"""
+    """(Q, b) of the identifiers found, best first, -inf for none"""
     reranked_ranks: Ints | None = None
-    """(Q,) of the right image once the found ones are reranked"""
+    """(Q,) of the positive image after reranking"""
 
 
 class LedgerRow(NamedTuple):
@@ -59,21 +59,21 @@ class LedgerRow(NamedTuple):
     is_change: bool
 
     def as_json(self) -> dict[str, Any]:
-        """`lost` stands only in rows that are changes."""
+        """`lost` is present only in rows that are changes."""
         lost = {"lost": self.points, "share": self.share} if self.is_change else {}
         return {"stage": self.stage, "queries": self.queries, "recall": self.recall} | lost
 
 
 def ledger(trace: Trace, k: int) -> list[LedgerRow]:
-    """Splits the difference between the dense recall@k and the recall@k reached by what caused it.
+    """Splits the difference between the dense recall@k and the recall@k reached, by cause.
 
-    quantization  what the codes no longer tell: dense recall less the ceiling's
-    level m       the model preferred other symbols: the last level at which the right prefix was among the k best of
-                  its level is m - 1
-    beam          the right identifier scores higher than the k-th found one but was pruned on the way
-    collision     the right identifier is among the k best, its image is crowded out by others of the same identifiers
-    recovered     (a gain) the ceiling misses it, the model finds it
-    rerank        (mostly a gain) by reordering the found images
+    quantization  information lost in the codes: dense recall minus the quantization upper bound
+    level m       the model preferred other codes: level m - 1 is the last one at which the positive prefix was among
+                  the k best of its level
+    beam          the positive identifier scores higher than the k-th found one but was pruned on the way
+    collision     the positive identifier is among the k best, its image is displaced by others that share it
+    recovered     (a gain) the quantization upper bound misses it, the model finds it
+    rerank        (mostly a gain) reordering of the found images
     """
     assert k >= 1
     num_queries, num_levels = trace.prefix_ranks.shape
@@ -89,7 +89,7 @@ def ledger(trace: Trace, k: int) -> list[LedgerRow]:
     book.change("beam", int(lost[num_levels]))
     book.change("collision", int(lost[num_levels + 1]))
     book.change("recovered", -int((reached & ~ceiling).sum()))
-    assert book.answered == int(reached.sum()), "the ledger accounts for every query once"
+    assert book.answered == int(reached.sum()), "the ledger must count every query once"
     book.total("reached")
     if trace.reranked_ranks is not None:
         final = int((trace.reranked_ranks <= k).sum())
@@ -101,7 +101,7 @@ def ledger(trace: Trace, k: int) -> list[LedgerRow]:
 def attribute(trace: Trace, k: int) -> Ints:
     """(Q,) why each query's image is not among the first k: 0 … M-1 the level, M the beam, M+1 a collision.
 
-    Means something only where the image was missed.
+    Defined only for queries whose image was missed.
     """
     num_levels = trace.prefix_ranks.shape[1]
     num_beams = trace.beam_scores.shape[1]
@@ -121,8 +121,8 @@ def attribute(trace: Trace, k: int) -> Ints:
 
 
 def folded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For readers: the rows (`LedgerRow.as_json`) of all levels after the eighth as one. Long identifiers have many,
-    and little is lost there."""
+    """For display: the rows (`LedgerRow.as_json`) of all levels after the eighth as one. Long identifiers have many,
+    and lose little there."""
     deep = [row for row in rows if _level(row["stage"]) > SHOWN_LEVELS]
     if len(deep) < 2:
         return list(rows)
@@ -144,7 +144,7 @@ def _level(stage: str) -> int:
 
 
 class _Book:
-    """Rows with the recall that is left after each."""
+    """Rows with the remaining recall after each."""
 
     def __init__(self, num_queries: int, dense: int):
         self.rows: list[LedgerRow] = []

@@ -1,8 +1,8 @@
-"""Retrieval measures over rankings of image rows. Does not know how the rankings came about; ties are the caller's.
+"""Retrieval measures over rankings of image rows. Independent of the search; callers break ties.
 
-Everything follows from the ranks of the P relevant (query, image) pairs, so that a dense search whose rankings nobody
-writes down is measured by the same code as a beam search. The definitions are those of trec_eval; the tests hold them
-against ir_measures and ranx.
+Everything is computed from the ranks of the P relevant (query, image) pairs, so that a dense search without stored
+rankings is measured by the same code as a beam search. The definitions are those of trec_eval; the tests compare them
+with ir_measures and ranx.
 
 Q queries   K length of the rankings   P relevant (query, image) pairs
 """
@@ -20,18 +20,18 @@ from genret.search.trace import MISSED
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Recalls = dict[str, float | None]
-"""In percent by cutoff, as JSON wants it: {"1": 23.9, "5": 53.0, "10": 66.4}; None where it cannot be measured."""
+"""In percent by cutoff, for JSON: {"1": 23.9, "5": 53.0, "10": 66.4}; None if it cannot be measured."""
 
 CUTOFFS = (1, 5, 10)
 
 
 class Relevant(NamedTuple):
-    """Which image rows answer each query; every query has at least one."""
+    """The relevant image rows of each query; every query has at least one."""
 
     queries: Ints
     """(P,) ascending"""
     rows: Ints
-    """(P,) ascending within a query, none twice"""
+    """(P,) ascending within a query, without duplicates"""
     num_queries: int
 
     @classmethod
@@ -41,7 +41,7 @@ class Relevant(NamedTuple):
             return relevant
         if isinstance(relevant, np.ndarray) and relevant.ndim == 1:
             return cls(np.arange(len(relevant)), relevant.astype(np.int64), len(relevant))
-        collections: Iterable[Iterable[int]] = relevant  # type: ignore[assignment]  # numpy rows count as any
+        collections: Iterable[Iterable[int]] = relevant  # type: ignore[assignment]  # numpy rows are iterable
         lists = [np.unique(np.fromiter(rows, dtype=np.int64)) for rows in collections]
         assert all(len(rows) for rows in lists), "every query needs a relevant image"
         counts = np.array([len(rows) for rows in lists], dtype=np.int64)
@@ -51,11 +51,11 @@ class Relevant(NamedTuple):
 
     @property
     def counts(self) -> Ints:
-        """(Q,) how many images answer each query."""
+        """(Q,) number of relevant images of each query."""
         return np.bincount(self.queries, minlength=self.num_queries)
 
     def of_queries(self, chosen: Ints) -> Relevant:
-        """What answers these queries (ascending), counted anew."""
+        """The relevant images of these queries (ascending), renumbered from 0."""
         kept = np.isin(self.queries, chosen)
         return Relevant(np.searchsorted(chosen, self.queries[kept]), self.rows[kept], len(chosen))
 
@@ -64,7 +64,7 @@ RelevantLike = Relevant | Ints | Sequence[Iterable[int]]
 
 
 class Scores(NamedTuple):
-    """Recalls are percentages, the others lie between 0 and 1."""
+    """Recalls are percentages, the others are between 0 and 1."""
 
     recall: Recalls
     """`recall@k` by k: queries with any relevant image among the first k (trec_eval's success)"""
@@ -84,7 +84,7 @@ class Scores(NamedTuple):
 def scores_of(
     ranks: Ints, relevant: RelevantLike, cutoffs: Sequence[int] = CUTOFFS, num_beams: int | None = None
 ) -> Scores:
-    """All measures from the ranks (P,) of the relevant pairs, `MISSED` for what was not found."""
+    """All measures from the ranks (P,) of the relevant pairs, `MISSED` if not found."""
     wanted = Relevant.of(relevant)
     best = _best(ranks, wanted)
     measurable = {k: num_beams is None or k <= num_beams for k in (*cutoffs, 10)}
@@ -98,9 +98,9 @@ def scores_of(
 
 
 def pair_ranks(ranked: Ints, relevant: RelevantLike) -> Ints:
-    """(Q, K) rows, -1 pads → (P,) the rank, from 1, of each relevant pair, `MISSED` where it is not there.
+    """(Q, K) rows, -1 pads → (P,) the rank, from 1, of each relevant pair, `MISSED` if it is not listed.
 
-    An image that is listed twice counts where it stands first; its other mention still takes a place.
+    If an image is listed twice, its first rank counts; its second entry still takes a rank.
     """
     wanted = Relevant.of(relevant)
     assert ranked.ndim == 2 and len(ranked) == wanted.num_queries, "one ranking per query"
@@ -125,12 +125,12 @@ def recall(ranks: Ints, k: int) -> float:
 
 
 def mrr(ranks: Ints) -> float:
-    """Mean reciprocal rank, 0 for what was not found."""
+    """Mean reciprocal rank, 0 for images that were not found."""
     return float(reciprocal(ranks).sum() / max(1, len(ranks)))
 
 
 def reciprocal(ranks: Ints) -> Floats:
-    """1 / rank, 0 for what was not found."""
+    """1 / rank, 0 for images that were not found."""
     return np.where(ranks < MISSED, 1.0 / ranks, 0.0)
 
 
@@ -141,7 +141,7 @@ def discounted(ranks: Ints, k: int = 10) -> Floats:
 
 
 def median_rank(ranks: Ints) -> float | None:
-    """None where it lies among the queries that found nothing."""
+    """None if the median query found nothing."""
     if not len(ranks):
         return None
     middle = np.sort(ranks)[[(len(ranks) - 1) // 2, len(ranks) // 2]]

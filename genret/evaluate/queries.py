@@ -1,4 +1,4 @@
-"""What is asked in an evaluation: a split's images, searched by their captions.
+"""The queries of an evaluation: a split's images, searched by their captions.
 
 Q queries   N images   D width
 """
@@ -88,7 +88,7 @@ def query_set(retriever: CatalogRetriever, split: str, features_dir: Path, progr
 
 
 def text_vectors(retriever: CatalogRetriever, texts: list[str], features_dir: Path, progress: Progress) -> Tensor:
-    """(T, D) unit rows, from the cache where a text has been encoded before."""
+    """(T, D) unit rows, from the cache if a text has been encoded before."""
     encoder = retriever.encoder
     with FeatureCache.of_tower(features_dir, tower_key(encoder, "text")) as cache, torch.no_grad():
         raw = encode_texts(encoder, texts, cache, progress=progress, label="queries")
@@ -96,7 +96,7 @@ def text_vectors(retriever: CatalogRetriever, texts: list[str], features_dir: Pa
 
 
 def answers_of(asked: QuerySet) -> Relevant:
-    """The images that answer each query: its own, and those that have the same words for a caption."""
+    """The relevant images of each query: its own, and those with the same caption."""
     words = [normalize_caption(query) for query in asked.queries]
     images: dict[str, set[int]] = {}
     for word, row in zip(words, asked.relevant.tolist(), strict=True):
@@ -105,5 +105,5 @@ def answers_of(asked: QuerySet) -> Relevant:
 
 
 def image_ranks(ranked: Ranked, asked: QuerySet) -> Ints:
-    """(Q,) ranks from 1 of the right images."""
+    """(Q,) ranks, from 1, of the positives."""
     return first_rank(torch.from_numpy(ranked.images), torch.from_numpy(asked.relevant)[:, None])

@@ -1,6 +1,6 @@
-"""Where the right image stood for every query, kept with the run so that runs can be compared query by query.
+"""The rank of the positive for every query, stored with the run so that runs can be compared query by query.
 
-One file per split and way of searching, `<run>/evaluations/<split>.<way>.safetensors`. It knows nothing of models.
+One file per split and way of searching, `<run>/evaluations/<split>.<way>.safetensors`. Independent of models.
 
 Q queries
 """
@@ -26,24 +26,24 @@ Ints = NDArray[np.int64]
 FOLDER = "evaluations"
 FORMAT = "1"
 TWO_TOWER = "two-tower"
-"""The way of searching that every run has: exactly, by the vectors alone."""
+"""The way of searching that every run has: exact dense search."""
 OWN_SEARCH = "search"
-"""The way in which a run without beams searches: as its recipe says, reranked where it says so."""
+"""The way of searching of a run without beams: as its recipe says, reranked if it has a reranker."""
 
 
 class QueryRanks(NamedTuple):
-    """Ranks of one way of searching one split, with what tells whether another run was asked the same."""
+    """Ranks of one way of searching one split, with hashes that show whether another run had the same queries."""
 
     ranks: Ints
-    """(Q,) from 1, the right image's; MISSED where it was not found"""
+    """(Q,) rank of the positive, from 1; MISSED if it was not found"""
     queries: Ints
-    """(Q,) a hash of each caption and the image that it is of"""
+    """(Q,) a hash of each caption and its image"""
     images: str
-    """A hash of the ids of the images that were searched"""
+    """A hash of the ids of the searched images"""
 
 
 def beams(num_beams: int) -> str:
-    """The way of searching by a generator with so many beams."""
+    """The name of searching by a generator with this beam width."""
     return f"{num_beams}-beams"
 
 
@@ -55,7 +55,7 @@ def write_ranks(
     image_ids: Sequence[str],
     found: Mapping[str, Ints],
 ) -> None:
-    """Keeps the ranks of each way of searching. relevant (Q,): rows of `image_ids`."""
+    """Stores the ranks of each way of searching. relevant (Q,): rows of `image_ids`."""
     hashes = query_hashes(queries, relevant, image_ids)
     about = json.dumps({"format": FORMAT, "images": f"{_hash(*sorted(image_ids)):016x}"})
     facts = {"ranks": about}  # one entry: safetensors writes several in no fixed order
@@ -67,13 +67,13 @@ def write_ranks(
 
 
 def query_hashes(queries: Sequence[str], relevant: Iterable[int], image_ids: Sequence[str]) -> Ints:
-    """(Q,) what tells whether two runs were asked the same: a hash of each caption and the image that it is of."""
+    """(Q,) a hash of each caption and its image, to check whether two runs had the same queries."""
     hashes = [_hash(query, image_ids[row]) for query, row in zip(queries, relevant, strict=True)]
     return np.array(hashes, np.uint64).view(np.int64)
 
 
 def read_ranks(run: Path, split: str, way: str) -> QueryRanks | None:
-    """What `write_ranks` kept; None if nothing was."""
+    """The ranks stored by `write_ranks`; None if there are none."""
     path = ranks_path(run, split, way)
     if not path.exists():
         return None
@@ -93,7 +93,7 @@ def ranks_path(run: Path, split: str, way: str) -> Path:
 
 
 def paired(found: Sequence[QueryRanks]) -> list[Ints] | None:
-    """Ranks brought into one order of queries, (Q,) each; None if the queries or the searched images differ."""
+    """Ranks in the same order of queries, (Q,) each; None if the queries or the searched images differ."""
     orders = [np.argsort(one.queries, kind="stable") for one in found]
     first = found[0].queries[orders[0]]
     same = all(

@@ -1,6 +1,6 @@
-"""Both stages of a search over all queries of a split, batch by batch, where the retriever has no trace of its own.
+"""Both stages of a search over all queries of a split, in batches, for retrievers without a trace.
 
-Images are rows of the split here, and keys of the catalog where the retriever is asked.
+Images are rows of the split here, and keys of the catalog in calls to the retriever.
 
 Q queries   C images found for each
 """
@@ -29,7 +29,7 @@ def first_stage(
     depth: int,
     progress: Progress,
 ) -> Ranked:
-    """(Q, C) what the first stage finds among the images of `index`, as many as matter, and at least `depth`."""
+    """(Q, C) the first stage's results among the images of `index`, as many as are used, and at least `depth`."""
     parts, size = list[Ranked](), retriever.options.batch_size
     with progress("search", len(asked.queries)) as bar:
         for start in range(0, len(asked.queries), size):
@@ -41,7 +41,7 @@ def first_stage(
 
 
 def rerank(retriever: CatalogRetriever, asked: QuerySet, ranked: Ranked, progress: Progress) -> Ranked:
-    """What the first stage found (Q, C) as a search for ten images would return it."""
+    """The first stage's results (Q, C) as a search for ten images would return them."""
     if retriever.reranker is None:
         return ranked
     parts, size = list[Ranked](), retriever.options.batch_size

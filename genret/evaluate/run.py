@@ -1,4 +1,4 @@
-"""Searches a split's images by their captions; says what is found and where the rest is lost.
+"""Searches a split's images by their captions; reports what is found and where the rest is lost.
 
 Q queries   N images   b beams   M levels
 """
@@ -37,7 +37,7 @@ class Found:
     answer: Ranked
     ranks: Ints
     is_dense: bool
-    """Whether this is the exact dense search itself, of which every rank is known"""
+    """Whether this is the exact dense search itself, whose ranks are all known"""
     trace: BeamTrace | None
 
     @classmethod
@@ -80,9 +80,9 @@ def evaluate(
     ui: Ui,
     depth: int = max(CUTOFFS),
 ) -> Evaluated:
-    """Evaluates on the images of the catalog's `split`. The last of `num_beams` is the one reported at length.
+    """Evaluates on the images of the catalog's `split`. The last of `num_beams` is reported in detail.
 
-    `about`: what else is known of the run, fields of `Evaluation`. `depth`: images of each query that are wanted of
+    `about`: further facts of the run, fields of `Evaluation`. `depth`: images per query that are needed from
     retrievers without beams.
     """
     asked = query_set(retriever, split, features_dir, ui.progress)
@@ -127,7 +127,7 @@ def evaluate(
 
 
 class Explained(NamedTuple):
-    """Why a search found what it found."""
+    """Details that explain the results of a search."""
 
     trace: Trace
     ceiling: Ints | None
@@ -141,7 +141,7 @@ class Explained(NamedTuple):
 def explain(
     retriever: CatalogRetriever, snapshot: Snapshot, index: Any, asked: QuerySet, two_tower: Ints, found: Found
 ) -> Explained | None:
-    """By the search's trace; None where the retriever has none."""
+    """From the search's trace; None if the retriever has none."""
     if found.trace is None:
         return None
     inspection = retriever.inspect(snapshot, index, asked.keys)
@@ -176,7 +176,7 @@ def _figures(explained: Explained | None, width: int | None) -> dict[str, Any]:
 
 
 def dense_order_ranks(ranked: Ranked, asked: QuerySet) -> Ints:
-    """(Q,) ranks from 1 of the right images when the images found are put into dense order."""
+    """(Q,) ranks, from 1, of the positives when the images found are put into dense order."""
     images = torch.from_numpy(ranked.images)
     ranks = []
     for start in range(0, len(images), 256):

@@ -1,4 +1,4 @@
-"""An evaluation as people read it in a terminal."""
+"""An evaluation as tables in a terminal."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _recall_table(found: Evaluation) -> Table:
 
 
 def _how(found: Evaluation) -> str:
-    """What else than a language model that writes whole identifiers has a part in the search."""
+    """What contributes to the search besides a language model that writes whole identifiers."""
     how = []
     if found.guidance:
         how.append(f"the query's own vector adds to the beams' scores, guidance {found.guidance:g}")
@@ -73,7 +73,7 @@ def _ledger_table(found: Evaluation) -> Table:
 
 
 def _add(table: Table, name: str, recalls: Recalls, scores: dict[str, Any] | None = None) -> None:
-    """scores: the other measures, where they are known."""
+    """scores: the other measures, if they are known."""
     cells = [_cell(recalls[str(k)], 1) for k in CUTOFFS]
     known = scores or {}
     rest = [_cell(known.get(key), digits) for key, digits in (("mrr", 3), ("ndcg_at_10", 3), ("median_rank", 1))]

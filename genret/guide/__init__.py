@@ -1,4 +1,4 @@
-"""What explains genret at the terminal and brings plugins in: components, plugins, install. A plugin of genret."""
+"""Help at the terminal and installation of plugins: components, plugins, install. A plugin of genret."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(cli: typer.Typer) -> None:
-    cli.command("components", short_help="Show what fits each slot.")(components)
+    cli.command("components", short_help="Show the components of each slot.")(components)
 
 
 def components(
@@ -23,7 +23,7 @@ def components(
     name: Annotated[str | None, typer.Argument(help="One component, to see its options.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what fits each slot of a recipe, with its options and where it comes from.
+    """Show the components of each slot of a recipe, with their options and origins.
 
     \b
     Examples:
@@ -40,7 +40,7 @@ def components(
         names = [
             (kind, known) for kind in kinds for known in ([name] if name is not None else registries.of(kind).names())
         ]
-        # one component that is asked for by name fails loudly, in a list a broken one is shown as such
+        # one component requested by name raises an error, in a list a broken one is shown as broken
         found = [describe(registries, *pair, strict=name is not None) for pair in names]
         if as_json:
             ui.document({"components": [part.as_json() for part in found]})

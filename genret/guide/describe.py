@@ -1,4 +1,4 @@
-"""Components in words: summary, options with types, defaults and meanings, origin."""
+"""Descriptions of components: summary, options with types, defaults and meanings, origin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Option(NamedTuple):
     default: Any
     required: bool
     bounds: str
-    """What a value has to keep to, e.g. `1 to 65536`; empty: nothing."""
+    """The constraint of the value, e.g. `1 to 65536`; empty: none."""
     meaning: str
 
 
@@ -65,7 +65,7 @@ def kind_named(name: str) -> str:
 
 
 def describe(registries: Registries, kind: str, name: str, strict: bool = False) -> Description:
-    """`strict`: a component that cannot be loaded is an error, not a description that says so."""
+    """`strict`: a component that cannot be loaded raises an error; else its description reports it."""
     registry = registries.of(kind)
     origin = registry.origin(name)
     try:
@@ -74,7 +74,7 @@ def describe(registries: Registries, kind: str, name: str, strict: bool = False)
         if strict:
             raise
         return Description(kind, name, origin, "", [], str(error))
-    # a class without words of its own would inherit the base class's, which say nothing about it
+    # a class without a docstring would inherit the base class's, which does not describe it
     words = component.__doc__ or getattr(inspect.getmodule(component), "__doc__", None) or ""
     summary = inspect.cleandoc(words).partition("\n\n")[0].replace("\n", " ")
     options = list(_options(component.Config)) if kind in KINDS else []
@@ -82,7 +82,7 @@ def describe(registries: Registries, kind: str, name: str, strict: bool = False)
 
 
 def _options(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
-    """Options of nested models follow their owner's, by key path; those of alternatives, one after the other."""
+    """Options of nested models follow their parent's, by key path; those of alternatives, one after the other."""
     for name, field in model.model_fields.items():
         path, meaning = f"{prefix}{name}", " ".join((field.description or "").split())
         default = None if field.is_required() else field.get_default(call_default_factory=True)
@@ -106,7 +106,7 @@ def _options(model: type[BaseModel], prefix: str = "") -> Iterator[Option]:
 
 
 def bounds_of(field: FieldInfo) -> str:
-    """`1 to 65536`, `above 0, below 1`, `at least 1`; for lists and texts what they hold, or how long they may be."""
+    """`1 to 65536`, `above 0, below 1`, `at least 1`; for lists and texts their items' bounds or their length."""
     rules: dict[str, Any] = {}
     for rule in field.metadata:
         for name in ("ge", "gt", "le", "lt", "multiple_of", "min_length", "max_length", "pattern"):

@@ -19,15 +19,14 @@ def add(cli: typer.Typer) -> None:
 def install(
     context: typer.Context,
     what: Annotated[
-        list[str] | None, typer.Argument(metavar="PACKAGE_OR_FOLDER", help="As pip names it, or a plugin's folder.")
+        list[str] | None,
+        typer.Argument(metavar="PACKAGE_OR_FOLDER", help="A package as pip names it, or a plugin's folder."),
     ] = None,
     editable: Annotated[
-        bool, typer.Option("--editable", "-e", help="Folders are used where they lie: changes take effect at once.")
+        bool, typer.Option("--editable", "-e", help="Install folders in place: changes take effect at once.")
     ] = False,
     upgrade: Annotated[bool, typer.Option("--upgrade", "-U", help="Replace older versions.")] = False,
-    missing: Annotated[
-        bool, typer.Option("--missing", help="Also what was installed once, in an environment that is gone.")
-    ] = False,
+    missing: Annotated[bool, typer.Option("--missing", help="Also plugins that an earlier environment had.")] = False,
 ) -> None:
     """Install plugins into the environment that genret runs in, by pip or, where there is none, by uv.
 

@@ -1,7 +1,7 @@
-"""Installing and removing plugins in the very environment that genret runs in, by pip or, where there is none, by uv.
+"""Installs and removes plugins in the environment that genret runs in, by pip or, if that is missing, by uv.
 
-It knows packages and folders, not hooks. What it installed is noted in the home, so that an environment that was made
-anew (by an upgrade of Python or of genret, say) can be given its plugins back.
+Handles packages and folders, not hooks. Installed plugins are recorded in the home folder, so that a new environment
+(after an upgrade of Python or of genret) can get them back.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Wanted(NamedTuple):
     requirement: str
     """A package as pip names it, or a folder."""
     package: str | None
-    """The package's name, where it can be told."""
+    """The package's name, if it can be determined."""
 
 
 def wanted(words: Iterable[str]) -> list[Wanted]:
@@ -39,7 +39,7 @@ def wanted(words: Iterable[str]) -> list[Wanted]:
 
 
 def install(things: Sequence[Wanted], say: Say, editable: bool, upgrade: bool) -> None:
-    """`GenretError` if the installer fails; what it prints goes to `say`."""
+    """Raises `GenretError` if the installer fails; its output goes to `say`."""
     if editable and (packages := [thing.requirement for thing in things if not Path(thing.requirement).is_dir()]):
         raise UsageError(f"--editable is for folders, and '{packages[0]}' is none")
     flag = ["--editable"] if editable else []
@@ -48,7 +48,7 @@ def install(things: Sequence[Wanted], say: Say, editable: bool, upgrade: bool) -
 
 
 def note_installed(things: Sequence[Wanted], settings: Settings) -> None:
-    """For `missing_packages`, in some later environment."""
+    """Records the package for `missing_packages` in a later environment."""
     _note(noted_packages(settings) | {thing.package: thing.requirement for thing in things if thing.package}, settings)
 
 
@@ -64,7 +64,7 @@ def uninstall(names: Sequence[str], settings: Settings, say: Say) -> list[str]:
 
 
 def noted_packages(settings: Settings) -> dict[str, str]:
-    """What `genret install` has installed, package → requirement, in this environment or in one that is gone."""
+    """The packages that `genret install` has installed, package → requirement, in this or an earlier environment."""
     try:
         noted = json.loads(_file(settings).read_text(encoding="utf-8"))
         return {str(package): str(requirement) for package, requirement in noted.items()}
@@ -73,12 +73,12 @@ def noted_packages(settings: Settings) -> dict[str, str]:
 
 
 def missing_packages(settings: Settings) -> dict[str, str]:
-    """Those of the noted packages that this environment lacks."""
+    """The recorded packages that this environment lacks."""
     return {name: word for name, word in noted_packages(settings).items() if not _is_installed(name)}
 
 
 def plugins_now(settings: Settings) -> dict[str, Any]:
-    """What `genret plugins --json` says in a new process, which sees what has just been installed."""
+    """The output of `genret plugins --json` in a new process, which sees the newly installed packages."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GENRET_")}
     environment["GENRET_HOME"] = str(settings.home)
     command = [sys.executable, "-m", "genret", "plugins", "--json"]
@@ -125,7 +125,7 @@ def _run(command: list[str], say: Say) -> None:
 
 # ------------------------------------------------------------------------------------------------ names
 def _is_path(word: str) -> bool:
-    if word.endswith(".py"):  # never to be looked for in an index
+    if word.endswith(".py"):  # never look it up in an index
         return True
     return (
         (os.sep in word and "://" not in word and " @ " not in word)
@@ -188,7 +188,7 @@ def _is_installed(package: str) -> bool:
 
 
 def _plain(package: str) -> str:
-    """As the index compares names: PEP 503."""
+    """Normalized for comparison, as in PEP 503."""
     return re.sub(r"[-_.]+", "-", package).lower()
 
 

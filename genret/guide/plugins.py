@@ -17,7 +17,7 @@ def add(cli: typer.Typer) -> None:
     group = typer.Typer(rich_markup_mode=None)
     group.callback(invoke_without_command=True)(plugins)
     group.command("new", short_help="Write a plugin to start from.")(new)
-    cli.add_typer(group, name="plugins", short_help="Show plugins, and what failed and why; begin a new one.")
+    cli.add_typer(group, name="plugins", short_help="Show plugins, and what failed and why; create a new one.")
 
 
 def plugins(context: typer.Context, as_json: JsonOption = False) -> None:
@@ -59,10 +59,10 @@ def plugins(context: typer.Context, as_json: JsonOption = False) -> None:
 
 def new(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="What recipes will call the component, e.g. my-scheme.")],
+    name: Annotated[str, typer.Argument(help="The component's name in recipes, e.g. my-scheme.")],
     kind: Annotated[str, typer.Option(metavar="KIND", help=", ".join(KINDS))],
     folder: Annotated[
-        Path, typer.Option(metavar="DIR", parser=user_path, help="Where the project's folder goes.")
+        Path, typer.Option(metavar="DIR", parser=user_path, help="Parent folder of the project.")
     ] = Path(),
 ) -> None:
     """Write a plugin to start from: it can be installed as it is, and its tests pass.
@@ -94,7 +94,7 @@ def new(
 
 
 def registered(state: State, plugin: str) -> dict[str, list[str]]:
-    """What a plugin has registered: by kind, the names."""
+    """The names that a plugin has registered, by kind."""
     return {
         registry.kind: [name for name in registry if registry.origin(name) == plugin]
         for registry in state.registries.all()

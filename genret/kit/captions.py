@@ -1,4 +1,4 @@
-"""When two captions are the same words, and which captions an image may borrow: those of the images nearest to it.
+"""When two captions are the same, and which captions an image can borrow from its nearest images.
 
 N captioned images   T captions   S other images   D width of the shared space
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SENTENCE = frozenset(".,;:!?…\"'`")
 _BRACKETS_AND_DASHES = ("Pd", "Ps", "Pe", "Pi", "Pf")
 CHUNK = 1024
-"""Images compared at a time"""
+"""Number of images compared at a time"""
 
 
 def normalize_caption(caption: str) -> str:
@@ -32,10 +32,10 @@ def _between_words(letter: str) -> bool:
 def nearest_captions(
     vectors: Tensor, images: Tensor, captions: Tensor, starts: Tensor, neighbours: int
 ) -> Iterator[list[int]]:
-    """For each of `vectors` (S, D), in order, the captions of its nearest `images` (N, D), the best fitting first.
+    """For each of `vectors` (S, D), in order, the captions of its nearest `images` (N, D), the most similar first.
 
-    captions (T, D), those of image n at starts[n] .. starts[n + 1] - 1; all rows unit. Equals keep their order. For
-    identifiers made of captions (`identifiers/semantic.py`) and made-up queries (`train/protocols.py`).
+    captions (T, D): those of image n are starts[n] .. starts[n + 1] - 1. All rows are unit. Ties keep their order. Used
+    for identifiers made of captions (`identifiers/semantic.py`) and for pseudo-queries (`train/protocols.py`).
     """
     bounds = starts.tolist()
     for part in vectors.split(CHUNK):

@@ -1,4 +1,4 @@
-"""The whole state of a training in a folder: weights, optimizer, random state, and where it stands."""
+"""The complete state of a training in a folder: weights, optimizer, random state and position."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 SECONDS = 30.0
-"""Between two checkpoints, at least."""
+"""Minimum seconds between two checkpoints."""
 COST_FACTOR = 20
-"""They are this many times as far apart as one takes, so that at most 5 % of the time goes into them."""
+"""The interval is at least this many times the duration of a save: saving takes at most 5 % of the time."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Progress:
-    """Where a training stands."""
+    """The position of a training."""
 
     epoch: int = 0
     batch: int = 0
@@ -40,7 +40,7 @@ class Progress:
 
 
 class Checkpoint:
-    """`tensors.safetensors` and `state.json` in a folder that is replaced as a whole; with the best weights so far."""
+    """`tensors.safetensors` and `state.json` in a folder that is replaced as a whole, with the best weights so far."""
 
     def __init__(self, folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress):
         self.folder, self.module, self.optimizer, self.progress = folder, module, optimizer, progress
@@ -51,7 +51,7 @@ class Checkpoint:
         self.best = {key: value.detach().clone() for key, value in _changing(self.module).items()}
 
     def restore_best(self) -> None:
-        """Gives the module the best weights, if any were kept."""
+        """Loads the best weights into the module, if any were kept."""
         if self.best:
             _restore(self.module, self.best)
 
@@ -69,7 +69,7 @@ class Checkpoint:
         tensors["random.cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random.cuda"] = torch.cuda.get_rng_state()
-        # clones: tied weights share storage, which safetensors rightly refuses
+        # clones: tied weights share storage, which safetensors does not accept
         tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
         new, old = self.folder.with_suffix(".new"), self.folder.with_suffix(".old")
         shutil.rmtree(new, ignore_errors=True)
@@ -83,13 +83,13 @@ class Checkpoint:
         shutil.rmtree(old, ignore_errors=True)
 
     def load(self) -> bool:
-        """Puts everything back in place; False where there is nothing to continue from."""
+        """Restores everything in place; False if there is no checkpoint."""
         old = self.folder.with_suffix(".old")
         if old.exists() and not self.folder.exists():  # killed between the two renames of `save`
             old.replace(self.folder)
         if not (self.folder / "state.json").exists():
             return False
-        try:  # a machine that lost its power may leave files that were never written out
+        try:  # after a power failure, files may never have been written out
             progress = json.loads((self.folder / "state.json").read_text())
             tensors = load_file(self.folder / "tensors.safetensors")
         except (OSError, ValueError, SafetensorError) as error:
@@ -111,13 +111,13 @@ class Checkpoint:
 
 
 def _changing(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state without frozen parameters: what a checkpoint has to hold, even beside a base of gigabytes."""
+    """The module's state without frozen parameters, so that a checkpoint stays small beside a large frozen base."""
     frozen = {name for name, value in module.named_parameters(remove_duplicate=False) if not value.requires_grad}
     return {name: value for name, value in module.state_dict().items() if name not in frozen}
 
 
 def _restore(module: nn.Module, state: dict[str, Tensor]) -> None:
-    """Puts back what `_changing` gave."""
+    """Restores what `_changing` returned."""
     assert state.keys() == _changing(module).keys(), "the state of another module"
     module.load_state_dict(state, strict=False)
 

@@ -1,4 +1,4 @@
-"""The device, and mixed precision where it has that natively: one rule for whatever is trained or only runs."""
+"""The device, and mixed precision where it is native: one rule for training and inference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, bf16: bool | str) -> torch.autocast:
-    """The mixed-precision context that an option `bf16: auto | true | false` asks for."""
+    """The mixed-precision context for an option `bf16: auto | true | false`."""
     enabled = native_bf16(device) if bf16 == "auto" else bool(bf16)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
@@ -31,7 +31,7 @@ def _cpu_flags() -> str:
 
 
 def device_of(settings: Settings) -> torch.device:
-    """The device that the settings ask for; `auto` is the GPU where there is one."""
+    """The device from the settings; `auto` is the GPU if there is one."""
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     if settings.device == "auto":
@@ -43,7 +43,7 @@ def device_of(settings: Settings) -> torch.device:
 
 
 def free_bytes() -> int | None:
-    """Of this machine's memory; None where nothing says so."""
+    """The memory of this machine in bytes; None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))

@@ -1,9 +1,9 @@
-"""Runs towers over any number of pictures and texts: streaming, in batches, only what the cache does not have.
+"""Runs towers over any number of images and texts: streaming, in batches, only for vectors that the cache lacks.
 
-A small pool of threads reads and decodes the next batches while the tower works on this one, so memory holds a few
-batches of pictures, whatever the size of the data set.
+A small thread pool reads and decodes the next batches while the tower processes the current one, so memory holds a few
+batches of images, independent of the size of the dataset.
 
-N pictures   W views   D width of the tower's vectors
+N images   W views   D width of the tower's vectors
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from genret.errors import BadImage, GenretError
 from genret.kit.feature_cache import FeatureCache
 
 LARGEST_SIDE = 1024
-"""Pictures are scaled down to this before they wait for the tower: no tower sees more."""
+"""Images are scaled down to this size while they wait for the tower: no tower needs more."""
 NUM_THREADS = 4
 BATCHES_AHEAD = 2
 LOOKUP = 4096
@@ -35,18 +35,18 @@ LOOKUP = 4096
 
 class ImageItem(NamedTuple):
     key: str
-    """Names the picture's content: a hash of its bytes."""
+    """A key of the image's content: a hash of its bytes."""
     load: Callable[[], Image.Image]
-    """Opens it as RGB; `BadImage` if it is none."""
+    """Opens it as RGB; `BadImage` if that fails."""
     uri: str = ""
-    """What people call it."""
+    """Name shown to people."""
 
 
 class EncodedImages(NamedTuple):
     features: Tensor
-    """(N', W, D) of the pictures that could be read"""
+    """(N', W, D) of the images that could be read"""
     rows: Tensor
-    """(N',) which of the given pictures they are, ascending"""
+    """(N',) indices of the given images, ascending"""
     skipped: list[Skipped]
 
 
@@ -60,7 +60,7 @@ def encode_images(
     progress: Progress | None = None,
     label: str = "encode images",
 ) -> EncodedImages:
-    """Vectors of `views` views of each picture, in order. Pictures that cannot be read are skipped and reported."""
+    """Vectors of `views` views of each image, in order. Images that cannot be read are skipped and reported."""
     items = list(items)
     suffixes = ["" if view == 0 else f"|{encoder.view_key(view)}" for view in range(views)]
     missing = _missing(items, suffixes, cache)
@@ -91,7 +91,7 @@ def encode_texts(
     progress: Progress | None = None,
     label: str = "encode texts",
 ) -> Tensor:
-    """(T, D) vectors of texts; each wording is encoded once, together with others of its length."""
+    """(T, D) vectors of texts; each distinct text is encoded once, batched with others of similar length."""
     keys = {text: sha256(text.encode()).hexdigest() for text in dict.fromkeys(texts)}
     known = cache.present(keys.values())
     missing = sorted((text for text, key in keys.items() if key not in known), key=lambda text: (-len(text), text))
@@ -105,7 +105,7 @@ def encode_texts(
 
 
 def _skipped(items: Sequence[ImageItem], bad: Mapping[str, str]) -> list[Skipped]:
-    """What was left out and why. Of equal pictures only the first was opened; others get the reason by their name."""
+    """What was left out and why. Of identical images only the first was opened; the others get its reason."""
     first: dict[str, str] = {}
     skipped = list[Skipped]()
     for item in items:
@@ -117,7 +117,7 @@ def _skipped(items: Sequence[ImageItem], bad: Mapping[str, str]) -> list[Skipped
 
 
 def _missing(items: Sequence[ImageItem], suffixes: Sequence[str], cache: FeatureCache) -> dict[int, list[int]]:
-    """The first picture of each content that lacks views in the cache, with those views."""
+    """The first image of each content whose views the cache lacks, with those views."""
     first = {item.key: i for i, item in reversed(list(enumerate(items)))}
     known = cache.present(key + suffix for key in first for suffix in suffixes)
     lacking = {i: [v for v, suffix in enumerate(suffixes) if key + suffix not in known] for key, i in first.items()}
@@ -127,7 +127,7 @@ def _missing(items: Sequence[ImageItem], suffixes: Sequence[str], cache: Feature
 def decoded(
     items: Sequence[ImageItem], wanted: Sequence[int], batch_size: int, bad: dict[str, str]
 ) -> Iterator[list[tuple[int, Image.Image]]]:
-    """Batches of decoded pictures with their positions; what cannot be read goes into `bad`, by key."""
+    """Batches of decoded images with their positions; images that cannot be read go into `bad`, by key."""
     with closing(_images(items, iter(wanted), BATCHES_AHEAD * batch_size, bad)) as images:
         while batch := list(islice(images, batch_size)):
             yield batch
@@ -153,7 +153,7 @@ def _images(
 
 
 def opened(load: Callable[[], Image.Image]) -> Image.Image:
-    """The picture, no larger than any tower looks at it."""
+    """The image, scaled down to the largest size that any tower needs."""
     image = load()
     if max(image.size) > LARGEST_SIDE:
         image = image.copy()
@@ -170,7 +170,7 @@ def _checked(vectors: Tensor, modality: str) -> np.ndarray:
 
 
 def _gather(keys: Sequence[str], cache: FeatureCache) -> Tensor:
-    """(len(keys), D) from the cache: what is returned is what any later run will read."""
+    """(len(keys), D) from the cache: the same values that later runs will read."""
     features = torch.zeros(len(keys), cache.width or 0)
     for start in range(0, len(keys), LOOKUP):
         chunk = keys[start : start + LOOKUP]

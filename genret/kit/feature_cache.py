@@ -1,7 +1,7 @@
-"""Vectors on disk: one SQLite file per tower, a row per picture view or text, so that nothing is encoded twice.
+"""Vectors on disk: one SQLite file per tower, one row per image view or text, so that nothing is encoded twice.
 
-Rows are committed batch by batch: what an interrupted encoding has computed is there the next time. A file that is
-damaged is thrown away with a warning; it can always be computed again.
+Rows are committed batch by batch, so an interrupted encoding continues where it stopped. A damaged file is deleted with
+a warning, because its content can be computed again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORMAT = 1
 CHUNK = 500
 """Keys per statement; SQLite allows 999."""
 WAIT_SECONDS = 60.0
-"""How long a writer waits for another process to finish its batch."""
+"""How long a writer waits for another process to finish its batch, in seconds."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL);
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL);
 
 
 class FeatureCache:
-    """Vectors of one tower by key. Stored as float16, and as float32 where float16 would overflow."""
+    """Vectors of one tower by key. Stored as float16, or as float32 if float16 would overflow."""
 
     width: int | None
     """D, None while the cache is empty."""
@@ -45,16 +45,16 @@ class FeatureCache:
 
     @classmethod
     def of_tower(cls, folder: Path, tower_key: str) -> Self:
-        """The cache of the tower that `tower_key` names, below `folder`."""
+        """The cache of the tower with key `tower_key`, below `folder`."""
         name = hashlib.sha256(tower_key.encode()).hexdigest()[:24]
         return cls(folder / f"{name}.sqlite", tower_key)
 
     def present(self, keys: Iterable[str]) -> set[str]:
-        """Which of `keys` need not be computed."""
+        """Which of `keys` are already cached."""
         return set(self._select("key, NULL", keys))
 
     def get_many(self, keys: Iterable[str]) -> dict[str, NDArray[np.float32]]:
-        """The vectors that are there, (D,) each; damaged ones are left out."""
+        """The cached vectors, (D,) each; damaged ones are left out."""
         blobs, width = self._select("key, vector", keys), self.width or 1
         return {key: np.frombuffer(b, f"f{len(b) // width}").astype(np.float32) for key, b in blobs.items()}
 
@@ -69,14 +69,14 @@ class FeatureCache:
         def write() -> bool:
             if self.width not in (None, width):
                 raise sqlite3.DatabaseError(f"its vectors have {self.width} dimensions, the tower's {width}")
-            with self._connection:  # commits, or takes all back
+            with self._connection:  # commits or rolls back
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
                 self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
             self.width = width
             return True
 
-        if not self._guarded(write):  # found damaged while writing: into the new file
+        if not self._guarded(write):  # damage was found while writing: write to the new file
             self._guarded(write)
 
     def close(self) -> None:
@@ -118,12 +118,12 @@ class FeatureCache:
         return self._guarded(read) or {}
 
     def _guarded(self, work: Callable[[], T]) -> T | None:
-        """What `work` returns; None where the file is damaged, which then starts anew."""
+        """The result of `work`; None if the file is damaged; it is then replaced."""
         try:
             try:
                 return work()
             except sqlite3.DatabaseError as error:
-                if type(error) is not sqlite3.DatabaseError:  # its children are faults of the moment, not of the file
+                if type(error) is not sqlite3.DatabaseError:  # subclasses are temporary errors, not damage
                     raise
                 log.warning("the feature cache %s is unusable (%s) and starts anew", self.path, error)
                 self.close()

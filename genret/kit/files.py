@@ -1,4 +1,4 @@
-"""Files of a run directory, written as a whole or not at all."""
+"""Files of a run directory, written atomically."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any
 
 
 def write_json(path: Path, value: Any) -> None:
-    """As a whole or not at all."""
+    """Atomic."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def write_text(path: Path, text: str) -> None:
-    """As a whole or not at all."""
+    """Atomic."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """As a whole or not at all, whatever links lie there: the file beside it is new and its name cannot be known."""
+    """Atomic, and safe if links exist there: the temporary file is new and its name cannot be predicted."""
     with replacing(path) as partial:
         partial.write_bytes(data)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new, empty file beside `path`, which takes its place at the end; removed if writing it fails."""
+    """A new, empty file next to `path`, which replaces it at the end; removed if writing fails."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # exclusive: never through a link
     try:
@@ -41,13 +41,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def mend_lines(path: Path) -> None:
-    """Drops a last line that a full disk or a kill cut short."""
+    """Drops a last line that a full disk or a killed process left incomplete."""
     if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
         path.write_bytes(data[: data.rfind(b"\n") + 1])
 
 
 def place_stage(source: Path, target: Path) -> None:
-    """Puts a finished stage into a run directory, by hard links where it can: neither ever changes."""
+    """Copies a finished stage into a run directory, by hard links where possible: neither copy ever changes."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, copy_function=_link)
 

@@ -1,6 +1,6 @@
-"""Pictures from bytes, files and folders that nobody has vetted. It knows nothing of data sets or models.
+"""Images from untrusted bytes, files and folders. Independent of datasets and models.
 
-What is wrong with one is a `BadImage` with one sentence; long runs skip and report it.
+Problems are raised as `BadImage` with one sentence; long runs skip and report these.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from genret.kit.mend import mended
 log = logging.getLogger(__name__)
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "JPEG2000")
-"""What Pillow may try. Never all that it knows: some of its readers start other programs (EPS)."""
+"""Formats that Pillow may decode. Not all that it supports: some decoders start other programs (EPS)."""
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -45,13 +45,13 @@ _CONVERT = {
     **dict.fromkeys((".psd", ".xcf", ".eps"), "convert to PNG, for instance with ImageMagick"),
     **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"), _RAW),
 }
-"""Pictures too, which are found, so that they are reported instead of overlooked: what to install to have them."""
+"""Image formats that are found but cannot be decoded, with what to install, so that they are reported, not ignored."""
 
 MAX_PIXELS = 89_478_485
-"""Pillow's own bound, a quarter of a gigabyte as RGB."""
+"""Pillow's own limit, a quarter of a gigabyte as RGB."""
 MAX_BYTES = 256 * 2**20
 
-# Our own limit speaks instead, and damaged metadata is no reason to disturb the terminal. Set once: the filters of
+# Our own limit replaces Pillow's warning, and warnings about damaged metadata are not shown. Set once: the filters of
 # `warnings.catch_warnings` would leak between threads that decode.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -61,7 +61,7 @@ _BEGINNING = re.compile(
     rb"|BM.{4}\0{4}.{4}[\x0c(4@8l|]\0{3}|P[1-6]\s[\s\d#]|\0\0\0\x0cjP  \r\n",
     re.DOTALL,
 )
-"""Of the formats that can be read."""
+"""File suffixes of the formats that can be read."""
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -76,9 +76,9 @@ _UPRIGHT = {
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as RGB, upright (EXIF), on white where it is transparent, the first frame where it moves.
+    """The image as RGB, upright (EXIF), on white where it is transparent, the first frame of an animation.
 
-    16-bit and float pictures are scaled to 8 bits. `name` stands in the `BadImage` for whatever is wrong.
+    16-bit and float images are scaled to 8 bits. `name` appears in the `BadImage` message.
     """
     if not data:
         raise BadImage(f"{name} is empty (0 bytes)")
@@ -107,12 +107,12 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
         raise BadImage(f"{name} is no picture that can be read: {_guess(data, name)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"{name} has far more pixels than the {max_pixels:,} allowed; leave it out") from error
-    except Exception as error:  # on damaged data Pillow's readers raise nearly anything
+    except Exception as error:  # on damaged data Pillow raises many kinds of exceptions
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise BadImage(f"{name} is damaged and cannot be decoded: {reason}") from error
 
 
-@lru_cache(maxsize=4096)  # a picture is decoded several times in a run
+@lru_cache(maxsize=4096)  # an image is decoded several times in a run
 def _note(name: str, what: str) -> None:
     log.warning("%s %s; it is taken", name, what)
 
@@ -129,12 +129,12 @@ def _formats() -> tuple[str, ...]:
 
 
 def content_hash(data: bytes) -> str:
-    """SHA-256 in hexadecimal: equal for equal files, whatever they are called."""
+    """SHA-256 in hexadecimal: equal for equal files, independent of their names."""
     return hashlib.sha256(data).hexdigest()
 
 
 def thumbnail(image: Image.Image, size: int = 256) -> bytes:
-    """The RGB picture as WebP, at most `size` pixels wide and high."""
+    """The RGB image as WebP, at most `size` pixels wide and high."""
     small = image.copy()
     small.thumbnail((size, size), Image.Resampling.LANCZOS)
     out = io.BytesIO()
@@ -143,7 +143,7 @@ def thumbnail(image: Image.Image, size: int = 256) -> bytes:
 
 
 def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of an image file; `BadImage` for a folder, a pipe, a giant or a file that cannot be read."""
+    """The bytes of an image file; `BadImage` for a folder, a pipe, a too large or an unreadable file."""
     try:
         info = path.stat()
         if stat.S_ISDIR(info.st_mode):
@@ -159,11 +159,11 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def walk_images(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Image files, each once: files as named, folders with all below them in sorted order.
+    """Image files, each once: files as given, folders recursively in sorted order.
 
-    A file that is named itself comes in any case; inside folders, hidden ones are left out, and files without a suffix
-    come if they begin as pictures do. Linked folders come last, each real folder once. A folder that may not be listed
-    comes itself, so that reading it reports why.
+    A file that is given directly is always included. In folders, hidden files are skipped, and files without a suffix
+    are included if their first bytes are those of an image. Linked folders come last, each real folder once. A folder
+    that may not be listed is included itself, so that reading it reports why.
     """
     seen: set[Path] = set()
     entered: set[tuple[int, int]] = set()
@@ -178,7 +178,7 @@ def walk_images(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 
 def record_of(path: Path) -> Record:
-    """An image file as `genret index` stores it: its absolute path is its id.
+    """An image file as `genret index` stores it. Its absolute path is its id.
 
     Metadata: `file`, `folder` (the innermost one's name), `type` (the suffix) and `modified` (UTC date).
     """
@@ -193,7 +193,7 @@ def record_of(path: Path) -> Record:
 
 
 def printable(path: Path) -> str:
-    r"""The path as text that every encoding takes: bytes that are no UTF-8 become `\xff`."""
+    r"""The path as text in any encoding: bytes that are not UTF-8 become `\xff`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -202,7 +202,7 @@ def is_image_name(name: str) -> bool:
 
 
 def unreadable(name: str) -> str | None:
-    """What to do about a picture, by its name or suffix, that cannot be read; None for all other files."""
+    """How to convert an image that cannot be read, by its name or suffix; None for all other files."""
     suffix = _suffix("x" + name)
     return None if _CONVERT.get(suffix) == _HEIF and "HEIF" in _formats() else _CONVERT.get(suffix)
 
@@ -232,12 +232,12 @@ def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def _leads_up(link: Path) -> bool:
-    """A linked folder that holds the link is a loop."""
+    """Whether a linked folder contains the link, which would be a loop."""
     return link.parent.resolve().is_relative_to(link.resolve())
 
 
 def _is_picture(path: Path) -> bool:
-    """By its name; without a suffix, by how it begins."""
+    """By its name; without a suffix, by its first bytes."""
     if path.name.startswith("."):
         return False
     if suffix := _suffix(path.name):
@@ -261,9 +261,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """(H, W) 16-bit, 32-bit or float → (H, W) uint8, black kept black.
+    """(H, W) 16-bit, 32-bit or float → (H, W) uint8, black stays black.
 
-    The full range is 1, 255, 65535 or, beyond these, the largest value: files do not say which they mean.
+    The range is 1, 255, 65535 or, for larger values, the maximum, because files do not state it.
     """
     scaled = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(min=0)
     peak = scaled.max(initial=0)
@@ -277,13 +277,13 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
     try:
         orientation = source.getexif().get(_ORIENTATION)
-    except Exception:  # a picture with a damaged EXIF block is still a picture, as it lies
+    except Exception:  # the EXIF block is damaged: leave the image as stored
         return rgb
     return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
 
 
 def _guess(data: bytes, name: str) -> str:
-    """What the bytes look like instead, or what the name says."""
+    """What the bytes seem to be instead, or what the name says."""
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
         has_reader = "HEIF" in _formats()
         return "it is a damaged HEIC photograph" if has_reader else f"it is a HEIC photograph; {_CONVERT['.heic']}"

@@ -1,8 +1,8 @@
-"""The gradient loop that every trained part shares: projection heads, tokenizer, generator.
+"""The gradient loop that all trained parts share: projection heads, tokenizer, generator.
 
-It knows a module, a function that turns example indices into losses, and when to stop. It does not know what is
-trained. A run that is killed at any moment and started again continues from its last checkpoint and ends with the same
-bits: batch order is a function of (seed, epoch), and weights, optimizer and random state are all in the checkpoint.
+It receives a module, a function from example indices to losses, and stopping options; what is trained does not matter.
+A run that is killed at any moment and started again continues from its last checkpoint and ends with the same bits:
+batch order is a function of (seed, epoch), and weights, optimizer and random state are all in the checkpoint.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from genret.kit.device import autocast
 
 class LoopResult(NamedTuple):
     epochs: int
-    """Epochs that ran, early stopping counted."""
+    """Number of epochs that ran, with early stopping."""
     loss: float
     """Mean loss of the last epoch."""
     best: float | None
-    """Best development figure, None without `evaluate`; the module ends with the weights that reached it."""
+    """Best development figure, None without `evaluate`. The module ends with the weights that reached it."""
     best_epoch: int
 
 
@@ -41,9 +41,9 @@ def run(
 ) -> LoopResult:
     """Trains `module` in place.
 
-    `step(indices (B,), epoch, number)` returns named losses, "loss" the one that is descended; `number` counts the
-    optimizer's steps from 0 over all epochs. `evaluate()` looks at the development split, higher is better. `module` is
-    already on `context.device`.
+    `step(indices (B,), epoch, number)` returns named losses; "loss" is minimized. `number` counts the optimizer's
+    steps from 0 over all epochs. `evaluate()` measures the development split, higher is better. `module` is already on
+    `context.device`.
     """
     assert num_examples > 0, "nothing to train on"
     torch.manual_seed(context.seed)
@@ -104,7 +104,7 @@ def run(
 
 
 def epoch_order(num_examples: int, seed: int, epoch: int) -> Tensor:
-    """(num_examples,) the order in which `run` goes through the examples in an epoch, for steps that read ahead."""
+    """(num_examples,) the order of the examples in an epoch of `run`, for steps that prefetch."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(num_examples, generator=generator)
 
@@ -127,7 +127,7 @@ def _rate(step: int, total: int, options: LoopOptions) -> float:
 
 
 def _look(module: nn.Module, evaluate: Callable[[], float], device: torch.device) -> float:
-    """Evaluates without moving the training's random state."""
+    """Evaluates without changing the training's random state."""
     module.eval()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
         return float(evaluate())

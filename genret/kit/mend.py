@@ -1,4 +1,4 @@
-"""Pictures that readers refuse although all their pixels are there: what is wrong beside the pixels is left out."""
+"""Repairs images that decoders reject although all pixels are there: damaged parts beside these are removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genret.errors import BadImage
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-"""Neither text nor colour profile changes the pixels that are taken. Pillow refuses long ones."""
+"""Neither text nor color profile changes the decoded pixels. Pillow rejects long ones."""
 _PADDINGS = (b"", b"\x55" * 32, b"\xaa" * 32)
 
 
@@ -23,7 +23,7 @@ class Mended(NamedTuple):
 
 
 def mended(data: bytes, decode: Callable[[bytes], Image.Image]) -> Mended | None:
-    """The picture if nothing of its pixels is missing, else None. `decode` raises `BadImage`."""
+    """The repaired image if no pixel is missing, else None. `decode` raises `BadImage`."""
     try:
         if data.startswith(_PNG):
             rest = _without_texts(data)
@@ -47,7 +47,7 @@ def _without_texts(data: bytes) -> bytes:
 
 
 def _ended(data: bytes, decode: Callable[[bytes], Image.Image]) -> Image.Image | None:
-    """The picture, if no pixel depends on what might stand before the missing end mark."""
+    """The image, if no pixel depends on the bytes that are missing before the end marker."""
     body = data.removesuffix(_JPEG_END[:1])
     first = decode(body + _PADDINGS[0] + _JPEG_END)
     pixels = first.tobytes()

@@ -1,6 +1,6 @@
-"""What a fitted part leaves in its folder: named tensors (safetensors) and plain facts (JSON). No pickles.
+"""Files of a fitted part: named tensors (safetensors) and plain facts (JSON). No pickles.
 
-It does not know what the tensors mean. Whatever is missing, torn or foreign is one sentence that says what to do.
+Independent of the tensors' meaning. Missing, incomplete or foreign files raise one sentence that says what to do.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Stored(NamedTuple):
 def save(folder: Path, name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Writes `name.safetensors`, if there are tensors, and `name.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    # clones: tensors that share storage are rightly refused by safetensors
+    # clones: safetensors does not accept tensors that share storage
     plain = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
     if plain:
         save_file(plain, folder / f"{name}.safetensors")
@@ -35,7 +35,7 @@ def save(folder: Path, name: str, tensors: Mapping[str, Tensor], facts: Mapping[
 
 
 def load(folder: Path, name: str) -> Stored:
-    """What `save` wrote, on the CPU; to be read, and made use of, within `reading`."""
+    """What `save` wrote, on the CPU; read and use it within `reading`."""
     facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     tensors = folder / f"{name}.safetensors"
     found = load_file(tensors) if tensors.exists() else {}
@@ -45,7 +45,7 @@ def load(folder: Path, name: str) -> Stored:
 
 @contextmanager
 def reading(folder: Path, what: str) -> Iterator[None]:
-    """Turns all that damaged files raise, while they are read or made use of, into one sentence."""
+    """Turns all errors that damaged files raise, while they are read or used, into one `GenretError`."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, SafetensorError) as error:

@@ -1,4 +1,4 @@
-"""What data sets share: captions, and which image belongs to which split. It reads no images."""
+"""What datasets share: captions, and which image belongs to which split. Reads no images."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from genret.errors import GenretError
 
 SCALARS = (str, int, float, bool)
 CARVED = "dev"
-"""The name of a development split that is taken from the training images."""
+"""The name of a development split that is sampled from the training images."""
 
 
 class NamedSplits(Config):
-    """Which of a data set's splits is for what."""
+    """Which of a dataset's splits is used for what."""
 
     train_split: str = "train"
-    """The split that is trained on."""
+    """The training split."""
     dev_split: str | None = None
-    """The split for choices and early stopping; null: some of the training images, as `dev`."""
+    """The split for model selection and early stopping; null: some of the training images, as `dev`."""
     test_split: str = "test"
     """The split that is searched."""
 
@@ -37,7 +37,7 @@ class NamedSplits(Config):
 
 
 class SplitDataset(Dataset):
-    """A data set whose options name its splits."""
+    """A dataset whose options name its splits."""
 
     Config = NamedSplits
     config: NamedSplits
@@ -50,22 +50,22 @@ class SplitDataset(Dataset):
 
 
 def clean_caption(text: str) -> str:
-    """One line, single blanks."""
+    """One line, single spaces."""
     return " ".join(text.split())
 
 
 def clean_captions(texts: Iterable[str]) -> tuple[str, ...]:
-    """Without empty ones. Equal ones stay: each is a query of the published evaluations."""
+    """Without empty captions. Duplicates stay: each is a query of the published evaluations."""
     return tuple(filter(None, map(clean_caption, texts)))
 
 
 def scalars(values: dict[str, Any]) -> dict[str, Any]:
-    """The metadata that can be stored and filtered on: nested values and nulls are left out."""
+    """The metadata that can be stored and filtered; nested values and nulls are dropped."""
     return {key: value for key, value in values.items() if isinstance(value, SCALARS)}
 
 
 def hashed(image_id: str, seed: int) -> float:
-    """A number in [0, 1) that depends on nothing but its arguments: adding images moves no other image."""
+    """A number in [0, 1) that depends only on its arguments: adding images moves no other image to another split."""
     digest = hashlib.sha256(f"{seed}:{image_id}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
 
@@ -73,9 +73,9 @@ def hashed(image_id: str, seed: int) -> float:
 def carve(
     records: Iterable[Record], split: str, dev: bool, fraction: float, seed: int, where: Path | str
 ) -> Iterator[Record]:
-    """Of the training images `records` those that become the development split, or (`dev` false) the others.
+    """Splits the training images `records`: the development split if `dev`, else the rest.
 
-    An error, which names the `split` wanted, if there are images but none of these.
+    Raises an error that names `split` if there are images but none in this split.
     """
     total = 0
     found = False
@@ -93,7 +93,7 @@ def carve(
 
 
 def nonempty(records: Iterator[Record], split: str, where: Path | str, hint: str = "") -> Iterator[Record]:
-    """The same records; an error if there is none."""
+    """The same records; an error if there are none."""
     first = next(records, None)
     if first is None:
         raise GenretError(f"the split '{split}' of {where} has no images" + (f"; {hint}" if hint else ""))

@@ -1,19 +1,19 @@
-"""Text of others (files, data sets, recipes) made safe to show, on a terminal and on a page."""
+"""Makes untrusted text (from files, datasets, recipes) safe to show on a terminal and on a page."""
 
 from __future__ import annotations
 
 import unicodedata
 
 _TURNS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-"""Marks that turn the direction of writing: what is read is not what is there."""
+"""Characters that change the writing direction, so that text reads differently from what it is."""
 _BREAKS = "\n\r\t\v\f\x85\u2028\u2029"
 
 
 def clean(text: object, keep_lines: bool = False) -> str:
-    """On one line, without what moves a cursor, misleads the eye or breaks a page: control characters (so no escape
-    sequence acts), marks that turn the direction of writing, halves of characters. Joined emoji stay as they are.
+    """On one line, without characters that move the cursor, mislead the reader or break a page: control characters (so
+    no escape sequence works), direction marks, lone surrogates. Joined emoji stay as they are.
 
-    `keep_lines`: line ends stay, for texts of our own that quote others. A page escapes HTML besides, afterwards.
+    `keep_lines`: line breaks stay, for our own texts that quote others. Pages must escape HTML afterwards.
     """
     said = str(text)
     if said.isascii() and said.isprintable():

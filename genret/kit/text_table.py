@@ -1,4 +1,4 @@
-"""A table of text, for the terminal and as Markdown. It knows nothing of what stands in it."""
+"""A table of text, for the terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class TextTable(NamedTuple):
     headings: list[str]
     rows: list[list[str]]
     words: int
-    """How many of the first columns hold words; figures stand to the right"""
+    """How many of the first columns hold words; the others hold figures and are right-aligned"""
     notes: list[str] = []
-    """Below the table, a line each"""
+    """Notes below the table, a line each"""
 
     def rich(self) -> Any:
         from rich.table import Table

@@ -1,7 +1,7 @@
-"""From the name of a model to a local folder: a path stays what it is, any other name is looked up on the model hub.
+"""From a model name to a local folder: a path is used as it is, any other name is looked up on the model hub.
 
-Everything after this reads folders, so a missing model fails here and nowhere else, and a local folder never touches
-the network. Only safetensors are fetched: no pickles, no code.
+All later code reads folders, so a missing model fails only here, and a local folder never uses the network. Only
+safetensors are downloaded: no pickles, no code.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from safetensors import SafetensorError
 from genret.errors import GenretError
 
 PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
-"""What a model needs besides code: settings, vocabularies, weights."""
+"""The files that a model needs besides code: settings, vocabularies, weights."""
 MOST_JSON = 64_000_000
 
 
 def model_folder(name: str, revision: str | None = None, patterns: Sequence[str] = PATTERNS) -> Path:
-    """The local folder of a model: `name` itself if it is one, else the hub's snapshot, downloaded if need be."""
+    """The local folder of a model: `name` itself if it is one, else the hub's snapshot, downloaded if necessary."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -34,7 +34,7 @@ def model_folder(name: str, revision: str | None = None, patterns: Sequence[str]
         raise GenretError(f"there is no model folder {name}")
     try:
         return _snapshot(name, revision, tuple(patterns))
-    except (OSError, ValueError) as error:  # the hub's own errors and those of its connection are kinds of OSError
+    except (OSError, ValueError) as error:  # errors of the hub and of its connection are OSErrors
         raise GenretError(
             f"the model '{name}' is no local folder, and the model hub does not give it ({_reason(error)}); "
             "give a local folder with safetensors weights, or go online if the name is right"
@@ -43,7 +43,7 @@ def model_folder(name: str, revision: str | None = None, patterns: Sequence[str]
 
 @lru_cache(maxsize=64)
 def _snapshot(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
-    """Asks the hub once per process. Nothing below a second level: exports for other programs lie there."""
+    """Calls the hub once per process. Skips files below the second level: these are exports for other programs."""
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*/*"]))
@@ -66,15 +66,15 @@ def weights_file(folder: Path, preferred: Iterable[str] = ("model.safetensors",)
 
 
 def has_weights(folder: Path) -> None:
-    """Refuses a folder without safetensors; several shards are fine."""
+    """Raises an error for a folder without safetensors; several shards are fine."""
     if not any(folder.glob("*.safetensors")):
         weights_file(folder)
 
 
 def check_loaded(model: Any, report: Mapping[str, Any], folder: Path, may_miss: Sequence[str] = ()) -> None:
-    """Refuses a model of transformers whose weights are missing, of other shapes or not finite, by file and tensor.
+    """Raises an error for a transformers model whose weights are missing, misshapen or not finite, by file and tensor.
 
-    `report`: what `from_pretrained(..., output_loading_info=True)` says. `may_miss`: how unused tensors' names begin.
+    `report`: the result of `from_pretrained(..., output_loading_info=True)`. `may_miss`: prefixes of unused tensors.
     """
     missing = [key for key in report["missing_keys"] if not key.startswith(tuple(may_miss))]
     missing += [entry[0] if isinstance(entry, tuple) else entry for entry in report.get("mismatched_keys", ())]
@@ -84,7 +84,7 @@ def check_loaded(model: Any, report: Mapping[str, Any], folder: Path, may_miss: 
 
 
 def check_finite(folder: Path, tensors: Iterable[tuple[str, Any]]) -> None:
-    """Refuses weights that are no numbers: what they compute is none either, and ranks images at random."""
+    """Raises an error for weights that are not finite: their outputs would rank images at random."""
     for name, tensor in tensors:
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise GenretError(f"{folder} is damaged: its tensor {name} holds values that are not finite")
@@ -92,7 +92,7 @@ def check_finite(folder: Path, tensors: Iterable[tuple[str, Any]]) -> None:
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Turns what the libraries say about unusable models into one sentence that names the model."""
+    """Turns the libraries' errors about unusable models into one sentence that names the model."""
     try:
         yield
     except GenretError:
@@ -123,7 +123,7 @@ def read_json(path: Path) -> Any:
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of what is in a model folder (or one file), the same wherever it lies."""
+    """A hash of the contents of a model folder (or one file), independent of its location."""
     files = [path] if path.is_file() else sorted({file for pattern in PATTERNS for file in path.rglob(pattern)})
     digest = hashlib.sha256()
     for file in files:

@@ -1,7 +1,7 @@
-"""Which code a plugin's component is: what it made before its code changed must not be taken for what it makes now.
+"""Fingerprints of plugin code, so that results made by old code are not reused after the code has changed.
 
-genret's own components have none: when their results change, `train/artifacts.py:FORMATS` is raised, and the golden
-files of the tests show that it has to be.
+genret's own components have none: when their results change, `train/artifacts.py:FORMATS` is raised. The golden files
+of the tests show when that is needed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def code_key(component: Component) -> str | None:
 
 
 def code_keys(components: Iterable[Component | None]) -> dict[str, str]:
-    """Of those that plugins brought, by kind and class."""
+    """Fingerprints of components that plugins registered, by kind and class."""
     there = [component for component in components if component is not None]
     return {f"{one.kind} {type(one).__qualname__}": key for one in there if (key := code_key(one)) is not None}
 
 
 def tower_key(encoder: Encoder, modality: Literal["image", "text"]) -> str:
-    """`Encoder.tower_key`, and the encoder's code where a plugin brought it: what cached vectors depend on."""
+    """`Encoder.tower_key` plus, for a plugin's encoder, its code: everything that cached vectors depend on."""
     code = code_key(encoder)
     return encoder.tower_key(modality) + (f" code {code}" if code else "")
 

@@ -1,4 +1,4 @@
-"""Where plugins are found, and what is remembered of them between two starts. Knows nothing of hooks or components.
+"""Finds plugins, and remembers facts about them between two starts. Independent of hooks and components.
 
 Three sources, in this order: entry points of group `genret` (installed packages), `<home>/plugins/*.py`, and files
 named by `--plugin`.
@@ -20,18 +20,18 @@ from genret.settings import Settings
 
 
 class Found(NamedTuple):
-    """A plugin that is there, not yet imported."""
+    """A plugin that was found but is not imported yet."""
 
     name: str
     source: str
-    """A package with its version, or a file."""
+    """The package with its version, or the file."""
     load: Callable[[], Any]
     module: str
-    """What `load` imports: a module's name."""
+    """The name of the module that `load` imports."""
 
 
 def find_plugins(settings: Settings) -> list[Found]:
-    """Installed packages, then the home's files; each list by name, so that every start has the same order."""
+    """Installed packages, then the home's files; each list sorted by name, so that every start has the same order."""
     return [*_installed(), *(one_file(path) for path in sorted(settings.plugins_dir.glob("*.py")))]
 
 
@@ -43,7 +43,7 @@ def _installed() -> list[Found]:
     found: dict[tuple[str, str], Found] = {}
     for point in sorted(entry_points(group="genret"), key=lambda point: point.name):
         source = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
-        # one package may be seen twice, e.g. as an egg-info beside its dist-info
+        # a package can be found twice, e.g. as an egg-info beside its dist-info
         found.setdefault((point.name, point.value), Found(point.name, source, point.load, point.module))
     return list(found.values())
 
@@ -51,9 +51,9 @@ def _installed() -> list[Found]:
 def _run_file(path: Path) -> Any:
     name = f"genret_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "it ends in .py"
+    assert spec is not None and spec.loader is not None, "the file ends in .py"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pydantic look their module up
+    sys.modules[name] = module  # dataclasses and pydantic look up their module
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -63,10 +63,10 @@ def _run_file(path: Path) -> Any:
 
 
 class Memory:
-    """Which plugins were sound when they were last imported, and whether they add commands.
+    """Which plugins worked when they were last imported, and whether they add commands.
 
-    `genret --help` need not import a sound plugin that adds no command, whatever heavy library that imports. A fact
-    holds as long as the plugin's version and files are what they were; whatever is not known to be sound is imported.
+    `genret --help` need not import a working plugin without commands, which may import heavy libraries. A record is
+    valid while the plugin's version and files are unchanged. All other plugins are imported.
     """
 
     def __init__(self, file: Path):
@@ -78,7 +78,7 @@ class Memory:
         self._facts: dict[str, Any] = stored if isinstance(stored, dict) else {}
 
     def adds_commands(self, found: Found, beside: Sequence[Found]) -> bool | None:
-        """None: nothing is known of this plugin as it is now, or not `beside` these others."""
+        """None: nothing is known of this version of the plugin, or not `beside` these others."""
         fact = self._facts.get(_key(found))
         if not isinstance(fact, dict) or fact.get("source") != found.source:
             return None
@@ -90,9 +90,9 @@ class Memory:
         return bool(fact.get("commands"))
 
     def store(self, sound: Sequence[tuple[Found, bool]], beside: Sequence[Found]) -> None:
-        """Keeps (plugin, whether it adds commands) for the next start. It is a convenience: a full disk is no error.
+        """Stores (plugin, whether it adds commands) for the next start. This is optional: a full disk is no error.
 
-        `beside`: all that were found, whatever became of them.
+        `beside`: all plugins that were found, working or not.
         """
         keys = sorted(_key(found) for found in beside)
         facts = {
@@ -102,7 +102,7 @@ class Memory:
         others = {key: fact for key, fact in self._facts.items() if not key.startswith(f"{sys.prefix}|")}
         if others | facts == self._facts:
             return
-        if not self._file.parent.parent.is_dir():  # looking at a program's help is no reason to make a home
+        if not self._file.parent.parent.is_dir():  # showing help must not create the home folder
             return
         partial = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         with contextlib.suppress(OSError):
@@ -116,7 +116,7 @@ def _key(found: Found) -> str:
 
 
 def _files(found: Found) -> dict[str, Any]:
-    """The files of the plugin's own package that its import ran."""
+    """The files of the plugin's own package that its import executed."""
     top = found.module.partition(".")[0]
     modules = [module for name, module in list(sys.modules.items()) if name == top or name.startswith(f"{top}.")]
     paths = {path for module in modules if isinstance(path := getattr(module, "__file__", None), str)}

@@ -1,4 +1,4 @@
-"""How genret is extended: one hook per kind of component. The built-ins come in by these same hooks
+"""How genret is extended: one hook per kind of component. The built-ins register through the same hooks
 (components/__init__.py).
 
     import genret
@@ -8,8 +8,8 @@
         register("margin", "my_package.losses:MarginLoss")
 
 `target` is "module:Class", imported when a recipe first names it, or the class itself. Names are unique: a plugin that
-registers a name that is taken is refused as a whole. A plugin is a module with such functions, found as an entry point
-of group `genret`, as a file in `<home>/plugins/`, or by `--plugin FILE`.
+registers an existing name is rejected as a whole. A plugin is a module with such functions, found as an entry point of
+group `genret`, as a file in `<home>/plugins/`, or by `--plugin FILE`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def register_encoders(register: Register) -> None:
 
 @hookspec
 def register_identifiers(register: Register) -> None:
-    """Adds subclasses of `genret.Identifier`: how an image gets its sequence of symbols."""
+    """Adds subclasses of `genret.Identifier`: how an image gets its sequence of codes."""
 
 
 @hookspec
@@ -70,19 +70,19 @@ def register_rerankers(register: Register) -> None:
 
 @hookspec
 def register_retrievers(register: Register) -> None:
-    """Adds subclasses of `genret.Retriever`: whatever finds images by words."""
+    """Adds subclasses of `genret.Retriever`: anything that finds images by text queries."""
 
 
 @hookspec
 def register_evaluators(register: Register) -> None:
-    """Adds subclasses of `genret.Evaluator`: figures of a run under a name of their own."""
+    """Adds subclasses of `genret.Evaluator`: additional figures of a run, under their own name."""
 
 
 @hookspec
 def register_weights(register: RegisterWeights) -> None:
-    """Adds pretrained weights that come with a package, for recipes to name, e.g. `mine:tiny-t5`.
+    """Adds pretrained weights from a package, for recipes to name, e.g. `mine:tiny-t5`.
 
-    The target is a function `(cache: Path) -> Path` that returns a local model folder, made below `cache` if need be.
+    The target is a function `(cache: Path) -> Path` that returns a local model folder, created below `cache` if needed.
     """
 
 

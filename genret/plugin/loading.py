@@ -1,6 +1,6 @@
-"""Takes in what plugins register. A broken one is left out and reported; it never ends the program.
+"""Loads plugins. A broken one is left out and reported; it never ends the program.
 
-Each plugin is taken as a whole or not at all. Where they are found: discovery.py.
+Each plugin is loaded as a whole or not at all. How they are found: discovery.py.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ Hook = Callable[[Any], object]
 KIND_OF_HOOK = {f"register_{plural(kind)}": kind for kind in (*KINDS, "weights")}
 COMMANDS = "register_commands"
 ROOMS = ("components", "guide", "lab")
-"""Packages of genret beside its core, each a plugin like any other; one that is not there is not missed."""
+"""Packages of genret beside its core, loaded like plugins; a missing one is skipped silently."""
 BUILT_IN = "built in"
 _MARKS = pluggy.PluginManager("genret")
-"""Reads what `@genret.hookimpl` left on a function; the calls are made one plugin at a time, below."""
+"""Reads the marks of `@genret.hookimpl`; the hooks are called one plugin at a time, below."""
 
 
 class Plugin(NamedTuple):
     name: str
     source: str
-    """A package with its version, or a file."""
+    """The package with its version, or the file."""
     hooks: tuple[str, ...]
 
 
@@ -53,13 +53,13 @@ class Failure(NamedTuple):
     reason: str
     traceback: str
     unforeseen: bool = False
-    """Whether the reason is an error of the plugin's own code, which its traceback explains."""
+    """Whether the plugin's own code raised the error, so that its traceback is useful."""
 
 
 class Plugins:
-    """What was found, what failed and why, and the registries that the sound ones filled.
+    """The plugins that were found, the failures with their reasons, and the registries that the working ones filled.
 
-    Plugins that are known to be sound and to add no commands are imported when someone asks for one of these three.
+    Plugins that are known to work and to add no commands are imported when one of these three is first used.
     """
 
     def __init__(self, settings: Settings):
@@ -90,14 +90,14 @@ class Plugins:
         return self
 
     def include(self, module: ModuleType) -> None:
-        """Takes in a module that is imported already, unless it is here as an installed plugin; raises if it fails."""
+        """Adds a module that is already imported, unless it is an installed plugin; raises if it fails."""
         if module not in self._whole()._modules.values():
             added = self._try(self._add, Found(module.__name__, str(module.__file__), lambda: module, module.__name__))
             if not added:
                 raise GenretError(self._failures[-1].reason)
 
     def add_commands(self, cli: typer.Typer) -> None:
-        """Lets plugins add commands; one whose hook fails loses its commands, all of them."""
+        """Lets plugins add commands; if a plugin's hook fails, all its commands are left out."""
         from typer import Typer
 
         for plugin, hook in self._commands.items():
@@ -116,14 +116,14 @@ class Plugins:
                 cli.registered_groups += own.registered_groups
 
     def _add_all(self, found: list[Found], files: list[Found], settings: Settings) -> None:
-        """Adds all now, or those that may add commands now and the others when they are asked for.
+        """Adds all now, or those that may add commands now and the rest on first use.
 
-        Plugins may wait where every other one is as it was when last all were added and no name was taken twice: then
-        their order matters to none. One that can no longer be imported has no part in that.
+        The rest may wait only if every other plugin is unchanged since all were last added and no name was registered
+        twice: then their order does not matter. Plugins that cannot be imported do not count.
         """
         memory = Memory(settings.plugins_dir / "known.json")
         adds_commands = {plugin: memory.adds_commands(plugin, found) for plugin in found}
-        # what nothing is known of is imported here; of what cannot be, the failure is all that remains
+        # plugins without a record are imported here; for those that fail, only the failure is kept
         there = [one for one in found if adds_commands[one] is not None or self._try(self._import, one)]
         if all(adds_commands[plugin] is not None for plugin in there) and not files and not self._strict:
             self._later = [plugin for plugin in there if not adds_commands[plugin]]
@@ -149,7 +149,7 @@ class Plugins:
         return self._modules[found]
 
     def _add(self, found: Found) -> None:
-        """Collects all that the plugin registers, then enters it: all or nothing."""
+        """Collects everything that the plugin registers, then adds it: all or nothing."""
         for other in self._loaded:
             if other.name == found.name:
                 raise UsageError(
@@ -175,7 +175,7 @@ class Plugins:
             self._commands[plugin] = hooks[COMMANDS]
 
     def _fail(self, name: str, source: str, error: BaseException, part: str = "") -> None:
-        """`part`: what of the plugin is left out, where that is not all of it."""
+        """`part`: what is left out of the plugin, if not all of it."""
         reason = part + " ".join(_reason(error).split())
         if self._strict:
             raise GenretError(f"plugin '{name}' ({source}) failed: {reason}") from error
@@ -187,7 +187,7 @@ class Plugins:
 
 
 def load_plugins(extra_files: Iterable[Path | str] = (), settings: Settings | None = None) -> Plugins:
-    """The built-ins and all plugins that are found, GENRET_PLUGINS permitting, and `extra_files`, which must exist."""
+    """The built-ins, all plugins found that GENRET_PLUGINS allows, and `extra_files`, which must exist."""
     settings = settings or load_settings()
     files = [Path(path) for path in extra_files]
     for path in files:
@@ -213,7 +213,7 @@ def load_plugins(extra_files: Iterable[Path | str] = (), settings: Settings | No
 
 
 def _hooks_of(plugin: Any) -> dict[str, Hook]:
-    """The hooks that a plugin implements, each with the one argument that it has."""
+    """The hooks that a plugin implements, each with its one argument."""
     found: dict[str, Hook] = {}
     known = [*KIND_OF_HOOK, COMMANDS]
     for attribute in dir(plugin):
@@ -237,7 +237,7 @@ def _hooks_of(plugin: Any) -> dict[str, Hook]:
 
 
 def _command_name(command: Any) -> str | None:
-    """As typer will name a command or group."""
+    """The name that typer will give to a command or group."""
     if command.name:
         return str(command.name)
     callback = getattr(command, "callback", None)

@@ -1,4 +1,4 @@
-"""Standard output belongs to a command's answer: what an import prints goes to standard error."""
+"""Standard output is reserved for a command's result: output of imports goes to standard error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 
 @contextmanager
 def output_aside() -> Iterator[None]:
-    """Whether it is printed by Python or written to descriptor 1, as libraries in other languages do."""
+    """Covers Python's `print` and writes to descriptor 1 by libraries in other languages."""
     with ExitStack() as restored:
         restored.enter_context(redirect_stdout(sys.stderr))
         with suppress(OSError):  # a program without standard output

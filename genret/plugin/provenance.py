@@ -1,6 +1,6 @@
-"""Which plugin a component came from: what a run notes of it, and what is said where that plugin is missing.
+"""Which plugin a component came from: what a run records, and the error message if that plugin is missing.
 
-Knows nothing of how plugins are found.
+Independent of how plugins are found.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ COMPANIONS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
-"""What the plugins of genret's own repository register, so that a recipe that names it can say what is missing."""
+"""What the plugins of genret's own repository register, so that errors can name the missing plugin."""
 
 
 def provenance(recipe: Recipe, registries: Registries) -> dict[str, dict[str, str]]:
-    """What a run notes: `components`, the plugin behind each, and `plugins`, where each of these came from.
+    """What a run records: `components`, the plugin of each, and `plugins`, the source of each.
 
     `{"components": {"identifier random": "random", "backbone t5": "genret", ...},
     "plugins": {"random": "genret-random 0.1.0"}}`
@@ -52,7 +52,7 @@ def provenance(recipe: Recipe, registries: Registries) -> dict[str, dict[str, st
 
 
 def remember_run(run: Path, registries: Registries) -> None:
-    """From here on, a component that this run needs and that nobody registers is reported with its old plugin."""
+    """From now on, errors about unregistered components that this run needs name the plugin they came from."""
     try:
         noted: Any = json.loads((run / "environment.json").read_text(encoding="utf-8"))
         components: dict[str, Any] = dict(noted["components"])
@@ -76,10 +76,10 @@ def remember_companions(registries: Registries) -> None:
 
 
 def _companion(kind: str, name: str) -> str:
-    """What to install, from `COMPANIONS` alone: what a run directory says never chooses a package."""
+    """What to install, from `COMPANIONS` alone: a run directory must not choose packages."""
     for package, kinds in COMPANIONS.items():
         if name in kinds.get(kind, ()):
-            folder = Path(__file__).parents[2] / "plugins" / package  # there, if genret runs from a checkout
+            folder = Path(__file__).parents[2] / "plugins" / package  # exists if genret runs from a checkout
             place = folder if (folder / "pyproject.toml").is_file() else package
             return f"it comes with a plugin: genret install {place}"
     return ""

@@ -1,6 +1,6 @@
-"""Names of components, and the classes behind them, imported when they are first asked for.
+"""Names of components and their classes, imported on first use.
 
-A registry never overwrites and never renames. It knows who registered a name, so that every error can say so.
+A registry never overwrites and never renames. It records who registered a name, for error messages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS: dict[str, type[api.Component]] = {
 
 
 def plural(kind: str) -> str:
-    """As hooks are named: `register_losses`."""
+    """As in hook names: `register_losses`."""
     return {"loss": "losses", "weights": "weights"}.get(kind, f"{kind}s")
 
 
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
 
 
 class Registry:
-    """The names of one kind: components, or functions that lend weights."""
+    """The names of one kind: components, or functions that provide weights."""
 
     def __init__(self, kind: str, base: type[api.Component] | None = None, hint: str = ""):
         self.kind = kind
@@ -45,7 +45,7 @@ class Registry:
         self.hint = hint
         """Added to the error about an unknown name."""
         self.providers: dict[str, str] = {}
-        """Where names that nobody registers could come from, in words; added to the error about such a name."""
+        """Where unregistered names may come from, in words; added to the error about such a name."""
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str, target: Any, origin: str = "genret") -> None:
@@ -61,7 +61,7 @@ class Registry:
         self._entries[name] = Entry(target, origin)
 
     def get(self, name: str) -> Any:
-        """The class (or function) called `name`, checked."""
+        """The class (or function) registered as `name`, validated."""
         entry = self._entry(name)
         target = entry.target
         if isinstance(target, str):
@@ -71,7 +71,7 @@ class Registry:
         return target
 
     def copy(self) -> Registry:
-        """The same names, to try registrations on."""
+        """A copy with the same names, to try registrations on."""
         other = Registry(self.kind, self.base, self.hint)
         other._entries = dict(self._entries)
         return other
@@ -136,7 +136,7 @@ class Registries:
         self._cache: Path = settings.weights_dir
 
     def of(self, kind: str) -> Registry:
-        """The registry of a kind, by its name in `KINDS` or "weights"; those of kinds are attributes as well."""
+        """The registry of a kind, by its name in `KINDS` or "weights"; kinds are also attributes."""
         if kind not in self._of:
             raise UnknownName("kind of component", kind, self._of)
         return self._of[kind]
@@ -150,10 +150,10 @@ class Registries:
         return list(self._of.values())
 
     def resolve_weights(self, name: str) -> str:
-        """The local folder of registered weights; any other name (path, hub name) comes back unchanged.
+        """The local folder of registered weights; any other name (path, hub name) is returned unchanged.
 
-        A name with the prefix of registered ones, such as `starter:`, has to be registered, and so has one that a known
-        plugin would lend.
+        A name with the prefix of registered ones, such as `starter:`, must be registered, and so must a name that a
+        known plugin would provide.
         """
         prefix, colon, _ = name.partition(":")
         known = [*self.weights, *self.weights.providers]

@@ -1,6 +1,6 @@
-"""Which words of a recipe mean something together: what has no effect is noted, what is invalid is refused.
+"""Which options of a recipe work together: those without effect are noted, invalid combinations are errors.
 
-So that one word of a recipe can be swapped for another (`--set identifier=numeric`) without editing the rest of it.
+This lets users swap one component (`--set identifier=numeric`) without editing the rest of the recipe.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def unused_losses(recipe: Recipe, registries: Registries) -> dict[str, str]:
-    """Losses that the chosen parts cannot compute, by name, each with the reason."""
+    """Losses that the selected components cannot compute, by name, each with the reason."""
     if recipe.identifier is None or recipe.backbone is None:
         return {}
     identifier: type[Identifier] = registries.identifier.get(recipe.identifier.type)
@@ -39,7 +39,7 @@ def unused_losses(recipe: Recipe, registries: Registries) -> dict[str, str]:
 
 
 def chance_level(recipe: Recipe, registries: Registries) -> str | None:
-    """Why the searched images can only be guessed, if the identifiers say nothing of images that they do not know."""
+    """Why test images can only be found by chance, if identifiers of unseen images do not depend on their content."""
     if not recipe.has_identifiers or recipe.identifier is None or recipe.protocol == "transductive-pseudo":
         return None
     name = recipe.identifier.type
@@ -55,7 +55,7 @@ def chance_level(recipe: Recipe, registries: Registries) -> str | None:
 
 
 def notes(recipe: Recipe, registries: Registries) -> list[str]:
-    """What is allowed but without effect, in plain sentences."""
+    """Options that are allowed but have no effect, in plain sentences."""
     return [*_unneeded(recipe, registries), *(_generative(recipe, registries) if recipe.has_identifiers else ())]
 
 
@@ -90,7 +90,7 @@ def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
 
 
 def invalid(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Explicit wishes that the chosen parts cannot fulfil: key path and what to change."""
+    """Explicit options that the selected components cannot support: key path and what to change."""
     rerank = recipe.rerank
     if rerank is not None and rerank.type == "reverse" and getattr(rerank.options, "model", None) is None:
         yield from _needs_reverse(recipe, registries)
@@ -121,7 +121,7 @@ def invalid(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str,
 
 
 def _needs_reverse(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Reranking by the run's own log p(query | picture) needs a generator that learnt to write it."""
+    """Reranking by the run's own log p(query | image) needs a generator that was trained to compute it."""
     learnt = [
         name
         for name, config in recipe.loss.items()

@@ -1,4 +1,4 @@
-"""Recipe and registries → components, made but neither fitted nor loaded."""
+"""Recipe and registries → components, created but neither fitted nor loaded."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from genret.recipe.schema import Recipe, Slot
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """A recipe's components. `identifier` and `backbone` are there where the retriever needs them."""
+    """A recipe's components. `identifier` and `backbone` are set if the retriever needs them."""
 
     dataset: Dataset
     encoder: Encoder
     identifier: Identifier | None
     backbone: Backbone | None
     losses: dict[str, Loss]
-    """Those with a weight and an effect"""
+    """Losses with a weight and an effect"""
     reranker: Reranker | None
     retriever: Retriever
 
     @property
     def code(self) -> dict[str, str]:
-        """Fingerprints of the code that plugins brought."""
+        """Fingerprints of the code of plugins."""
         parts = (self.encoder, self.identifier, self.backbone, *self.losses.values(), self.reranker, self.retriever)
         return code_keys(parts)
 
@@ -40,8 +40,8 @@ class Components:
 
 
 def components(recipe: Recipe, registries: Registries) -> Components:
-    """Makes every component that the recipe names and its retriever needs."""
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # its bars know nothing of ours
+    """Creates every component that the recipe names and its retriever needs."""
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # they disturb ours
 
     def made(kind: str, slot: Slot | None, needed: bool = True) -> Any:
         if slot is None or not needed:

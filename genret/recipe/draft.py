@@ -1,6 +1,6 @@
-"""Recipe files and `--set` overrides merged into plain data that remembers where each value came from.
+"""Recipe files and `--set` overrides merged into plain data, with the origin of each value.
 
-It knows the rule of merging and nothing of what the values mean.
+Implements the merging rule only; values are validated elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from genret.recipe.plain_yaml import Keys, Parsed, parse
 
 
 class Draft:
-    """`values`: the merged data; `faults`: what is wrong so far, each with its file and line or override."""
+    """`values`: the merged data; `errors`: what is wrong so far, each with its file and line or override."""
 
     def __init__(self, slots: Container[str]):
         self.slots = slots
@@ -87,5 +87,5 @@ class Draft:
 
 
 def _line(parsed: Parsed, path: Keys) -> int:
-    """Where the value at `path` stands; `type` of a slot given as a scalar stands where the slot does."""
+    """Where the value at `path` is given; for a slot given as a scalar, `type` has the slot's place."""
     return next((parsed.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in parsed.lines), 1)

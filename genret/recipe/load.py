@@ -1,8 +1,8 @@
-"""YAML files and `--set` overrides → one validated, frozen recipe. No component is built here and no weights are read.
+"""YAML files and `--set` overrides → one validated, frozen recipe. Builds no components and reads no weights.
 
-A slot takes a scalar (`identifier: rq`) or a mapping with `type`, which replaces what was there, or a mapping without
-`type`, which merges into it. Files come first, then overrides, each from left to right. All faults are reported
-at once.
+A slot takes a scalar (`identifier: rq`) or a mapping with `type`, which replaces the previous value, or a mapping
+without `type`, which is merged into it. Files come first, then overrides, each from left to right. All errors are
+reported at once.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ RENAMED: dict[Keys, tuple[Any, str]] = {
     ("search", "written_levels"): (None, "is train.written_levels now, because training depends on it"),
     ("search", "end_symbol"): (False, "is train.end_symbol now, because training depends on it"),
 }
-"""Words of earlier versions, each with what it was unless a recipe said otherwise, and the present word. Older runs'
-resolved recipes hold all of them."""
+"""Keys of earlier versions, each with its former default and the present key. Resolved recipes of older runs contain
+all of them."""
 
 
 def load_recipe(files: Sequence[Path | str], overrides: Iterable[str], registries: Registries) -> Recipe:
-    """Reads `files` in order, applies `overrides` ("a.b=value"), validates; `RecipeError` lists all faults."""
+    """Reads `files` in order, applies `overrides` ("a.b=value"), validates; `RecipeError` lists all errors."""
     draft = Draft(SLOTS)
     for file in files:
         draft.read_file(Path(file))
@@ -50,14 +50,14 @@ def load_recipe(files: Sequence[Path | str], overrides: Iterable[str], registrie
 
 
 class _Checker:
-    """Turns a draft into a recipe and collects faults instead of stopping at the first."""
+    """Turns a draft into a recipe and collects errors instead of stopping at the first."""
 
     def __init__(self, draft: Draft, registries: Registries):
         self.draft = draft
         self.registries = registries
 
     def check(self) -> Recipe | None:
-        if self.draft.errors:  # files that cannot be read make every other complaint misleading
+        if self.draft.errors:  # after an unreadable file, other errors would mislead
             return None
         values = self.draft.values
         for key in values:

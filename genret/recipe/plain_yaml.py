@@ -1,6 +1,6 @@
-"""YAML without its traps: plain data with line numbers, bounded, no tags, no aliases, no duplicate keys.
+"""A safe subset of YAML: plain data with line numbers, bounded, no tags, no aliases, no duplicate keys.
 
-Scalars follow YAML 1.2 (so `no` is a word and `1e-3` a number). It knows nothing of recipes.
+Scalars follow YAML 1.2 (so `no` is a string and `1e-3` a number). Independent of recipes.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def parse(text: str) -> Parsed:
 
 
 def dump(value: Any) -> str:
-    """Plain data as YAML that `parse`, and any YAML reader, reads as the same data."""
+    """Plain data as YAML that `parse`, and any YAML reader, reads back as the same data."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every string that YAML 1.1 or 1.2 would take for something else."""
+    """Quotes every string that YAML 1.1 or 1.2 would read as another type."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         # other line breaks than \n get lost between PyYAML's single quotes
@@ -66,7 +66,7 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 
 def _refuse_traps(text: str) -> None:
-    """Looks at the parser's events, which cost no memory: neither depth nor repetition gets any further."""
+    """Checks the parser's events before anything is built, so that deep or repeated nesting costs no memory."""
     depth = documents = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
@@ -87,7 +87,7 @@ def _line(part: Any) -> int:
 
 
 def _value(node: Any, path: Keys, lines: dict[Keys, int]) -> Any:
-    """The node's value; notes the lines of all that is in it."""
+    """The node's value; records the lines of everything in it."""
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node)
     if isinstance(node, yaml.SequenceNode):

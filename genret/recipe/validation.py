@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with given options, in sentences that name the nearest right key."""
+"""Pydantic's validation errors, in sentences that name the nearest valid key."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class OptionError(NamedTuple):
 
 class Validated(NamedTuple):
     options: Config | None
-    """The model's instance, None if there are faults."""
+    """The model's instance, None if there are errors."""
     errors: list[OptionError]
 
 
 def validate_options(model: type[Config], values: Mapping[str, Any]) -> Validated:
-    """Validates plain data strictly: no "4" for 4, no `true` for 1; a whole number may stand for a float."""
+    """Validates plain data strictly: no "4" for 4, no `true` for 1; a whole number is accepted for a float."""
     try:
-        # strictness as in JSON: a list may stand for a tuple and a string for a path
+        # strictness as in JSON: a list is accepted for a tuple and a string for a path
         return Validated(model.model_validate_json(json.dumps(values), strict=True), [])
     except ValidationError as error:
         messages: dict[Keys, list[str]] = {}

@@ -1,1 +1,1 @@
-"""Whatever finds images by words."""
+"""Retrievers and what they share: everything that finds images by text queries."""

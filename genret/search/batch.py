@@ -1,4 +1,4 @@
-"""What a retriever is asked, and what it works with."""
+"""A batch of queries, and the resources of a retriever."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genret.search.thumbnails import Thumbnails
 
 
 class QueryBatch:
-    """A batch of queries; their vectors are computed when they are first needed, once."""
+    """A batch of queries; their vectors are computed once, on first use."""
 
     def __init__(self, texts: Sequence[str], embed: Callable[[Sequence[str]], Tensor]):
         self.texts = texts
@@ -25,7 +25,7 @@ class QueryBatch:
 
     @classmethod
     def known(cls, texts: Sequence[str], vectors: Tensor) -> QueryBatch:
-        """Of queries whose vectors (B, D) are there already."""
+        """From queries whose vectors (B, D) are known."""
         return cls(texts, lambda _: vectors)
 
     @cached_property
@@ -43,7 +43,7 @@ class QueryBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a retriever over a catalog works with: a run's parts, loaded, and its catalog."""
+    """What a retriever over a catalog uses: a run's parts, loaded, and its catalog."""
 
     catalog: Catalog
     thumbnails: Thumbnails
@@ -55,4 +55,4 @@ class Resources:
     train: TrainOptions
     device: torch.device
     folder: Path | None = None
-    """Where caches may be kept, the run's directory; None: nowhere"""
+    """Folder for caches, the run's directory; None: no caches"""

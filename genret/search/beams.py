@@ -1,4 +1,4 @@
-"""Constrained beam search as a recipe asks for it: its score, its guide, its written levels."""
+"""Constrained beam search with a recipe's options: its score, guidance and written levels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def search_trie(
     allowed: LeafSets | None = None,
     guide: Guide | None = None,
 ) -> Beams:
-    """Constrained beam search, the arguments being those of `beam_search`."""
+    """Constrained beam search; the arguments are those of `beam_search`."""
     with torch.no_grad():
         levels = columns_of(backbone, score, trie.depth)
         return beam_search(backbone, queries, trie, num_beams, score, levels, allowed, guide, written_levels)

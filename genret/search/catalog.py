@@ -38,13 +38,13 @@ from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 
 def run_id_of(run: Path) -> str:
-    """What a run's catalog must carry: identifiers mean something only to the models that made them."""
+    """What must match between a run and its catalog: identifiers are valid only for the models that made them."""
     stages = sorted(run.glob("*/stage.json"))
     return content_hash(b"".join(stage.read_bytes() for stage in stages))[:20]
 
 
 def load_towers(encoder: Encoder, folder: Path) -> None:
-    """Gives the encoder the fine-tuned weights of a finished stage, which keep their name wherever they are copied."""
+    """Loads the fine-tuned weights of a finished stage into the encoder; their key is the same for all copies."""
     try:
         facts = (folder / "stage.json").read_bytes()
     except OSError as error:
@@ -56,16 +56,16 @@ def load_towers(encoder: Encoder, folder: Path) -> None:
 
 
 class CatalogRetriever(Retriever):
-    """Finds images of a catalog, which it keeps; a subclass says how they are ranked.
+    """A retriever that stores its images in a catalog; a subclass defines the ranking.
 
-    Two methods have to be there: `build_index`, what searching some images needs, and `candidates`, the best of them
-    for some queries. The rest has defaults, for retrievers without identifiers.
+    Two methods are required: `build_index`, the data for searching some images, and `candidates`, the best of them for
+    some queries. The rest has defaults, for retrievers without identifiers.
     """
 
     confidence: Confidence | None = None
-    """What tells a sure search from one that finds nothing of the kind; None where a run has not been calibrated."""
+    """Calibrated model of whether a search found something relevant; None if the run has not been calibrated."""
     signal_names: ClassVar[tuple[str, ...]] = SIMILARITY_SIGNALS
-    """Of the numbers by which `signals` tells how sure a search is."""
+    """Names of the numbers that `signals` returns."""
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)
@@ -74,18 +74,18 @@ class CatalogRetriever(Retriever):
         self._known: tuple[int, Any] | None = None
 
     def connect(self, resources: Resources) -> None:
-        """From here on it searches this catalog with these parts."""
+        """Sets the catalog and the parts that it searches with."""
         self.catalog, self.thumbnails = resources.catalog, resources.thumbnails
         self.encoder, self.reranker = resources.encoder, resources.reranker
         self.options, self.device = resources.search, resources.device
         if self.reranker is not None:
             self.reranker.to(self.device)
 
-    # ------------------------------------------------------------------------------------------- what subclasses say
+    # ---------------------------------------------------------------------------------------- what subclasses implement
     @abstractmethod
     def build_index(self, snapshot: Snapshot, keys: Ints) -> Any:
-        """What searching these images needs (catalog keys (N,), ascending, at least one); None where none of them can
-        be found. It is made anew for each version of the catalog."""
+        """The data for searching these images (catalog keys (N,), ascending, at least one); None if none of them can be
+        found. It is rebuilt for each version of the catalog."""
 
     @abstractmethod
     def candidates(
@@ -97,12 +97,12 @@ class CatalogRetriever(Retriever):
         num_beams: int | None,
         allowed: Sequence[Allowed],
     ) -> Ranked:
-        """The first stage of a search for k: catalog keys of each query, best first, as many as a reranker may want
-        (`depth`). `index`: what `build_index` returned. `allowed`: which keys each query may find
+        """The first stage of a search for k: catalog keys of each query, best first, as many as a reranker may need
+        (`depth`). `index`: the result of `build_index`. `allowed`: which keys each query may find
         (`allowed[row].among(keys)`)."""
 
     def index_at(self, snapshot: Snapshot) -> Any:
-        """What is searched in this version of the catalog; one that is brought forward by changes overrides this."""
+        """The index of this version of the catalog; subclasses that update it incrementally override this."""
         if self._known is None or self._known[0] != snapshot.version:
             keys = snapshot.searchable_keys()
             self._known = snapshot.version, self.build_index(snapshot, keys) if len(keys) else None
@@ -113,12 +113,12 @@ class CatalogRetriever(Retriever):
         return [[] for _ in image_ids]
 
     def names(self, snapshot: Snapshot, index: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
-        """The symbols by which each image was reached; None for retrievers without identifiers."""
+        """The codes by which each image was reached; None for retrievers without identifiers."""
         return [None] * len(keys)
 
     @property
     def num_beams(self) -> int | None:
-        """Beams of a search that names none; None for retrievers without beams."""
+        """Default beam width of a search; None for retrievers without beams."""
         return self.options.num_beams if self.has_beams else None
 
     @property
@@ -126,27 +126,27 @@ class CatalogRetriever(Retriever):
         """Whether every search needs the vectors of its queries."""
         return self.reranker is not None
 
-    # -------------------------------------------------------------------------------------- what it can tell besides
+    # ---------------------------------------------------------------------------------------------------- optional
     def exact_ranks(self, index: Any, query_features: Tensor, keys: Ints) -> Ints | None:
-        """(Q,) the rank from 1 of one image each, however deep it lies; None where only the first ones are known."""
+        """(Q,) the rank, from 1, of one image per query, at any depth; None if only the first ones are known."""
         return None
 
     def trace(
         self, snapshot: Snapshot, index: Any, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
     ) -> BeamTrace:
-        """What became of each query's right image (Q,) in a search of its own; of classes that say `has_trace`."""
-        raise NotImplementedError("a retriever with a trace says how")
+        """What happened to the positive of each query (Q,) in a search; for classes with `has_trace`."""
+        raise NotImplementedError("a retriever with has_trace must implement this")
 
     def inspect(self, snapshot: Snapshot, index: Any, keys: Ints) -> Inspection:
-        """What the identifiers of these images (N,) still say of them, and how well they tell them apart."""
+        """The vectors that the identifiers of these images (N,) represent, and how unique these identifiers are."""
         return Inspection()
 
     def signals(self, ranked: Ranked) -> Floats64:
-        """(B, C) found → (B, F) numbers that tell how sure a search is; -inf in the first where nothing was found."""
+        """(B, C) found → (B, F) numbers that indicate confidence; -inf in the first if nothing was found."""
         return similarity_signals(ranked)
 
     def enlarged(self, snapshot: Snapshot, num_images: int) -> Enlarged:
-        """An index of this many images, made-up ones among them, to measure how long searches take."""
+        """An index of this many images, synthetic ones included, to measure search times."""
         raise GenretError(f"images of a {type(self).__name__} cannot be made up")
 
     # ------------------------------------------------------------------------------------------------ searching
@@ -190,7 +190,7 @@ class CatalogRetriever(Retriever):
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Snapshot, Any]]:
-        """One version of the catalog and what is searched in it, whoever writes meanwhile."""
+        """One version of the catalog and its index, unaffected by concurrent writes."""
         with ExitStack() as held:
             with self._opening:  # versions are opened one after the other
                 snapshot = held.enter_context(self.catalog.snapshot())
@@ -198,7 +198,7 @@ class CatalogRetriever(Retriever):
             yield snapshot, index
 
     def prepare(self, query: str) -> None:
-        """Loads what the first search would have to load, because its time is reported as the query's."""
+        """Loads what the first search needs, because its time is reported as the query's."""
         with self.opened():
             pass
         if self.reranker is not None:
@@ -207,7 +207,7 @@ class CatalogRetriever(Retriever):
             self.text_vectors([query])
 
     def depth(self, k: int) -> int:
-        """How many images of the first stage matter to a search for k."""
+        """Number of first-stage images that a search for k uses."""
         return k if self.reranker is None else max(k, self.reranker.config.candidates)
 
     def _confidence(self, ranked: Ranked) -> list[Any]:
@@ -215,7 +215,7 @@ class CatalogRetriever(Retriever):
         return [None] * len(ranked.images) if known is None else known.of_signals(self.signals(ranked)).tolist()
 
     def rerank(self, batch: QueryBatch, ranked: Ranked, k: int, snapshot: Snapshot | None = None) -> Ranked:
-        """The first `depth(k)` of each query's images, reordered by the reranker's scores; equal ones as they were."""
+        """The first `depth(k)` images of each query, reordered by the reranker's scores; ties keep their order."""
         assert self.reranker is not None
         snapshot = snapshot or self.catalog
         first = ranked.first(self.depth(k))
@@ -235,11 +235,11 @@ class CatalogRetriever(Retriever):
 
     @property
     def caption_log_probs(self) -> Callable[[Tensor, Sequence[str]], Tensor] | None:
-        """The run's own log p(query | image), where it has learnt one."""
+        """The run's own log p(query | image), if its generator was trained to compute it."""
         return None
 
     def _reader(self, keys: Ints, snapshot: Snapshot) -> Callable[[int], Image.Image]:
-        """Opens the thumbnails of these images; their hashes are asked for together, and only if one is opened."""
+        """Opens the thumbnails of these images; their hashes are read together, and only if one is opened."""
         hashes: dict[int, str] = {}
 
         def read(key: int) -> Image.Image:
@@ -270,8 +270,7 @@ class CatalogRetriever(Retriever):
             return self.encoder.project_texts(self.encoder.text_features(queries).to(self.device)).float().cpu()
 
     def similarity(self, batch: QueryBatch, rows: Ints, snapshot: Snapshot) -> Callable[[Ints, Ints], Floats]:
-        """How ties between images of some of the queries, `rows`, are ordered: by the dense similarity of the stored
-        vectors."""
+        """The order of tied images of some queries, `rows`: by the dense similarity of the stored vectors."""
 
         def of(query: Ints, key: Ints) -> Floats:
             images = snapshot.features_of(key)

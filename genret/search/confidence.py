@@ -1,9 +1,9 @@
-"""How sure a search is that the catalog holds what was asked: a calibrated probability from the first stage's scores.
+"""Confidence of a search: a calibrated probability that the catalog holds a relevant image, from first-stage scores.
 
-Platt's method (1999), logistic regression, over a few numbers that tell a sure search from one that found nothing of
-the kind. It knows scores alone, neither queries nor images; who fits it on the development split does not stand here.
+Platt's method (1999), logistic regression, over a few numbers that separate successful searches from failed ones. Uses
+scores alone, neither queries nor images; it is fitted on the development split elsewhere.
 
-    B queries   C images found   F numbers that tell
+    B queries   C images found   F signals
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Floats = NDArray[np.float64]
 FILE = "confidence.json"
 FORMAT = 2
 LOOKED_AT = 10
-"""Identifiers, or images, that are looked at: the numbers then hardly depend on the beams."""
+"""Number of identifiers, or images, that are used, so that the signals hardly depend on the beam width."""
 SIMILARITY_SIGNALS = ("best", "margin", "lead")
 """Of the best scores c_1 ≥ c_2 ≥ …: c_1; c_1 − c_2; c_1 − mean(c_2, …)."""
 FARTHEST = 4.0
-"""Signals farther from their mean, in standard deviations, count as this far: nothing is known of what lies there."""
+"""Signals farther from their mean, in standard deviations, are clipped: no data was seen beyond that."""
 
 
 class Confidence(NamedTuple):
-    """p(something of the kind is there | signals) = σ(bias + Σ weight · (signal − mean) / scale), for even odds."""
+    """p(a relevant image exists | signals) = σ(bias + Σ weight · (signal − mean) / scale), for even odds."""
 
     signals: list[str]
     """Their names"""
@@ -44,10 +44,10 @@ class Confidence(NamedTuple):
     """(F,)"""
     bias: float
     fitted: dict[str, Any]
-    """On what, and how well it did there"""
+    """The calibration data and the quality reached on it"""
 
     def of_signals(self, signals: Floats) -> Floats:
-        """(B, F) → (B,) probabilities; 0 where nothing was found."""
+        """(B, F) → (B,) probabilities; 0 if nothing was found."""
         there = np.isfinite(signals.min(axis=1, keepdims=True))  # (B, 1)
         known = np.where(there, signals, 0.0)
         distance = np.clip((known - self.mean) / self.scale, -FARTHEST, FARTHEST)
@@ -59,7 +59,7 @@ class Confidence(NamedTuple):
 
 
 def read_confidence(run: Path, names: Sequence[str]) -> Confidence | None:
-    """What calibration left in the run, by the signals of these names; None if it has not been there."""
+    """The calibration stored in the run, for signals of these names; None if there is none."""
     path = run / FILE
     if not path.exists():
         return None
@@ -80,7 +80,7 @@ def how_to_calibrate(run: Path | str) -> str:
 
 
 def checked_threshold(threshold: float | None, confidence: Confidence | None) -> float | None:
-    """`UsageError` for a threshold that means nothing, or one that nothing can be held against."""
+    """Raises `UsageError` for a threshold that is out of range, or if the run has not been calibrated."""
     if threshold is None:
         return None
     if not 0 <= threshold <= 1:
@@ -91,11 +91,11 @@ def checked_threshold(threshold: float | None, confidence: Confidence | None) ->
 
 
 def similarity_signals(ranked: Ranked) -> Floats:
-    """(B, C) found → (B, F), what `SIMILARITY_SIGNALS` names; -inf in the first where nothing was found."""
+    """(B, C) found → (B, F) signals named by `SIMILARITY_SIGNALS`; -inf in the first if nothing was found."""
     scores = best_scores(np.where(ranked.images >= 0, ranked.scores, -np.inf))
     best, others = scores[:, 0], scores[:, 1:]
     there = np.isfinite(others)
-    known = np.where(there, others, 0.0)  # an image alone is compared with none that is like the query
+    known = np.where(there, others, 0.0)  # a single image has no others to compare with
     mean = known.sum(axis=1) / np.maximum(there.sum(axis=1), 1)
     return np.stack([best, best - known[:, 0], best - mean], axis=1)
 

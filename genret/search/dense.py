@@ -1,4 +1,4 @@
-"""Exact dense search, in bounded memory: two towers, and the ceiling that quantized vectors allow.
+"""Exact dense search, in bounded memory: for two towers, and for the quantization upper bound.
 
 Q queries   N images   D width
 """
@@ -14,20 +14,20 @@ from torch import Tensor
 
 QUERIES = 256
 IMAGES = 16_384
-"""Similarities that exist at a time: `QUERIES` x `IMAGES`."""
+"""Number of similarities in memory at a time: `QUERIES` x `IMAGES`."""
 _NOTHING = torch.iinfo(torch.int64).min
 
 
 class DenseHits(NamedTuple):
     rows: Tensor
-    """(Q, k) int64 image rows, best first; of equal ones the lower; -1 where there are fewer than k images"""
+    """(Q, k) int64 image rows, best first; the lower row wins ties; -1 if there are fewer than k images"""
     scores: Tensor
     """(Q, k) float32, -inf where there is no image"""
 
 
 @torch.no_grad()
 def dense_search(queries: Tensor, images: Tensor, k: int, rows: Tensor | None = None) -> DenseHits:
-    """queries (Q, D), images (N, D) → the k most similar images of each query; `rows`, ascending: among these alone."""
+    """queries (Q, D), images (N, D) → the k most similar images of each query; `rows`, ascending: only among these."""
     found = [_search(part, images, k, rows) for part in queries.split(QUERIES)] if len(queries) else []
     if not found:
         return DenseHits(torch.empty(0, k, dtype=torch.int64), torch.empty(0, k))
@@ -49,9 +49,9 @@ def _search(queries: Tensor, images: Tensor, k: int, chosen: Tensor | None) -> D
 
 
 def _keys(scores: Tensor, rows: Tensor) -> Tensor:
-    """Score and row in one integer, because `topk` leaves the order of equals open.
+    """Score and row in one integer, because `topk` does not define the order of ties.
 
-    A float's bits, with those of negative numbers flipped, order as the float does; of equal scores the lower row wins.
+    A float's bits, with those of negative numbers flipped, sort as the float does; the lower row wins ties.
     """
     bits = (scores + 0.0).view(torch.int32)  # + 0.0: -0.0 is 0.0
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
@@ -59,7 +59,7 @@ def _keys(scores: Tensor, rows: Tensor) -> Tensor:
 
 
 def dense_ranks(queries: Tensor, images: Tensor, relevant: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(Q,) the rank, from 1, of each query's relevant image; of equals, the lower row comes first."""
+    """(Q,) the rank, from 1, of each query's relevant image; in ties, the lower row comes first."""
     right = torch.from_numpy(relevant)
     ranks = torch.ones(len(queries), dtype=torch.int64)
     for first in range(0, len(queries), QUERIES):

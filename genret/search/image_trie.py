@@ -1,7 +1,7 @@
-"""Some images' identifiers as a trie, and the way from its leaves to the images.
+"""A trie of some images' identifiers, with the mapping from its leaves to the images.
 
-Does not know catalogs, backbones or queries: it is built from tokens and integer keys, changed by them, and answers in
-leaves. One is never changed in place, so that a search ends with what it began with.
+Independent of catalogs, backbones and queries: built from tokens and integer keys, it returns leaves. It is never
+changed in place, so that a running search keeps a consistent state.
 
     R identifiers   L tokens   U leaves   n new identifiers
 """
@@ -25,16 +25,16 @@ from genret.search.tokenization import tokenize_identifiers
 class ImageTrie(NamedTuple):
     """Leaves are distinct identifiers; each leads to at least one image, and an image may have several.
 
-    T5's or LLaMA's tokens of four codes out of 1,024 take about 17 bytes an identifier.
+    T5's or LLaMA's tokens of four codes out of 1,024 take about 17 bytes per identifier.
     """
 
     trie: Trie
-    """Of a changing one, it has forgotten the rows that it was built from: `leaf_images` knows where they led."""
+    """After changes it no longer holds the rows that it was built from: `leaf_images` has their images."""
     leaf_images: LeafImages
 
     @classmethod
     def build(cls, tokens: Tensor, images: NDArray[np.integer]) -> ImageTrie:
-        """tokens (R, L) of any integer type, -1 after the end, and the image that each row names (R,)."""
+        """tokens (R, L) of any integer type, -1 after the end, and the image of each row (R,)."""
         trie = Trie.build(tokens)
         leaf_images = LeafImages.build(trie.leaf_of_row.cpu().numpy(), images, trie.num_leaves)
         return cls(trie, leaf_images)
@@ -48,12 +48,12 @@ class ImageTrie(NamedTuple):
         return self.trie.nbytes + sum(table.nbytes for table in self.leaf_images)
 
     def to(self, device: torch.device) -> ImageTrie:
-        """The trie there; images are looked up on the CPU."""
+        """Moves the trie to `device`; the image lookup stays on the CPU."""
         return self if self.trie.device == device else self._replace(trie=self.trie.to(device))
 
     # -------------------------------------------------------------------------------------------------- changing
     def without(self, removed: Ints) -> ImageTrie:
-        """Less the images of these keys (ascending), in one pass; identifiers that lead to no other go with them."""
+        """Without the images of these keys (ascending), in one pass, and without identifiers of no other image."""
         keep = ~Allowed(only=removed).among(self.leaf_images.images)
         if keep.all():
             return self
@@ -62,7 +62,7 @@ class ImageTrie(NamedTuple):
         return ImageTrie(trie, self.leaf_images.kept(keep))
 
     def extended(self, tokens: Tensor, images: Ints) -> ImageTrie:
-        """With n more identifiers (n, L') and their images (n,), in time for sorting these and copying the rest."""
+        """With n more identifiers (n, L') and their images (n,), in the time of sorting these and copying the rest."""
         if not len(tokens):
             return self
         trie = _by_leaf(self.trie).extended(tokens)
@@ -72,7 +72,7 @@ class ImageTrie(NamedTuple):
 
     # ----------------------------------------------------------------------------------------------- restricting
     def leaves_for(self, allowed: Allowed) -> NDArray[np.bool_]:
-        """(U,) the leaves by which an allowed image is reached, less those that begin like a rejected one's."""
+        """(U,) the leaves that lead to an allowed image, without those that share a prefix with a rejected image."""
         leaves = self.leaf_images.any_of_leaf(allowed.among(self.leaf_images.images))
         if len(allowed.unlike):
             rejected = np.flatnonzero(Allowed(only=allowed.unlike).among(self.leaf_images.images))
@@ -81,14 +81,14 @@ class ImageTrie(NamedTuple):
         return leaves
 
     def alike(self, leaves: Ints, num_symbols: int) -> list[tuple[int, int]]:
-        """The ranges of leaves that share their first `num_symbols` tokens, or all there are, with one of these."""
+        """The ranges of leaves that share their first `num_symbols` tokens, or all if fewer, with one of these."""
         depth = min(num_symbols, self.trie.depth)
         nodes = self.trie.prefixes_of(torch.from_numpy(leaves).to(self.trie.device), depth).unique()
         low, high = self.trie.leaf_range(nodes, depth)
         return list(zip(low.tolist(), high.tolist(), strict=True))
 
     def num_images(self, allowed: Allowed, leaves: NDArray[np.bool_] | None) -> int:
-        """How many allowed images the given leaves (U,), or all, lead to."""
+        """Number of allowed images that the given leaves (U,), or all, lead to."""
         starts, images = self.leaf_images
         reached = allowed.among(images)
         if leaves is not None:
@@ -97,7 +97,7 @@ class ImageTrie(NamedTuple):
 
 
 def index_trie(backbone: Backbone, identifiers: Identifiers, images: Ints, end_symbol: bool) -> ImageTrie:
-    """identifiers: R rows whose owners count through `images` (N,) → their trie, leading to the values of `images`."""
+    """identifiers: R rows whose owners index `images` (N,) → their trie, with the values of `images` at the leaves."""
     tokens = tokenize_identifiers(backbone, identifiers, end_symbol)
     indexed = ImageTrie.build(tokens, images[identifiers.owners.numpy()])
     return indexed.to(next(backbone.module.parameters()).device)
@@ -108,5 +108,5 @@ def _rowless(trie: Trie) -> Trie:
 
 
 def _by_leaf(trie: Trie) -> Trie:
-    """Its leaves as the rows that it was built from."""
+    """The leaf of each row that it was built from."""
     return Trie(trie.levels, torch.arange(trie.num_leaves, dtype=torch.int32, device=trie.device), trie.max_children)

@@ -1,6 +1,6 @@
 """From ranked identifiers to ranked images, for a whole batch at once.
 
-B queries   b beams   N images   C most images that one query's beams lead to
+B queries   b beams   N images   C maximum number of images below one query's beams
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 _PACKED = 2**32
-"""Keys of images below it fit into one 64-bit number with a leaf."""
+"""Image keys below this fit into one 64-bit number with a leaf."""
 
 
 class LeafImages(NamedTuple):
     """The images of each leaf of a trie, ascending: `images[starts[leaf]:starts[leaf + 1]]`.
 
-    32-bit numbers where they suffice. U leaves, R identifiers, n of them new.
+    32-bit numbers if they suffice. U leaves, R identifiers, n of them new.
     """
 
     starts: NDArray[np.integer]
@@ -30,7 +30,7 @@ class LeafImages(NamedTuple):
 
     @classmethod
     def build(cls, leaf_of_row: NDArray[np.integer], image_of_row: NDArray[np.integer], num_leaves: int) -> LeafImages:
-        """From R identifiers: the leaf at which each ends and the image that it names."""
+        """From R identifiers: the leaf and the image of each."""
         starts = _starts(np.bincount(leaf_of_row, minlength=num_leaves))
         if len(leaf_of_row) == num_leaves:  # no two share a leaf
             images = np.empty_like(image_of_row)
@@ -42,27 +42,27 @@ class LeafImages(NamedTuple):
         return cls(starts, compact(images))
 
     def sizes(self, leaves: Ints) -> Ints:
-        """How many images each leaf has; 0 for leaf -1."""
+        """Number of images of each leaf; 0 for leaf -1."""
         return np.where(leaves < 0, 0, self.starts[leaves + 1] - self.starts[leaves])
 
     def any_of_leaf(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(R,) a flag for each entry of `images` → (U,) which leaves have one that is set."""
+        """(R,) a flag for each entry of `images` → (U,) whether any entry of the leaf is set."""
         if len(flags) == len(self.starts) - 1 or not len(flags):  # one image each
             return flags
         found: NDArray[np.bool_] = np.logical_or.reduceat(flags, self.starts[:-1])
         return found
 
     def leaves_at(self, places: Ints) -> Ints:
-        """Places in `images` → their leaves."""
+        """Positions in `images` → their leaves."""
         return np.searchsorted(self.starts, places, side="right") - 1
 
     def kept(self, keep: NDArray[np.bool_]) -> LeafImages:
-        """The entries of `images` whose flag is set, (R,); leaves that have none left are left out, too."""
+        """The entries of `images` whose flag is set, (R,); leaves without entries are dropped, too."""
         counts = np.diff(np.concatenate([[0], np.cumsum(keep)])[self.starts])
         return LeafImages(_starts(counts[counts > 0]), self.images[keep])
 
     def joined(self, place_of_leaf: Ints, leaf_of_row: Ints, image_of_row: Ints, num_leaves: int) -> LeafImages:
-        """With n more identifiers, in time linear in R. place_of_leaf (U,), rising: the new number of each leaf."""
+        """With n more identifiers, in linear time in R. place_of_leaf (U,), ascending: the new number of each leaf."""
         leaf_of_entry = np.repeat(place_of_leaf, np.diff(self.starts))
         if max(int(self.images.max(initial=0)), int(image_of_row.max(initial=0))) >= _PACKED:
             both = np.concatenate([leaf_of_entry, leaf_of_row]), np.concatenate([self.images, image_of_row])
@@ -86,7 +86,7 @@ def compact(numbers: NDArray[np.integer]) -> NDArray[np.integer]:
 
 
 def _pairs(leaf: NDArray[np.integer], image: NDArray[np.integer]) -> Ints:
-    """Leaf and image in one number, which sorts as they do."""
+    """Leaf and image in one number, which has the same order."""
     return leaf.astype(np.int64) * _PACKED + image
 
 
@@ -114,9 +114,9 @@ class Ranked(NamedTuple):
 
     @classmethod
     def of(cls, scores: Floats, keys: Ints, k: int, allowed: Sequence[MayFind]) -> Ranked:
-        """scores (B, N) of the images with these keys (N,) → the best k that each query may find; equals by their key.
+        """scores (B, N) of the images with these keys (N,) → the best k that each query may find; ties by key.
 
-        For retrievers that score every image, whose `candidates` end with it.
+        For retrievers that score every image: the last step of `candidates`.
         """
         may_find = {id(one): one.among(keys) for one in allowed}  # (N,) of each different restriction
         shape = len(scores), min(k, len(keys))
@@ -124,7 +124,7 @@ class Ranked(NamedTuple):
         for row, one in enumerate(allowed):
             there = np.flatnonzero(may_find[id(one)])
             own = scores[row, there]
-            if len(own) > k:  # all that may be among the best k, ties with the last one included
+            if len(own) > k:  # all candidates for the best k, ties included
                 best = np.flatnonzero(own >= np.partition(own, -k)[-k])
                 there, own = there[best], own[best]
             order = np.lexsort((keys[there], -own))[:k]
@@ -133,15 +133,15 @@ class Ranked(NamedTuple):
 
     @classmethod
     def nothing(cls, num_queries: int) -> Ranked:
-        """What is found where there is nothing to search."""
+        """The result if there is nothing to search."""
         return cls(*(np.full((num_queries, 1), fill) for fill in (-1, -np.inf, -1)))
 
     def fewer_than(self, count: int | Ints) -> Ints:
-        """The rows of queries that have fewer images; `count` (B,), or the same for all."""
+        """Selects the queries that have fewer images; `count` (B,), or the same for all."""
         return np.flatnonzero((self.images >= 0).sum(axis=1) < count)
 
     def replaced(self, rows: Ints, other: Ranked) -> Ranked:
-        """These rows as in `other`, which has no more than them."""
+        """Replaces these rows by those of `other`, which is not wider."""
         width = max(self.images.shape[1], other.images.shape[1])
         ranked, new = self.padded(width), other.padded(width)
         ranked.images[rows], ranked.scores[rows], ranked.leaves[rows] = new
@@ -149,13 +149,13 @@ class Ranked(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Sequence[Ranked]) -> Ranked:
-        """Batches of queries, one below the other."""
+        """Batches of queries, concatenated."""
         width = max(part.images.shape[1] for part in parts)
         columns = zip(*(part.padded(width) for part in parts), strict=True)
         return cls(*(np.concatenate(column) for column in columns))
 
     def padded(self, width: int) -> Ranked:
-        """A copy with room for so many images of each query."""
+        """A copy with room for this many images per query."""
         room = ((0, 0), (0, width - self.images.shape[1]))
         return Ranked(
             np.pad(self.images, room, constant_values=-1),
@@ -168,7 +168,7 @@ class Ranked(NamedTuple):
         return Ranked(self.images[:, :count], self.scores[:, :count], self.leaves[:, :count])
 
     def take(self, order: Ints) -> Ranked:
-        """(B, C) places → the images at these places of each query."""
+        """(B, C) indices → the images at these positions of each query."""
         return Ranked(
             np.take_along_axis(self.images, order, axis=1),
             np.take_along_axis(self.scores, order, axis=1),
@@ -179,10 +179,10 @@ class Ranked(NamedTuple):
 def rank_images(
     leaves: Ints, scores: Floats, leaf_images: LeafImages, similarity: Callable[[Ints, Ints], Floats] | None = None
 ) -> Ranked:
-    """leaves (B, b), -1 where there is none, and their scores → the images that they lead to.
+    """leaves (B, b), -1 for none, and their scores → the images that they lead to.
 
-    Images of equal score are ordered by `similarity(query rows (n,), images (n,)) → (n,)` where it is given, then by
-    image. An image reached by several identifiers keeps its best score.
+    Images of equal score are ordered by `similarity(query rows (n,), images (n,)) → (n,)` if given, then by image. An
+    image reached by several identifiers keeps its best score.
     """
     num_queries, num_beams = leaves.shape
     flat = leaves.reshape(-1)
@@ -193,7 +193,7 @@ def rank_images(
     tie = similarity(query, image) if similarity is not None and (sizes > 1).any() else np.zeros(len(image), np.float32)
     order = np.lexsort((image, -tie, -score, query))
     query, image, score, leaf = query[order], image[order], score[order], flat[beam][order]
-    # keep the first, best mention of each image
+    # keep the first, best occurrence of each image
     mention = np.lexsort((np.arange(len(query)), image, query))
     first = np.ones(len(query), dtype=bool)
     first[mention[1:]] = (query[mention[1:]] != query[mention[:-1]]) | (image[mention[1:]] != image[mention[:-1]])
@@ -209,8 +209,8 @@ def rank_images(
 
 
 def fuse_scores(first: Floats, second: Floats, weight: float) -> Floats:
-    """Two judges' scores (B, C) → weight · z(second) + (1 − weight) · z(first), z being standardized over the
-    candidates of a query that both have judged; -inf where one has not. At weight 1 the second's scores themselves."""
+    """Two scores (B, C) → weight · z(second) + (1 − weight) · z(first), z being standardized over the candidates of a
+    query that have both; -inf where one is missing. At weight 1 the second scores themselves."""
     if weight == 1:
         return second
     judged = np.isfinite(first) & np.isfinite(second)
@@ -219,7 +219,7 @@ def fuse_scores(first: Floats, second: Floats, weight: float) -> Floats:
 
 
 def _standardized(scores: Floats, judged: NDArray[np.bool_]) -> Floats:
-    """Mean 0 and variance 1 along each row's judged entries; all 0 where these are equal."""
+    """Mean 0 and variance 1 over each row's scored entries; all 0 if these are equal."""
     count = np.maximum(judged.sum(axis=1, keepdims=True), 1)
     known = np.where(judged, scores, 0.0).astype(np.float64)
     centered = np.where(judged, known - known.sum(axis=1, keepdims=True) / count, 0.0)
@@ -229,10 +229,10 @@ def _standardized(scores: Floats, judged: NDArray[np.bool_]) -> Floats:
 
 
 def reordered(ranked: Ranked, scores: Floats) -> Ranked:
-    """Candidates in the order of new scores (B, C), equal ones as they were.
+    """Candidates in the order of new scores (B, C); ties keep their order.
 
-    Those without one (-inf) come last and get the lowest score that there is, so that scores stay finite numbers; where
-    no candidate of a query has one, the old scores stand.
+    Candidates without a score (-inf) come last and get the lowest score of all, so that scores stay finite; if no
+    candidate of a query has one, the old scores are kept.
     """
     there = ranked.images >= 0
     judged = there & np.isfinite(scores)

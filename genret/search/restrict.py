@@ -1,6 +1,6 @@
 """Which images each query of a search may find, as keys of the catalog.
 
-Does not know tries or vectors: retrievers ask it of the keys that they hold.
+Independent of tries and vectors: retrievers apply it to their own keys.
 
     B queries   N images
 """
@@ -22,12 +22,12 @@ NO_KEYS = np.zeros(0, dtype=np.int64)
 
 
 class Allowed(NamedTuple):
-    """A restriction in keys, all of them ascending."""
+    """A restriction as keys, all of them ascending."""
 
     only: Ints | None = None
     """The keys that may be found; None: all."""
     without: Ints = NO_KEYS
-    """Keys that may not, the rejected images among them."""
+    """Keys that must not be found, including the rejected images."""
     unlike: Ints = NO_KEYS
     """The rejected images."""
     unlike_symbols: int = 0
@@ -37,12 +37,12 @@ class Allowed(NamedTuple):
         return self.only is None and not len(self.without)
 
     def among(self, keys: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Which of any keys may be found; -1 may not. One pass: by a table of all keys where they are many."""
+        """Which of these keys may be found; -1 may not. One pass, with a table of all keys if there are many."""
         highest = int(keys.max(initial=-1))
         if keys.size * 8 < highest:
             held = keys >= 0 if self.only is None else _in_sorted(keys, self.only)
             return held & ~_in_sorted(keys, self.without)
-        table = np.full(highest + 2, self.only is None)  # the last place is that of key -1
+        table = np.full(highest + 2, self.only is None)  # the last entry is that of key -1
         if self.only is not None:
             table[self.only[: np.searchsorted(self.only, highest, side="right")]] = True
         table[self.without[: np.searchsorted(self.without, highest, side="right")]] = False
@@ -55,7 +55,7 @@ EVERYTHING = Allowed()
 
 
 def _in_sorted(keys: NDArray[np.integer], chosen: Ints) -> NDArray[np.bool_]:
-    """Which keys are among ascending ones."""
+    """Which keys are among sorted ones."""
     if not len(chosen):
         return np.zeros(keys.shape, dtype=bool)
     found: NDArray[np.bool_] = chosen[np.searchsorted(chosen, keys).clip(max=len(chosen) - 1)] == keys
@@ -63,7 +63,7 @@ def _in_sorted(keys: NDArray[np.integer], chosen: Ints) -> NDArray[np.bool_]:
 
 
 class Restrictions:
-    """The restrictions of some queries, one for all or each its own; equal ones are looked up once."""
+    """The restrictions of some queries, one for all or one per query; equal ones are resolved once."""
 
     def __init__(self, restrict: Restriction | Sequence[Restriction], num_queries: int):
         each = [restrict] * num_queries if isinstance(restrict, Restriction) else list(restrict)
@@ -72,7 +72,7 @@ class Restrictions:
         numbers: dict[Restriction, int] = {}
         same = {id(one): numbers.setdefault(_hashable(one), len(numbers)) for one in {id(o): o for o in each}.values()}
         self._number = [same[id(one)] for one in each]
-        """Which of the different restrictions each query has."""
+        """Index of the distinct restriction of each query."""
         self._different = list(numbers)
         self._known: dict[int, Allowed] = {}
         self._version: int | None = None
@@ -80,7 +80,7 @@ class Restrictions:
     def resolved(self, snapshot: Snapshot, start: int, stop: int) -> list[Allowed]:
         """For queries `start` to `stop` - 1, in this version of the catalog; equal ones are the same object.
 
-        `UsageError` for an id that no searchable image has, or a filter that is none.
+        Raises `UsageError` for an id that no searchable image has, or an invalid filter.
         """
         if self._version != snapshot.version:
             self._known, self._version = {}, snapshot.version
@@ -109,7 +109,7 @@ def _resolved(snapshot: Snapshot, restriction: Restriction) -> Allowed:
 
 
 def _keys(snapshot: Snapshot, image_ids: Sequence[str]) -> Ints:
-    """The keys of searchable images, ascending, none twice."""
+    """The keys of searchable images, ascending, without duplicates."""
     if not len(image_ids):
         return NO_KEYS
     keys = snapshot.keys_of(image_ids, searchable=True)

@@ -1,5 +1,5 @@
-"""What a catalog has to do to follow files: add, replace, rename, or nothing. Whether a file has changed is told by its
-content; only what is new is decoded."""
+"""What a catalog must do to follow files: add, replace, rename, or nothing. Changes are detected by content; only new
+images are decoded."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from genret.errors import BadImage
 from genret.kit.images import content_hash, decode_image
 
 IMAGES = 500
-"""Compared with the catalog at a time."""
+"""Number of images compared with the catalog at a time."""
 BATCH = 32
-"""Images decoded and encoded at a time, at most."""
+"""Maximum number of images decoded and encoded at a time."""
 BATCH_PIXELS = 60_000_000
-"""Their pixels, at most, so that large images do not take more memory than small ones; a larger image comes alone."""
+"""Maximum number of their pixels, to bound memory for large images; a larger image is a batch of its own."""
 
 Source = tuple[Record, Callable[[], bytes]]
-"""An image without its bytes, and what reads them."""
+"""An image without its bytes, and the function that reads them."""
 
 
 class NewContent(NamedTuple):
-    """An image that has to be encoded."""
+    """An image that must be encoded."""
 
     record: Record
     sha256: str
     image: Image.Image
     replaces: bool
-    """Whether the catalog has another image of this id"""
+    """Whether the catalog has another image with this id"""
 
 
 class Sync:
-    """Compares images with a catalog; counts those that need no encoding."""
+    """Compares images with a catalog, and counts those that need no encoding."""
 
     def __init__(self, catalog: Catalog):
         self.skipped: list[Skipped] = []
@@ -47,7 +47,7 @@ class Sync:
         self._by_content: dict[str, list[str]] | None = None
 
     def new(self, images: Iterable[Source]) -> Iterator[NewContent]:
-        """Those that have to be encoded; files that moved are renamed on the way."""
+        """The images that must be encoded; files that moved are renamed on the way."""
         source = iter(images)
         while chunk := list(islice(source, IMAGES)):
             known = self._catalog.contents_of([record.image_id for record, _ in chunk])
@@ -66,7 +66,7 @@ class Sync:
                     self.skipped.append(Skipped(record.uri, str(error)))
 
     def _gone(self, sha256: str) -> str | None:
-        """The id of an added image of this content whose file is not there any more."""
+        """The id of an added image with this content whose file no longer exists."""
         if self._by_content is None:
             self._by_content = {}
             for image_id, content in self._catalog.added_images().items():
@@ -79,7 +79,7 @@ class Sync:
 
 
 def batches(images: Iterable[NewContent]) -> Iterator[list[NewContent]]:
-    """As many images at a time as `BATCH` and `BATCH_PIXELS` allow, at least one."""
+    """Batches within `BATCH` and `BATCH_PIXELS`, at least one image each."""
     batch, pixels = list[NewContent](), 0
     for item in images:
         size = item.image.width * item.image.height

@@ -1,4 +1,4 @@
-"""Small copies of the searched pictures, kept in the run directory so that it can be looked at anywhere."""
+"""Small copies of the searched images in the run directory, so that it can be viewed on any machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genret.kit.images import decode_image, read_bytes, thumbnail
 
 
 class Thumbnails:
-    """WebP files named by the content of the original: `<folder>/ab/abcd….webp`."""
+    """WebP files named by the hash of the original: `<folder>/ab/abcd….webp`."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -27,9 +27,9 @@ class Thumbnails:
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, thumbnail(picture))  # two may add the same image at once
+        write_bytes(path, thumbnail(picture))  # two processes may add the same image at once
 
     def open(self, sha256: str) -> Image.Image:
-        """The small picture; `BadImage` if it is not there."""
+        """The thumbnail; `BadImage` if there is none."""
         path = self.path(sha256)
         return decode_image(read_bytes(path), str(path))

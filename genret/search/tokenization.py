@@ -1,6 +1,6 @@
-"""How identifiers are spelt as tokens of a backbone, and how a catalog's rows become identifiers and back.
+"""Conversion between a catalog's rows, identifiers, and the tokens of a backbone.
 
-Does not know tries or searches.
+Independent of tries and searches.
 
     R identifiers   N images   L tokens
 """
@@ -20,7 +20,7 @@ from genret.search.ranking import Ints
 
 
 def tokenize_identifiers(backbone: Backbone, identifiers: Identifiers, end_symbol: bool) -> Tensor:
-    """(R, L) token ids, -1 pads; the end symbol is added where asked for, or where identifiers may vary in length."""
+    """(R, L) token ids, -1 pads; the end symbol is added if requested, or if identifiers may vary in length."""
     tokens = backbone.tokens(identifiers)
     if not end_symbol and not may_end_early(backbone):
         if bool((tokens < 0).any()):
@@ -32,24 +32,24 @@ def tokenize_identifiers(backbone: Backbone, identifiers: Identifiers, end_symbo
 
 
 def strip_padding(tokens: Tensor) -> tuple[int, ...]:
-    """A row of tokens without what pads it."""
+    """A row of tokens without padding."""
     return tuple(tokens[tokens >= 0].tolist())
 
 
 def may_end_early(backbone: Backbone) -> bool:
-    """Whether the scheme's identifiers vary in length: those of ordinary tokens, and where it says so.
+    """Whether the scheme's identifiers vary in length: text identifiers, and schemes that declare it.
 
-    A matter of the scheme, not of the identifiers at hand: a few may be equally long by chance, and have to be spelt as
-    the model has learnt it.
+    This is a property of the scheme, not of given identifiers: a few may be equally long by chance, and must be
+    tokenized as in training.
     """
     first, second = backbone.level_tokens(0), backbone.level_tokens(1)
     return first is None or (second is not None and bool((second == backbone.end_token).any()))
 
 
 def tokenization_key(backbone: Backbone, vokens: Vokens, end_symbol: bool) -> str:
-    """Names the tokens by which a scheme's symbols are spelt; of text, only how it ends."""
+    """A key of the tokens that represent a scheme's codes; for text, only of how it ends."""
     spelt = torch.zeros(0, 0, dtype=torch.int64)
-    if vokens.sizes:  # row c is every level's code c, or its last
+    if vokens.sizes:  # row c has code c of every level, or the level's last code
         levels = [torch.arange(max(vokens.sizes)).clamp_max(size - 1) for size in vokens.sizes]
         spelt = backbone.tokens(Identifiers(torch.arange(max(vokens.sizes)), torch.stack(levels, 1)))
     facts = end_symbol or may_end_early(backbone), backbone.end_token, backbone.vocab_size, *spelt.shape
@@ -59,25 +59,25 @@ def tokenization_key(backbone: Backbone, vokens: Vokens, end_symbol: bool) -> st
 def columns_of(backbone: Backbone, score: SearchScore, length: int) -> list[Tensor | None]:
     """The tokens over which position l is normalized, None for the whole vocabulary.
 
-    `trie` is normalized by the search itself; training, which knows no trie, treats it like `level`.
+    The search itself normalizes for `trie`; training has no trie and treats it like `level`.
     """
     return [None if score == "vocab" else backbone.level_tokens(level) for level in range(length)]
 
 
 def as_identifiers(rows: IdentifierRows) -> Identifiers:
-    """A catalog's rows; the owners are the images' keys."""
+    """A catalog's rows as identifiers; the owners are the images' keys."""
     codes = None if rows.codes is None else torch.from_numpy(rows.codes).long()
     return Identifiers(torch.from_numpy(rows.image_keys), codes, rows.texts)
 
 
 def by_image(rows: IdentifierRows) -> tuple[Ints, Identifiers]:
-    """A catalog's rows → the images' keys (N,), ascending, and identifiers whose owners count through them."""
+    """A catalog's rows → the images' keys (N,), ascending, and identifiers whose owners index them."""
     images, owners = np.unique(rows.image_keys, return_inverse=True)
     return images, as_identifiers(rows)._replace(owners=torch.from_numpy(owners))
 
 
 def packed_by_image(identifiers: Identifiers, num_images: int) -> list[list[bytes]]:
-    """The identifiers of each image as the catalog keeps them."""
+    """The identifiers of each image in the catalog's packed form."""
     if identifiers.codes is not None:
         blobs = pack_codes(identifiers.codes)
     else:

@@ -1,4 +1,4 @@
-"""What a retriever can tell of a search besides its answer.
+"""Details of a search beyond its results, for evaluation.
 
 Q queries   N images   M levels   b beams   D width
 """
@@ -17,27 +17,27 @@ from torch import Tensor
 from genret.search.ranking import Ints, Ranked
 
 MISSED = int(np.iinfo(np.int64).max)
-"""The rank of what was not found."""
+"""The rank of an item that was not found."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BeamTrace:
-    """A beam search of every query, and where the identifiers of its right image stood. Ranks count from 1."""
+    """A beam search of every query, and the ranks of its positive's identifiers. Ranks start at 1."""
 
     ranked: Ranked
     """(Q, C) catalog keys"""
     identifier_ranks: Ints
-    """(Q,) of the right identifier among those found"""
+    """(Q,) of the positive identifier among those found"""
     prefix_ranks: Ints
-    """(Q, M) of the right prefix among those that survived its level; `MISSED` where it had gone"""
+    """(Q, M) of the positive prefix among the survivors of its level; `MISSED` if it was pruned"""
     beam_scores: NDArray[np.float32]
-    """(Q, b) of the identifiers found, best first, -inf where there is none"""
+    """(Q, b) of the identifiers found, best first, -inf for none"""
     forced_scores: Callable[[], NDArray[np.float32]]
-    """(Q,) what beams would score the right identifier, whether or not they reach it; -inf where it cannot be told"""
+    """(Q,) score of the positive identifier, reached by beams or not; -inf if unknown"""
 
 
 class Inspection(NamedTuple):
-    """What identifiers say of N images; nothing, for retrievers without identifiers."""
+    """The vectors and statistics of N images' identifiers; empty for retrievers without identifiers."""
 
     reconstruction: Tensor | None = None
     """(N, W) what is left of each image"""
@@ -46,22 +46,22 @@ class Inspection(NamedTuple):
     statistics: dict[str, Any] | None = None
     """`unique_rate`, `max_bucket`, `perplexity` by level"""
     content_based: bool = True
-    """Whether an image's identifier follows from the image"""
+    """Whether an image's identifier depends on its content"""
 
 
 @dataclass(frozen=True)
 class Enlarged:
-    """A first stage over made-up images besides a catalog's own."""
+    """A first stage over synthetic images besides those of a catalog."""
 
     num_images: int
     search: Callable[..., Any]
-    """`search(queries, num_beams=None, k=10)`: from words to ranked images, all but looking up their names"""
+    """`search(queries, num_beams=None, k=10)`: from queries to ranked images, without looking up their names"""
     num_bytes: int
-    """What is held of all images"""
+    """Memory used for all images"""
 
 
 def first_rank(found: Tensor, wanted: Tensor) -> Ints:
-    """found (B, w) best first, wanted (B, A), -1 pads → (B,) the best place, from 1, of any wanted one; else MISSED."""
+    """found (B, w) best first, positives (B, A), -1 pads → (B,) the best rank, from 1, of any of these; else MISSED."""
     match = ((found[:, :, None] == wanted[:, None, :]) & (wanted != -1)[:, None, :]).any(-1)
     place = match.float().argmax(1) + 1
     return torch.where(match.any(1), place, MISSED).cpu().numpy()

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from genret.errors import GenretError
 
 FORMATS = {"identifier": 2, "generator": 2}
-"""Raised when a stage's meaning changes, so that old ones of it are not reused; 1 for those that are not named."""
+"""Raised when a stage's meaning changes, so that old artifacts are not reused; 1 for stages that are not listed."""
 
 
 class Artifact(NamedTuple):
@@ -29,7 +29,7 @@ class Artifact(NamedTuple):
     folder: Path
     reused: bool
     seconds: float
-    """What the stage took when it was made, over all its starts."""
+    """The duration of the stage when it was made, over all its starts."""
 
 
 def content_key(*parts: Any) -> str:
@@ -45,17 +45,17 @@ class Artifacts:
         self.root = root
 
     def discard(self, artifact: Artifact) -> None:
-        """Forgets an artifact that turned out to be damaged, so that it is made anew."""
+        """Deletes a damaged artifact, so that it is made anew."""
         damaged = artifact.folder.with_suffix(".damaged")
         shutil.rmtree(damaged, ignore_errors=True)
         artifact.folder.replace(damaged)
         shutil.rmtree(damaged, ignore_errors=True)
 
     def stage(self, name: str, options: Any, inputs: Iterable[str], make: Callable[[Path, Path], None]) -> Artifact:
-        """Returns the stage's artifact, making it if it is not there.
+        """Returns the stage's artifact, and makes it if it does not exist.
 
-        `make(folder, checkpoints)` writes the result into `folder`; what it leaves in `checkpoints` survives an
-        interruption and is gone once the stage is done.
+        `make(folder, checkpoints)` writes the result into `folder`; files in `checkpoints` survive an interruption and
+        are deleted once the stage is done.
         """
         key = content_key(FORMATS.get(name, 1), name, options, list(inputs))
         folder = self.root / name / key
@@ -63,12 +63,12 @@ class Artifacts:
         facts = folder / "stage.json"
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            # two runs that need the same stage make it once; a lock ends with its process, however that ends
+            # if two runs need the same stage, one makes it; the lock is released when its process ends, in any way
             with FileLock(folder.with_suffix(".lock")):
                 if facts.exists():
                     with suppress(ValueError, KeyError, TypeError):
                         return Artifact(name, key, folder, True, float(json.loads(facts.read_text())["seconds"]))
-                if folder.exists():  # a machine that lost its power may leave files that were never written out
+                if folder.exists():  # after a power failure, files may never have been written out
                     shutil.rmtree(folder)
                 seconds = _made(partial, folder, make, {"name": name, "options": options, "inputs": list(inputs)})
         except OSError as error:
@@ -82,7 +82,7 @@ class Artifacts:
 def _made(partial: Path, folder: Path, make: Callable[[Path, Path], None], facts: dict[str, Any]) -> float:
     result, checkpoints, clock = partial / "result", partial / "checkpoints", partial / "seconds"
     earlier = _seconds(clock)
-    shutil.rmtree(result, ignore_errors=True)  # a half-written result is no result; checkpoints are whole or absent
+    shutil.rmtree(result, ignore_errors=True)  # partial results are deleted; checkpoints are complete or absent
     result.mkdir(parents=True)
     checkpoints.mkdir(exist_ok=True)
     start = time.monotonic()
@@ -99,7 +99,7 @@ def _made(partial: Path, folder: Path, make: Callable[[Path, Path], None], facts
 
 
 def _seconds(clock: Path) -> float:
-    """What earlier starts took; a clock that a kill or a full disk cut short counts from 0."""
+    """The duration of earlier starts; 0 if the record is incomplete because of a kill or a full disk."""
     with suppress(OSError, ValueError):
         text = clock.read_text()
         return float(text) if text.endswith("\n") else 0.0
@@ -108,7 +108,7 @@ def _seconds(clock: Path) -> float:
 
 @contextmanager
 def only_trainer(run: Path) -> Iterator[None]:
-    """Refuses to train a run directory that another process is training."""
+    """Raises an error if another process is training this run directory."""
     try:
         held = FileLock(run / ".train.lock").acquire(timeout=0)
     except Timeout:

@@ -1,4 +1,4 @@
-"""The identifiers that L_dis compares: the generator's own beams, the right one among them (paper 3.2, Eqns. 8, 9)."""
+"""The candidates of L_dis: the generator's own beams, with the positive among them (paper 3.2, Eqns. 8, 9)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genret.train.targets import Targets, rows_of_images
 
 
 def synonyms_of(targets: Targets, trie: Trie) -> Tensor | None:
-    """(N, A) the leaves of each training image; None where every image has a single identifier."""
+    """(N, A) the leaves of each training image; None if every image has a single identifier."""
     owners = targets.own.owners
     if not len(owners) or int(torch.bincount(owners).max()) == 1:
         return None
@@ -32,8 +32,8 @@ def with_candidates(
 ) -> GeneratorBatch:
     """Beam-searches candidates with the current model (Eqn. 8), puts the positive among them, and scores them.
 
-    candidates (B, b, L); where the positive is missing it takes the place of a random candidate, as in the paper.
-    own (B, A): the leaves of the right image where it has several: the others of them are no negatives of the positive.
+    candidates (B, b, L); if the positive is missing it replaces a random candidate, as in the paper.
+    own (B, A): all leaves of the positive image if it has several; its other leaves are not used as negatives.
     """
     training = backbone.module.training
     backbone.module.eval()

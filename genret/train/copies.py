@@ -1,4 +1,4 @@
-"""Images that are in two splits, by file or by pixels, whatever they are called: training goes without them."""
+"""Images that occur in two splits, by file or by pixels, under any name: training leaves them out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genret.search.dense import dense_search
 from genret.train.data import Listing, Split
 
 LOOK_AGAIN = 0.99
-"""Cosine from which pixels are compared: equal pixels have equal vectors, but for rounding and half precision."""
+"""Cosine from which pixels are compared: equal pixels have equal vectors, except for rounding and half precision."""
 
 
 class Copy(NamedTuple):
@@ -28,30 +28,30 @@ class Copy(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSplits:
-    """What a training begins with; `train` still holds its copies of searched images."""
+    """The input of a training; `train` still contains its copies of test images."""
 
     train: Split
     dev: Split
     test: Split
     copies: dict[str, list[Copy]]
-    """Of training images, by the name of the split that they are also in"""
+    """Training images by the name of the other split that contains them"""
     pixels: dict[str, Pixels]
     """By split"""
     concepts: str | None
-    """`seen-concepts` where the data set shares wordings between splits by design"""
+    """`seen-concepts` if the dataset shares captions between splits by design"""
     remark: str | None
-    """What made-up captions have in common with true ones"""
+    """Warning about pseudo-queries that equal true captions"""
 
 
 class Pixels:
-    """Hashes of a split's decoded images, made when asked for."""
+    """Hashes of a split's decoded images, computed on demand."""
 
     def __init__(self, split: Split, listing: Listing):
         self._hashes = split.hashes
         self._open = {item.key: item.load for item in listing.items}
 
     def of(self, row: int) -> str | None:
-        """None if the image cannot be read any more."""
+        """None if the image can no longer be read."""
         try:
             image = self._open[self._hashes[row]]()
         except BadImage:
@@ -60,7 +60,7 @@ class Pixels:
 
 
 def copies(known: Split, searched: Split, pixels: dict[str, Pixels]) -> list[Copy]:
-    """Images of `known` that are also in `searched`, each with one twin, by their rows."""
+    """Images of `known` that are also in `searched`, each with one match, by their rows."""
     found: dict[int, Copy] = {}
     twins = _first(searched.hashes)
     for row, content in enumerate(known.hashes):
@@ -76,7 +76,7 @@ def copies(known: Split, searched: Split, pixels: dict[str, Pixels]) -> list[Cop
 
 
 def centered(known: Split, searched: Split) -> tuple[Tensor, Tensor]:
-    """Both splits' tower vectors less the mean of all, unit rows: with it, those of some towers are all alike."""
+    """Both splits' tower vectors minus the mean of all, unit rows; without centering, some towers' are all similar."""
     sides = [split.images[:, 0].float() for split in (known, searched)]
     mean = sum(side.sum(0) for side in sides) / sum(map(len, sides))
     first, second = (torch.nn.functional.normalize(side - mean, dim=1) for side in sides)
@@ -84,7 +84,7 @@ def centered(known: Split, searched: Split) -> tuple[Tensor, Tensor]:
 
 
 def _suspects(known: Split, searched: Split) -> tuple[list[int], list[int]]:
-    """Rows of `searched` and of `known` whose vectors are so alike that the pixels may be the same."""
+    """Rows of `searched` and of `known` whose vectors are so similar that the pixels may be equal."""
     if not known.records or not searched.records:
         return [], []
     images, queries = centered(known, searched)
@@ -96,7 +96,7 @@ def _suspects(known: Split, searched: Split) -> tuple[list[int], list[int]]:
 
 
 def _first(contents: Iterable[str | None]) -> dict[str, int]:
-    """Each content's first place."""
+    """The first index of each content."""
     places: dict[str, int] = {}
     for place, content in enumerate(contents):
         if content is not None:

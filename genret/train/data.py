@@ -1,4 +1,4 @@
-"""A split of a data set, as files and as vectors: pictures and captions go through the towers once and are cached."""
+"""A split of a dataset, as files and as vectors: images and captions are encoded by the towers once and cached."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from genret.train.artifacts import content_key
 
 
 class Listing(NamedTuple):
-    """N pictures of a split as files: what is known of them before anything is computed."""
+    """N images of a split as files, before anything is computed."""
 
     name: str
     records: list[Record]
     items: list[ImageItem]
     skipped: list[Skipped]
-    """Pictures whose bytes could not be read"""
+    """Images whose bytes could not be read"""
 
     @property
     def hashes(self) -> list[str]:
-        """sha256 of each picture's bytes"""
+        """sha256 of each image's bytes"""
         return [item.key for item in self.items]
 
     @property
     def key(self) -> str:
-        """Changes with any picture, caption or order."""
+        """Changes with any image, caption or order."""
         return content_key(self.hashes, [list(record.captions) for record in self.records])
 
     @property
@@ -46,13 +46,13 @@ class Listing(NamedTuple):
         return CaptionedImages([item.load for item in self.items], captions, owners)
 
     def without(self, hashes: set[str]) -> Listing:
-        """The listing less the pictures with these contents."""
+        """The listing without the images with these contents."""
         keep = [row for row, item in enumerate(self.items) if item.key not in hashes]
         return self._replace(records=[self.records[row] for row in keep], items=[self.items[row] for row in keep])
 
 
 def list_split(dataset: Dataset, name: str) -> Listing:
-    """Reads every picture's bytes once, to know it by its content; holds none of them."""
+    """Reads every image's bytes once, to identify it by content; keeps none of them."""
     found = Listing(name, [], [], [])
     for record in dataset.records(name):
         try:
@@ -67,12 +67,12 @@ def list_split(dataset: Dataset, name: str) -> Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """N images and their T captions; nothing of the pictures but their vectors is held."""
+    """N images and their T captions; of the images only the vectors are kept."""
 
     name: str
     records: list[Record]
     hashes: list[str]
-    """sha256 of each picture's bytes"""
+    """sha256 of each image's bytes"""
     images: Tensor
     """(N, W, D_image) the towers' vectors of W views"""
     captions: list[str]
@@ -84,18 +84,18 @@ class Split:
 
     @property
     def key(self) -> str:
-        """Changes with any picture, caption or order."""
+        """Changes with any image, caption or order."""
         return content_key(
             [record.image_id for record in self.records], self.hashes, self.captions, self.owners.tolist()
         )
 
     @property
     def num_captionless(self) -> int:
-        """Images that nobody described"""
+        """Number of images without captions"""
         return len(self.records) - len(self.owners.unique())
 
     def without(self, hashes: set[str]) -> Split:
-        """The split less the pictures with these contents, and less their captions."""
+        """The split without the images with these contents, and without their captions."""
         keep = torch.tensor([content not in hashes for content in self.hashes], dtype=torch.bool)
         captions = keep[self.owners]
         rows, texts = keep.nonzero()[:, 0].tolist(), captions.nonzero()[:, 0].tolist()
@@ -115,7 +115,7 @@ class Split:
 
 
 def read_split(listing: Listing, encoder: Encoder, views: int, cache_dir: Path, progress: Progress) -> Split:
-    """Streams the split through both towers; unusable pictures are left out and reported."""
+    """Streams the split through both towers; unusable images are left out and reported."""
     name, items = listing.name, listing.items
     with FeatureCache.of_tower(cache_dir, tower_key(encoder, "image")) as cache:
         encoded = encode_images(encoder, items, cache, views=views, progress=progress, label=f"{name} pictures")
@@ -141,14 +141,14 @@ def read_split(listing: Listing, encoder: Encoder, views: int, cache_dir: Path, 
 
 
 def _captions(records: Sequence[Record]) -> tuple[list[str], list[int]]:
-    """All captions, and the record that each belongs to."""
+    """All captions, and the record of each."""
     captions = [caption for record in records for caption in record.captions]
     owners = [row for row, record in enumerate(records) for _ in record.captions]
     return captions, owners
 
 
 def _open(dataset: Dataset, record: Record) -> Image.Image:
-    """Reads the picture again, rather than holding every picture's bytes until its batch comes."""
+    """Reads the image again, so that memory need not hold the bytes of all images."""
     return decode_image(dataset.read(record), record.uri)
 
 

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, machine, time."""
+"""The environment that a run was made in: versions, machine, time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("genret", "torch", "transformers", "timm", "open_clip_torch", "peft"
 
 
 def describe(device: torch.device, seed: int) -> dict[str, Any]:
-    """Facts that someone who wants the same figures would ask for."""
+    """Everything needed to reproduce the figures."""
     return {
         "python": sys.version.split()[0],
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
@@ -36,7 +36,7 @@ def describe(device: torch.device, seed: int) -> dict[str, Any]:
 
 
 def peak_memory_mb() -> int | None:
-    """The most memory that this process has held; None where the system does not say."""
+    """The peak memory of this process; None if the system does not report it."""
     if resource is None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -60,7 +60,7 @@ def _processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the source tree that runs, if it is a git checkout and git is there."""
+    """The commit of the running source tree, if it is a git checkout and git is installed."""
     try:
         found = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10

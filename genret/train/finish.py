@@ -1,4 +1,4 @@
-"""The run directory gets its parts and its catalog."""
+"""Copies the finished stages into the run directory and builds its catalog."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CATALOG_CHUNK = 2048
 
 
 def fill_run(pipeline: Pipeline, made: Made) -> None:
-    """Puts the finished stages into the run directory and makes its catalog."""
+    """Copies the finished stages into the run directory and builds its catalog."""
     run = pipeline.run
     for name, artifact in made.artifacts.items():
         place_stage(artifact.folder, run / name)
@@ -34,7 +34,7 @@ def fill_run(pipeline: Pipeline, made: Made) -> None:
 
 
 def _keeps_catalog(pipeline: Pipeline) -> bool:
-    """A finished run that is resumed keeps its catalog, and so the pictures that people added, if it can be used."""
+    """A resumed finished run keeps its catalog, and so the images that users added, if the catalog is usable."""
     run = pipeline.run
     catalog, aside = place_of(run), run / "catalog.unusable.sqlite"
     if not (run / "summary.json").exists() or not has_catalog(run):
@@ -43,7 +43,7 @@ def _keeps_catalog(pipeline: Pipeline) -> bool:
         with Catalog.open(catalog, run_id=run_id_of(run)) as there:
             there.image_count()
     except GenretError as error:
-        if not isinstance(catalog, Path):  # a database that is down will be up again
+        if not isinstance(catalog, Path):  # a database that is down is only unavailable for now
             raise
         pipeline.ui.warn(f"the catalog is made anew; add your own pictures again ({error}; it is kept as {aside.name})")
         for suffix in ("", "-wal", "-shm"):
@@ -54,7 +54,7 @@ def _keeps_catalog(pipeline: Pipeline) -> bool:
 
 
 def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Bar) -> None:
-    """The searched split's images can be found; the development split's are there for evaluation alone."""
+    """The test split is searchable; the development split is stored for evaluation alone."""
     partial = pipeline.run / "catalog.partial.sqlite"
     for leftover in pipeline.run.glob(f"{partial.name}*"):
         leftover.unlink()
@@ -69,13 +69,13 @@ def _make_catalog(pipeline: Pipeline, splits: dict[str, Split], bar: Bar) -> Non
             while chunk := list(islice(images, CATALOG_CHUNK)):
                 catalog.add(chunk)
                 bar.advance(len(chunk))
-    for leftover in pipeline.run.glob("catalog.sqlite-*"):  # of a catalog that an interrupted run left behind
+    for leftover in pipeline.run.glob("catalog.sqlite-*"):  # left by an interrupted run
         leftover.unlink()
     partial.replace(pipeline.run / FILE)
 
 
 def _identifiers(pipeline: Pipeline, corpus: Corpus) -> list[list[bytes]]:
-    """The packed identifiers of each image; none for retrievers without, nor where the scheme refuses new images."""
+    """The packed identifiers of each image; none without identifiers, or if the scheme does not support new images."""
     identifier = pipeline.components.identifier
     none: list[list[bytes]] = [[] for _ in corpus.image_ids]
     if identifier is None:
@@ -95,7 +95,7 @@ def _new_images(pipeline: Pipeline, split: Split, corpus: Corpus, searchable: bo
         if (searchable or parts.reranker is not None) and not thumbnails.has(split.hashes[row]):
             try:
                 thumbnails.save(split.hashes[row], decode_image(parts.dataset.read(record), record.uri))
-            except BadImage as error:  # it was there when its vector was made
+            except BadImage as error:  # it could be read when its vector was computed
                 pipeline.ui.warn(f"no thumbnail: {error}")
         yield NewImage(
             record.image_id,

@@ -1,4 +1,4 @@
-"""Stage 2 of AVG: teaches a language model to write identifiers (paper 3.2). It knows tokens, not pixels."""
+"""Stage 2 of AVG: trains a language model to write identifiers (paper 3.2). Works on tokens, not on pixels."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from genret.train.teacher import Teacher
 
 CUTOFFS = (1, 5, 10)
 DEV_BATCH = 64
-"""Development queries searched at a time."""
+"""Number of development queries searched at a time."""
 
 
 class Examples(NamedTuple):
-    """T training captions and what each may be taught to write."""
+    """T training captions and their possible targets."""
 
     captions: Sequence[str]
     targets: Targets
     tokens: Tensor
     """(R, L) the targets' identifiers as tokens, -1 pads"""
     trie: Trie
-    """The training images' identifiers: where L_dis looks for candidates."""
+    """The training images' identifiers: the candidates of L_dis."""
     teacher: Teacher | None = None
-    """Only if a loss or the targets need one."""
+    """Set only if a loss or the targets need a teacher."""
     features: Tensor | None = None
-    """(N, D) the training images' vectors; only if the backbone was built to read them."""
+    """(N, D) the training images' vectors; only if the backbone reads features."""
 
 
 class Development(NamedTuple):
-    """What early stopping looks at."""
+    """The validation data for early stopping."""
 
     queries: Sequence[str]
     relevant: np.ndarray
-    """(Q,) the right image of each query"""
+    """(Q,) the positive of each query"""
     trie: Trie
     leaf_images: LeafImages
 
@@ -61,30 +61,30 @@ def fit_generator(
     development: Development | None,
     context: FitContext,
 ) -> loop.LoopResult:
-    """Descends L = w_gen·L_gen + w_dis·L_dis (Eqn. 10) and keeps the weights with the best development recall."""
+    """Minimizes L = w_gen·L_gen + w_dis·L_dis (Eqn. 10) and keeps the weights with the best development recall."""
     columns = columns_of(backbone, options.score, examples.tokens.shape[1])
     tokens = examples.tokens.to(context.device)
     if not losses:
         raise UsageError("loss: the generator has nothing to learn from; give loss.token or loss.rank a weight above 0")
-    pictures = None
+    image_examples = None
     if needs_features(losses.values()):
-        assert examples.features is not None, "the pipeline lends vectors where a loss needs them"
-        pictures = ImageExamples(examples.features, examples.targets, tokens)
+        assert examples.features is not None, "losses that read features need vectors"
+        image_examples = ImageExamples(examples.features, examples.targets, tokens)
     only_compares = all(loss.needs_candidates for loss in losses.values())
     synonyms = synonyms_of(examples.targets, examples.trie)
 
     def draw(captions: Tensor) -> Tensor:
-        """(B,) captions → (B, L) tokens to be taught."""
+        """(B,) captions → (B, L) target tokens."""
         target = tokens[examples.targets.draw(captions).to(context.device)]
         if options.teacher_targets == 0:
             return target
         assert examples.teacher is not None
         written = torch.full_like(target, -1)
-        own = examples.teacher.tokens(examples.teacher.write(captions)).to(context.device)[:, : target.shape[1]]
-        written[:, : own.shape[1]] = own
-        written[:, own.shape[1] :] = target[:, own.shape[1] :]  # an end symbol, if there is one
-        taught = torch.rand(len(captions), 1, device=target.device) < options.teacher_targets
-        return torch.where(taught, written, target)
+        sampled = examples.teacher.tokens(examples.teacher.write(captions)).to(context.device)[:, : target.shape[1]]
+        written[:, : sampled.shape[1]] = sampled
+        written[:, sampled.shape[1] :] = target[:, sampled.shape[1] :]  # an end symbol, if there is one
+        from_teacher = torch.rand(len(captions), 1, device=target.device) < options.teacher_targets
+        return torch.where(from_teacher, written, target)
 
     def step(indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
         queries = noisy([examples.captions[index] for index in indices.tolist()], options.query_noise)
@@ -97,11 +97,13 @@ def fit_generator(
         if examples.teacher is not None and any(loss.needs_teacher for loss in active.values()):
             batch = batch._replace(teacher=examples.teacher.distributions(indices, target))
         if any(loss.needs_candidates for loss in active.values()):
-            own = None if synonyms is None else synonyms[examples.targets.images(indices)].to(context.device)
-            batch = with_candidates(batch, backbone, queries, examples.trie, options, own)
-        if pictures is not None:
-            words = [examples.captions[index] for index in indices.tolist()]
-            batch = pictures.add(batch, backbone, examples.targets.images(indices), words, active.values())
+            positive_leaves = (
+                None if synonyms is None else synonyms[examples.targets.images(indices)].to(context.device)
+            )
+            batch = with_candidates(batch, backbone, queries, examples.trie, options, positive_leaves)
+        if image_examples is not None:
+            captions = [examples.captions[index] for index in indices.tolist()]
+            batch = image_examples.add(batch, backbone, examples.targets.images(indices), captions, active.values())
         terms = {name: loss_term(name, loss, batch) for name, loss in active.items()}
         total = sum(
             (losses[name].config.weight * term for name, term in terms.items()), torch.zeros((), device=target.device)
@@ -138,10 +140,10 @@ def recalls(backbone: Backbone, development: Development, options: TrainOptions)
 
 
 def noisy(queries: list[str], share: float) -> list[str]:
-    """Some of the queries with a word less or, as likely, with one more that a random other query lends.
+    """Removes a word from some of the queries or, with equal probability, adds one of a random other query.
 
-    People's queries hold words that no caption had; whoever learnt from clean captions alone is thrown off by them.
-    Draws from torch's global random state.
+    Users' queries contain words that are in no caption; a model trained on clean captions alone is not robust to these.
+    Samples from torch's global random state.
     """
     if share == 0:
         return queries

@@ -1,4 +1,4 @@
-"""What a generator learns from the training pictures' own vectors: their identifiers (GRACE), their words (TIGeR)."""
+"""Training examples from the images' own vectors: image → identifier (GRACE), image → caption (TIGeR)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from genret.train.targets import Targets, rows_of_images
 
 
 def needs_features(losses: Iterable[Loss]) -> bool:
-    """Whether any of these losses needs the pictures' vectors."""
+    """Whether any of these losses needs the image vectors."""
     return any(loss.needs_image_logits or loss.needs_captions for loss in losses)
 
 
 class ImageExamples:
-    """N training images; knows their vectors and which identifiers are their own, not what words say of them."""
+    """N training images: their vectors and their own identifiers, without captions."""
 
     def __init__(self, features: Tensor, targets: Targets, tokens: Tensor):
         self.features = features.to(tokens.device)
@@ -25,12 +25,12 @@ class ImageExamples:
         self.tokens = tokens
         """(R, L) the targets' identifiers as tokens"""
         self.rows = rows_of_images(targets.own.owners, len(features)).to(tokens.device)
-        """(N, A) where they have several, each is memorized now and then"""
+        """(N, A) if they have several, one is sampled each time"""
 
     def add(
         self, batch: GeneratorBatch, backbone: Backbone, images: Tensor, captions: Sequence[str], losses: Iterable[Loss]
     ) -> GeneratorBatch:
-        """What `losses` need of the images (B,) and of a caption of each."""
+        """What `losses` need of the images (B,) and of one caption each."""
         losses, images = list(losses), images.to(self.features.device)
         features = self.features[images]
         if any(loss.needs_image_logits for loss in losses):

@@ -1,6 +1,6 @@
-"""The stages of a training, each an artifact: what is there is reused, what was interrupted continues.
+"""The stages of a training, each an artifact: finished ones are reused, interrupted ones continue.
 
-It knows how stages hang together and what each is keyed by; what happens inside one is its component's affair.
+Defines the inputs and the key of each stage; the work of a stage is done by its component.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from genret.train.teacher import Teacher
 
 
 class Pipeline:
-    """One run's stages, in order; knows where everything is kept and how long it took."""
+    """One run's stages, in order, with their folders and durations."""
 
     def __init__(self, recipe: Recipe, run: Path, registries: Registries, settings: Settings, ui: Ui):
         self.recipe, self.run, self.registries, self.settings, self.ui = recipe, run, registries, settings, ui
@@ -50,7 +50,7 @@ class Pipeline:
         self.store = Artifacts(settings.artifacts_dir)
         self.seconds: dict[str, float] = {}
         self.evaluators: Sequence[Evaluator] = ()
-        """They see the stages' results in between."""
+        """Called with the results between the stages."""
         self._files: dict[str, Listing] = {}
         self.components.encoder.to(self.device)
         self.environment = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
@@ -63,7 +63,7 @@ class Pipeline:
         return self._files[split]
 
     def towers(self, train: Listing, dev: Listing) -> Artifact:
-        """The encoder's towers, trained themselves; from here on the encoder has these weights."""
+        """Fine-tunes the encoder's towers; from then on the encoder has these weights."""
         encoder = self.components.encoder
 
         def make(folder: Path, checkpoints: Path) -> None:
@@ -108,7 +108,7 @@ class Pipeline:
         return artifact
 
     def corpora(self, train: Corpus, searched: Corpus) -> TrainingCorpora:
-        """What the protocol lets the two models be trained on."""
+        """The data that the protocol allows the two models to be trained on."""
 
         def encode(texts: Sequence[str]) -> torch.Tensor:
             return text_vectors(
@@ -134,7 +134,7 @@ class Pipeline:
         return self.stage("identifier", options, [heads.key, corpora.key], make, identifier.load, by)
 
     def targets(self, train: Corpus, dev: Corpus, model: Artifact, train_split: Split, dev_split: Split) -> Artifact:
-        """What captions are taught to write."""
+        """The training targets of the captions."""
         identifier = self.components.identifier
         assert identifier is not None
 
@@ -166,12 +166,14 @@ class Pipeline:
             tokens = tokenize_identifiers(backbone, targets.identifiers, end)[:, :written]
             trie = Trie.build(tokenize_identifiers(backbone, targets.own, end)[:, :written]).to(self.device)
             examples = Examples(train.captions, targets, tokens, trie, self._teacher(train), features)
-            described = identifier.new_images == "content_based"
-            named = identifier.identify(dev.without_captions()) if described else None
+            content_based = identifier.new_images == "content_based"
+            named = identifier.identify(dev.without_captions()) if content_based else None
             development = self._development(dev, named)
-            words = recipe.train if identifier.has_teacher else recipe.train.model_copy(update={"teacher_targets": 0.0})
+            train_options = (
+                recipe.train if identifier.has_teacher else recipe.train.model_copy(update={"teacher_targets": 0.0})
+            )
             context = self.context(checkpoints)
-            fit_generator(backbone, examples, losses, words, development, context)
+            fit_generator(backbone, examples, losses, train_options, development, context)
             backbone.save(folder)
 
         options = {word: self.plain[word] for word in ("backbone", "train")}
@@ -183,7 +185,7 @@ class Pipeline:
         return artifact
 
     def retriever(self, corpora: TrainingCorpora, heads: Artifact) -> Artifact:
-        """What a retriever learns itself."""
+        """The part that a retriever learns itself."""
         retriever = self.components.retriever
 
         def make(folder: Path, checkpoints: Path) -> None:
@@ -227,7 +229,7 @@ class Pipeline:
         load: Callable[[Path], Any],
         by: Iterable[Component],
     ) -> Artifact:
-        """Makes the artifact or finds it, and loads it; one that cannot be loaded is made anew. `by`: by whose code."""
+        """Makes or finds the artifact and loads it; an unusable one is made anew. `by`: whose code counts."""
         options = options | {"seed": self.recipe.train.seed, "device": self.device.type}
         if code := code_keys(by):
             options["code"] = code
@@ -257,7 +259,7 @@ class Pipeline:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Adds a step that makes no artifact to the run's seconds."""
+        """Adds the duration of a step without artifact to the run's seconds."""
         start = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - start, 1)

@@ -1,11 +1,11 @@
-"""What training may know of the searched images: the recipe's `protocol`, and the made-up captions it may need.
+"""What training may use of the test images: the recipe's `protocol`, and the pseudo-queries that it may need.
 
-inductive            nothing at all
+inductive            nothing
 transductive-index   their pixels, for the identifier model
-transductive-pseudo  their pixels and made-up captions of them, for the identifier model and the generator
+transductive-pseudo  their pixels and pseudo-queries, for the identifier model and the generator
 
-Their true captions are never trained on, and the encoder's heads never see them. A searched image's place in the
-training corpus is behind those of the training images.
+Their true captions are never trained on, and the encoder's heads never use them. In the training corpus the test
+images (called searched images in the code) follow the training images.
 
     N training images   S searched images   D width of the shared space
 """
@@ -27,22 +27,22 @@ from genret.recipe.schema import Protocol, PseudoQueries
 from genret.train.artifacts import content_key
 
 MOST_LINE = 100_000
-"""Characters of a line of a pseudo-query file; a longer one is no caption."""
+"""Maximum length of a line in a pseudo-query file; longer ones are errors."""
 
 
 class TrainingCorpora(NamedTuple):
-    """What the two models may be trained on."""
+    """The data that the two models may be trained on."""
 
     tokenizer: Corpus
     generator: Corpus
     key: str
-    """Changes with whatever the searched images contribute."""
+    """Changes with everything that the test images contribute."""
     remark: str | None = None
-    """What a person should know of it."""
+    """A note for the user."""
 
 
 class Captions(NamedTuple):
-    """Made-up captions of S images."""
+    """Pseudo-queries: generated captions of S images."""
 
     texts: list[str]
     owners: list[int]
@@ -57,7 +57,7 @@ def training_corpora(
     searched: Corpus,
     encode: Callable[[Sequence[str]], Tensor],
 ) -> TrainingCorpora:
-    """`encode`: texts → (T, D) unit rows, for captions that come from a file."""
+    """`encode`: texts → (T, D) unit rows, for captions from a file."""
     if protocol == "inductive":
         return TrainingCorpora(train, train, content_key(protocol))
     bare = searched.without_captions()
@@ -75,7 +75,7 @@ def training_corpora(
 
 
 def join(train: Corpus, searched: Corpus) -> Corpus:
-    """One corpus of N + S images; searched images' views, where there are none, are the plain picture."""
+    """One corpus of N + S images; missing views of test images are replaced by the original image."""
     taken = set(train.image_ids)
     if both := next((name for name in searched.image_ids if name in taken), None):
         raise GenretError(
@@ -103,7 +103,7 @@ def join(train: Corpus, searched: Corpus) -> Corpus:
 
 
 def captions_of_neighbours(train: Corpus, searched: Corpus, options: PseudoQueries) -> Captions:
-    """Each searched image takes over, from its nearest training images, the captions that fit its own vector best."""
+    """Each test image takes the captions of its nearest training images that are most similar to its own vector."""
     if train.text_features is None or train.owners is None or not train.captions:
         raise GenretError("protocol transductive-pseudo makes captions from training captions, but there are none")
     order = train.owners.argsort(stable=True)
@@ -126,9 +126,9 @@ def captions_of_neighbours(train: Corpus, searched: Corpus, options: PseudoQueri
 def captions_from_file(
     path: Path, searched: Corpus, per_image: int, encode: Callable[[Sequence[str]], Tensor]
 ) -> Captions:
-    """Reads JSON Lines of {"image_id", "caption"}; lines about other images are passed over.
+    """Reads JSON Lines of {"image_id", "caption"}; lines about other images are ignored.
 
-    `GenretError` for a caption that is a true one of its image: those are never trained on.
+    Raises `GenretError` for a caption that is a true one of its image: those are never trained on.
     """
     row_of = {image_id: row for row, image_id in enumerate(searched.image_ids)}
     true = _wordings(searched)
@@ -172,7 +172,7 @@ def _parsed(line: str, where: str) -> tuple[str, str]:
 
 
 def _wordings(corpus: Corpus) -> list[set[str]]:
-    """The words of each image's true captions."""
+    """The normalized true captions of each image."""
     found: list[set[str]] = [set() for _ in corpus.image_ids]
     if corpus.owners is not None:
         for caption, owner in zip(corpus.captions, corpus.owners.tolist(), strict=True):
@@ -181,7 +181,7 @@ def _wordings(corpus: Corpus) -> list[set[str]]:
 
 
 def _remark(searched: Corpus, made: Captions) -> str | None:
-    """Where training images share wordings with searched ones, a made-up caption may be the true one by chance."""
+    """A warning if pseudo-queries equal true captions, by chance, because training and test images share captions."""
     true = _wordings(searched)
     same = sum(normalize_caption(text) in true[owner] for text, owner in zip(made.texts, made.owners, strict=True))
     if not same:

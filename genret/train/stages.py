@@ -1,4 +1,4 @@
-"""The order of a training's stages, and what goes from one into the next."""
+"""The order of a training's stages, and the inputs of each."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Images = TypeVar("Images", Listing, Split)
 
 
 class Made(NamedTuple):
-    """What a run is filled with."""
+    """The parts that a run is made of."""
 
     artifacts: dict[str, Artifact]
-    """By the folder of the run that each becomes"""
+    """By the folder in the run that each becomes"""
     searched: Split
     development: Split
 
 
 def run_stages(pipeline: Pipeline) -> Made:
-    """Makes, or finds, every stage that the recipe needs."""
+    """Makes or finds every stage that the recipe needs."""
     parts, ui = pipeline.components, pipeline.ui
     dataset, encoder = parts.dataset, parts.encoder
     artifacts: dict[str, Artifact] = {}
@@ -61,7 +61,7 @@ def run_stages(pipeline: Pipeline) -> Made:
 
 
 def _without_files(train: Listing, searched: list[Listing]) -> Listing:
-    """Towers are never trained on a file that is also searched. Without vectors, pixels are not compared yet."""
+    """Towers are never trained on a file that is also searched. Pixels are compared later: that needs vectors."""
     return _some_left(train, train.without({content for split in searched for content in split.hashes}))
 
 

@@ -1,9 +1,9 @@
-"""What a caption is taught to write.
+"""The training targets of the captions.
 
-The plain target is the identifier of the caption's own picture (Eqn. 7). A searched picture is another one, whose codes
-differ a little; so a caption may also be taught, now and then, the identifier of its picture seen differently (another
-view, noise on its vector) or of a picture that the dense ranker finds just as fitting. All of these are one thing: for
-each caption a small distribution over identifiers, from which every epoch draws anew.
+The plain target is the identifier of the caption's own image (Eqn. 7). Test images differ from it, and so do their
+codes, a little. So a caption may sometimes have another target: the identifier of a changed vector of its image
+(another view, or noise), or that of an image that the dense ranker finds equally relevant. All of these have one form:
+each caption has a small distribution over identifiers, which is sampled anew in every epoch.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from genret.recipe.schema import TrainOptions
 
 CHUNK = 1024
 NEIGHBOURS = 32
-"""Pictures among which the dense ranker's target is drawn."""
+"""Number of images among which the dense ranker's target is sampled."""
 
 
 class Targets(NamedTuple):
     """T captions, R identifiers, C choices for each caption."""
 
     identifiers: Identifiers
-    """(R,) the first ones, `num_own` of them, are the training images' own; the rest are variants."""
+    """(R,) the first `num_own` of them are the training images' own; the rest are variants."""
     num_own: int
     choices: Tensor
     """(T, C) rows of `identifiers`"""
     weights: Tensor
-    """(T, C) how often each is drawn"""
+    """(T, C) the probability of each"""
 
     def draw(self, captions: Tensor) -> Tensor:
-        """(B,) captions → (B,) rows of `identifiers`, by torch's global random state."""
+        """(B,) captions → (B,) rows of `identifiers`, sampled with torch's global random state."""
         choices = self.choices[captions]
         if choices.shape[1] == 1:
             return choices[:, 0]
@@ -78,7 +78,7 @@ class Targets(NamedTuple):
 
 
 def make_targets(train: Corpus, identifier: Identifier, options: TrainOptions) -> Targets:
-    """Identifies the training images, their variants, and who may stand in for whom."""
+    """Identifies the training images and their variants, and finds alternative targets for each caption."""
     assert train.owners is not None
     own = identifier.identify(train)
     parts = [own]
@@ -95,7 +95,7 @@ def make_targets(train: Corpus, identifier: Identifier, options: TrainOptions) -
 
 
 def _variants(train: Corpus, options: TrainOptions) -> list[Tensor]:
-    """Other vectors of the same pictures, each (N, D): their views, and noise on each of them."""
+    """Other vectors of the same images, each (N, D): their views, and noise on each of them."""
     views = [train.features]
     if options.target_views and train.views is not None:
         views = list(train.views.unbind(1))
@@ -111,7 +111,7 @@ def _variants(train: Corpus, options: TrainOptions) -> list[Tensor]:
 
 class Neighbours(NamedTuple):
     images: Tensor
-    """(T, n) the nearest pictures of each caption, in the shared space"""
+    """(T, n) the nearest images of each caption, in the shared space"""
     weights: Tensor
     """(T, n) softmax of their similarities"""
 
@@ -129,8 +129,8 @@ def mix(
 ) -> tuple[Tensor, Tensor]:
     """Choices and weights of every caption, (T, C) and (T, C).
 
-    owners (T,): the picture of each caption; rows_of_image (N, A): the A identifiers that stand for each picture, drawn
-    alike; `share` of the draws go to the neighbours' identifiers.
+    owners (T,): the image of each caption; rows_of_image (N, A): the A identifiers of each image, sampled uniformly;
+    `share`: the probability of the neighbours' identifiers.
     """
     own = rows_of_image[owners]
     weights = torch.full(own.shape, 1.0 / own.shape[1])
@@ -149,7 +149,7 @@ def _joined(parts: list[Identifiers]) -> Identifiers:
 
 
 def rows_of_images(owners: Tensor, num_images: int) -> Tensor:
-    """(R,) owners → (N, A) the rows of each image; those with fewer than A repeat theirs."""
+    """(R,) owners → (N, A) the rows of each image; images with fewer than A repeat theirs."""
     order = torch.argsort(owners, stable=True)
     counts = torch.bincount(owners, minlength=num_images)
     assert bool((counts > 0).all()), "every training image has an identifier"

@@ -1,6 +1,6 @@
-"""The dense ranker as a teacher: how the identifier scheme itself would code a caption's vector.
+"""The dense ranker as a teacher: the identifier scheme's soft assignment of a caption's vector.
 
-It knows the training captions' vectors and nothing of the searched images. Why it helps: `losses/generator.py`.
+Uses only the training captions' vectors, nothing of the test images. Why it helps: `losses/generator.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from genret.errors import UsageError
 
 
 class Teacher:
-    """Codes captions of the training split, softly."""
+    """Soft assignment of the training captions to codes."""
 
     def __init__(self, identifier: Identifier, backbone: Backbone, text_features: Tensor, temperature: float):
         self.identifier = identifier
@@ -31,7 +31,7 @@ class Teacher:
             )
 
     def write(self, captions: Tensor) -> Tensor:
-        """(B,) captions → codes (B, M) drawn level after level, by torch's global random state."""
+        """(B,) captions → codes (B, M), sampled level by level with torch's global random state."""
         codes = torch.zeros(len(captions), len(self.identifier.vokens.sizes), dtype=torch.int64)
         for level in range(codes.shape[1]):
             codes[:, level] = torch.multinomial(self._levels(captions, codes)[level].cpu(), 1)[:, 0]
@@ -42,8 +42,8 @@ class Teacher:
         return self.backbone.tokens(Identifiers(torch.arange(len(codes)), codes=codes))
 
     def distributions(self, captions: Tensor, targets: Tensor) -> Sequence[SoftTarget]:
-        """What the teacher would write after each symbol of targets (B, L), for as many levels as these have; -1 and
-        end symbols are passed over."""
+        """The teacher's distribution after each code of targets (B, L), for all their levels; -1 and end symbols are
+        skipped."""
         num_levels = len(self.identifier.vokens.sizes)
         tokens = [self.backbone.level_tokens(level) for level in range(min(num_levels, targets.shape[1]))]
         codes = torch.zeros(len(targets), num_levels, dtype=torch.int64, device=targets.device)

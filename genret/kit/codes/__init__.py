@@ -1,1 +1,1 @@
-"""For identifier schemes whose codes are learnt: how a tokenizer network is trained, and what schemes share."""
+"""For identifier schemes with learned codes: training of the tokenizer network, and shared parts."""

@@ -1,9 +1,9 @@
-"""What happens to images whose codes are the same: nothing, one more symbol, or other codes for all but one.
+"""Resolves collisions, images with equal codes: share them, add one more code, or assign other codes to all but one.
 
-Works on codes and distances; it does not know how either came to be. Images come in an order, and earlier ones go
-first; so the same images in the same order always get the same codes.
+Works on codes and distances, independent of how these were computed. Images have an order and earlier ones take
+precedence, so the same images in the same order always get the same codes.
 
-    N images   M levels   K codes of the last level   R codes that are taken already
+    N images   M levels   K codes of the last level   R codes already in use
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from genret.api import Corpus, Vokens
 from genret.errors import GenretError
 
 FIRST_WIDTH = 16
-"""Alternatives looked at for an image whose code is taken, before there are more."""
+"""Initial number of alternatives tried for an image whose code is taken."""
 
 STATE = "collisions.codes"
 
@@ -31,26 +31,26 @@ Code = tuple[int, ...]
 
 class CollisionOptions(api.Config):
     collisions: Literal["keep", "extra-symbol", "nearest-free", "balanced"] = "keep"
-    """Images with the same codes: keep, they share an identifier; extra-symbol, one more level counts them (TIGER);
-    nearest-free, all but the first get the nearest codes that are free; balanced, those that differ in nothing get the
-    last level's free codes so that all together lose least (LC-Rec)."""
+    """Images with the same codes. keep: they share an identifier. extra-symbol: one more level numbers them (TIGER).
+    nearest-free: all but the first get the nearest free codes. balanced: those with equal codes get free codes of the
+    last level with the lowest total distance (LC-Rec)."""
     extra_symbol_size: int | None = Field(None, ge=2, le=65536)
-    """Symbols of `extra-symbol`; null: twice as many as the fit's images need, 64 at least."""
+    """Symbols of `extra-symbol`; null: twice as many as the images of the fit need, at least 64."""
 
 
 class Distances(NamedTuple):
-    """How far images are from codes, in the scheme's own measure. Images are named by their rows in the corpus."""
+    """Distances of images to codes, in the scheme's own metric. Images are rows of the corpus."""
 
     nearest: Callable[[Tensor, int], Tensor]
-    """rows (n,), count → (n, w, M) different codes, the nearest first; w < count only if these are all there are"""
+    """rows (n,), count → (n, w, M) distinct codes, the nearest first; w < count only if there are no more"""
     last_level: Callable[[Tensor, Tensor], Tensor]
     """rows (n,), codes (n, M) → (n, K) distances to the last level's codes after the first M - 1"""
 
 
 # ---------------------------------------------------------------------------------------------------------- strategies
 def extra_symbols(codes: Tensor, taken: Tensor, size: int) -> Tensor:
-    """codes (N, M), taken (R, M + 1) → (N,) how many images before have the same codes (TIGER, arXiv 2305.05065,
-    "handling collisions"): the lowest number below `size` that is free, so that those of removed images return."""
+    """codes (N, M), taken (R, M + 1) → (N,) how many earlier images have the same codes (TIGER, arXiv 2305.05065,
+    "handling collisions"): the lowest free number below `size`, so that numbers of removed images are reused."""
     used, lowest, numbers = set(_tuples(taken)), Counter[Code](), list[int]()
     for code in _tuples(codes):
         number = lowest[code]
@@ -67,9 +67,9 @@ def extra_symbols(codes: Tensor, taken: Tensor, size: int) -> Tensor:
 
 
 def nearest_free(rows: Tensor, codes: Tensor, taken: Tensor, distances: Distances, sizes: Sequence[int]) -> Tensor:
-    """rows (N,) of the corpus with codes (N, M), taken (R, M) → (N, M), all different and none of them taken.
+    """rows (N,) of the corpus with codes (N, M), taken (R, M) → (N, M), all distinct and none of them taken.
 
-    Whoever comes first keeps its code. Only then the others choose, one after the other, the nearest code that is free.
+    The first image with a code keeps it. Then the others get, one after the other, the nearest code that is free.
     """
     used, displaced = set(_tuples(taken)), list[int]()
     for place, code in enumerate(_tuples(codes)):
@@ -91,19 +91,19 @@ def nearest_free(rows: Tensor, codes: Tensor, taken: Tensor, distances: Distance
             else:
                 codes[place] = torch.tensor(free)
                 used.add(free)
-        assert not waiting or width < everything, "a free code is among all codes"
+        assert not waiting or width < everything, "one of all codes must be free"
         displaced, width = waiting, 4 * width
     return codes
 
 
 def balanced(rows: Tensor, codes: Tensor, taken: Tensor, distances: Distances, sizes: Sequence[int]) -> Tensor:
-    """As `nearest_free`, but images that compete for a code share out the last level's free codes among them, so that
-    the sum of their distances is least; whoever is left without one goes to the nearest that is free.
+    """As `nearest_free`, but images that compete for a code share the last level's free codes among them, so that the
+    sum of their distances is minimal. Images that are left over get the nearest code that is free.
 
     This is the "uniform semantic mapping" of LC-Rec (Zheng et al., arXiv 2311.09049) with one image per code: there the
     transport problem is solved by Sinkhorn iterations and rounded, here the assignment itself is solved, exactly.
     """
-    from scipy.optimize import linear_sum_assignment  # here: it takes a fifth of a second to import
+    from scipy.optimize import linear_sum_assignment  # imported here because it takes 0.2 s
 
     wanted, blocked = _tuples(codes), set(_tuples(taken))
     contested = {code for code, count in Counter([*wanted, *blocked]).items() if count > 1}
@@ -140,9 +140,9 @@ def _shown(code: Code) -> str:
 
 # ---------------------------------------------------------------------------------------------------------- with memory
 class Collisions:
-    """The chosen strategy, and what it gave to the images of the fit: these keep it, whoever comes later.
+    """The selected strategy and the codes it gave to the images of the fit. These keep their codes when others come.
 
-    (Unless another image of the catalog has it by then: an identifier of one's own comes first.)
+    (Unless another image of the catalog has the code by then: identifiers stay unique.)
     """
 
     def __init__(self, options: CollisionOptions, sizes: Sequence[int], shared: bool = False):
@@ -156,12 +156,12 @@ class Collisions:
 
     @property
     def vokens(self) -> Vokens:
-        """The scheme's symbols; those of the extra level are known once there was a fit."""
+        """The scheme's vokens; the size of the extra level is known only after a fit."""
         extra = (self.extra_size or 2,) if self.how == "extra-symbol" else ()
         return Vokens(self.sizes + extra, self.shared, learned=len(self.sizes))
 
     def fit(self, image_ids: Sequence[str], codes: Tensor, distances: Distances) -> None:
-        """Settles the images of the fit, whose nearest codes are (N, M)."""
+        """Assigns final codes to the images of the fit, whose nearest codes are (N, M)."""
         if not self.avoided:
             return
         if self.how == "extra-symbol" and self.extra_size is None:
@@ -175,7 +175,7 @@ class Collisions:
         self._row_of = {image_id: row for row, image_id in enumerate(image_ids)}
 
     def settle(self, corpus: Corpus, codes: Tensor, distances: Distances) -> Tensor:
-        """codes (N, M), the nearest of each image → (N, M), or (N, M + 1) with an extra symbol: final ones."""
+        """codes (N, M), the nearest of each image → (N, M) final codes, or (N, M + 1) with an extra symbol."""
         if not self.avoided:
             return codes
         taken = self.codes[:0] if corpus.taken is None else corpus.taken
@@ -195,19 +195,19 @@ class Collisions:
         return strategy(rows, codes, taken, distances, self.sizes)
 
     def extra_probabilities(self) -> Tensor:
-        """(K_extra,) how often each extra symbol stood in the fit: all that can be said of it without counting."""
+        """(K_extra,) frequency of each extra symbol in the fit: all that is known of it without counting."""
         counts = torch.bincount(self.codes[:, -1], minlength=self.vokens.sizes[-1]).float()
         return counts / counts.sum().clamp_min(1)
 
     # ------------------------------------------------------------------------------------------------ disk
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and facts that `restore` wants; none where images share their codes."""
+        """Tensors and facts that `restore` needs; none if images share their codes."""
         if not self.avoided:
             return {}, {}
         return {STATE: self.codes}, {"image_ids": list(self._row_of), "extra_symbol_size": self.extra_size}
 
     def restore(self, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Takes what is its own out of `tensors`."""
+        """Reads its own part of `tensors`."""
         if self.avoided:
             self.extra_size = facts["extra_symbol_size"]
             self._remember(facts["image_ids"], tensors.pop(STATE))

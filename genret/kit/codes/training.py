@@ -1,6 +1,6 @@
-"""How a tokenizer network is trained (paper 3.1, Eqn. 6): pictures and captions in, losses out.
+"""Training of a tokenizer network (paper 3.1, Eqn. 6): images and captions in, losses out.
 
-It does not know how the network quantizes.
+Independent of how the network quantizes.
 
 B examples in a batch   b of them with a caption   D feature width
 """
@@ -20,12 +20,12 @@ from genret.kit import loop
 
 
 class Quantized(NamedTuple):
-    """What a network makes of a batch."""
+    """A network's output for a batch."""
 
     batch: TokenizerBatch
     """without texts"""
     own_loss: Tensor
-    """() what the network wants for itself, such as the codebooks' side of Eqn. 4"""
+    """() the network's own loss, such as the codebook term of Eqn. 4"""
 
 
 def train_autoencoder(
@@ -37,9 +37,9 @@ def train_autoencoder(
     context: FitContext,
     fit_texts: bool = False,
 ) -> None:
-    """Trains `network` in place on any view of each picture, with any of its captions.
+    """Trains `network` in place on random views of each image, with random captions of each.
 
-    `quantize(features (B, D), assignments wanted?)` runs it. `fit_texts`: caption vectors are quantized, too.
+    `quantize(features (B, D), needs_assignments)` runs it. `fit_texts`: caption vectors are quantized, too.
     """
     captions = CaptionVectors(train, context.device) if any(loss.needs_text for loss in losses.values()) else None
     assignments = any(loss.needs_assignments for loss in losses.values())
@@ -63,7 +63,7 @@ def train_autoencoder(
 
 
 class Texts(NamedTuple):
-    """A caption vector for each image of a batch that has captions."""
+    """One caption vector for each image of a batch that has captions."""
 
     rows: Tensor
     """(b,) rows of the batch, ascending"""
@@ -71,13 +71,13 @@ class Texts(NamedTuple):
     """(b, D)"""
 
     def doubled(self, batch_size: int) -> Texts:
-        """For a batch in which these vectors follow the images, as images of their own that they describe."""
+        """For a batch in which these vectors are appended to the images, as images that describe themselves."""
         own = batch_size + torch.arange(len(self.rows))
         return Texts(torch.cat([self.rows, own]), torch.cat([self.vectors, self.vectors]))
 
 
 class CaptionVectors:
-    """Draws a caption vector for each image that has captions; searched images that are fitted, too, have none."""
+    """Samples a caption vector for each image that has captions; fitted test images have none."""
 
     def __init__(self, corpus: Corpus, device: torch.device):
         if corpus.text_features is None or corpus.owners is None or not len(corpus.owners):
@@ -91,7 +91,7 @@ class CaptionVectors:
         self.vectors = corpus.text_features[order].to(device)
 
     def sample(self, images: Tensor) -> Texts:
-        """(B,) images, by torch's global random state."""
+        """(B,) images → a caption of each, sampled with torch's global random state."""
         draw = torch.rand(len(images))
         rows = (self.counts[images] > 0).nonzero()[:, 0]
         images, draw = images[rows], draw[rows]
@@ -99,7 +99,7 @@ class CaptionVectors:
 
 
 def loss_terms(batch: TokenizerBatch, texts: Texts | None, losses: Mapping[str, Loss]) -> dict[str, Tensor]:
-    """Each loss by name, not yet weighted; those that need texts see the captioned images alone, if there are any."""
+    """Each loss by name, unweighted; those that need texts get the captioned images alone, if there are any."""
     captioned = _captioned(batch, texts) if texts is not None and len(texts.rows) else None
     terms = {}
     for name, loss in losses.items():

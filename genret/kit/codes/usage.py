@@ -1,4 +1,4 @@
-"""How evenly the codes of each level are used: the first sign of a collapsed codebook."""
+"""How evenly the codes of each level are used: low values reveal a collapsed codebook."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 class LevelUsage(NamedTuple):
     usage: float
-    """Share of the level's codes that occur at all"""
+    """Share of the level's codes that occur"""
     entropy: float
-    """Of the codes' frequencies, in bits"""
+    """Entropy of the code frequencies, in bits"""
     perplexity: float
-    """2 ** entropy: as many equally frequent codes would carry as much"""
+    """2 ** entropy: the number of equally frequent codes with the same entropy"""
 
 
 def usage_statistics(codes: Tensor, sizes: tuple[int, ...]) -> list[LevelUsage]:
