@@ -157,7 +157,7 @@ def new_image(number: int, identifier: bytes) -> NewImage:
 
 
 def searcher(catalog: Catalog, backbone: Any) -> GenerativeRetriever:
-    """A retriever whose pictures and vectors nobody asks for, and that keeps no cache on disk."""
+    """A retriever whose images and vectors nobody asks for, and that keeps no cache on disk."""
     scheme = SimpleNamespace(vokens=VOKENS)
     parts: dict[str, Any] = {"thumbnails": None, "encoder": None, "reranker": None, "identifier": scheme}
     options: dict[str, Any] = {"search": SearchOptions(), "train": TrainOptions(), "device": CPU}

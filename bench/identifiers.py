@@ -1,7 +1,7 @@
 """Catalogs of identifiers without images: distinct sequences of M codes out of K, in no order.
 
 `uniform`: any sequence is as likely, what the published measurements of constrained decoding use; the trie is bushy at
-the top and its nodes have few children below. `skewed`: some codes are common and others rare, as codes of pictures
+the top and its nodes have few children below. `skewed`: some codes are common and others rare, as codes of images
 are, so that a few nodes have very many children.
 """
 

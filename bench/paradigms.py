@@ -29,8 +29,8 @@ HNSW_LARGEST = 300_000
 GRACE_LAYERS = 24
 GRACE_SHAPE = {"hidden_size": 2048, "intermediate_size": 5504, "num_attention_heads": 16, "num_key_value_heads": 16,
                "head_dim": 128}  # fmt: skip
-"""The language model of OpenFlamingo-3B, MPT-1B: 24 layers of width 2048. Its layers of cross-attention to pictures and
-its picture encoder are left out, which favours GRACE."""
+"""The language model of OpenFlamingo-3B, MPT-1B: 24 layers of width 2048. Its layers of cross-attention to images and
+its image encoder are left out, which favours GRACE."""
 SLICE = (1, 3)
 """Layers that are timed where the whole would take too long; the rest follows from their difference."""
 

@@ -2,7 +2,7 @@
 
 Encoders have random weights in the shapes of well-known ones and read their queries unpadded but for the longest of the
 batch, which is faster than the 77 positions that CLIP's own code always computes. Vectors are random, too, but in
-clusters, as pictures are.
+clusters, as images are.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`check_encoder`: two towers whose vectors are repeatable, and heads that learn one space.
 
-N pictures   W views   T captions   D width
+N images   W views   T captions   D width
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_encoder(encoder: type[Encoder], /, *, beats_chance: bool = True, **opt
     """Holds an encoder with these options to its contract; `ContractError` says what to change.
 
     Vectors are float32 on the CPU, the same each time and in any batch; both modalities end in one space as unit rows;
-    the same seed gives the same heads; what is loaded projects as what was saved; a dense search among the pictures
+    the same seed gives the same heads; what is loaded projects as what was saved; a dense search among the images
     that it was fitted on beats chance. `beats_chance=False`: for weights that know nothing and are not trained, such as
     random ones in a test.
     """
@@ -63,7 +63,7 @@ class Drawn(NamedTuple):
 
 
 def draw() -> Drawn:
-    """20 pictures, of which two captions each say colour and shape."""
+    """20 images, of which two captions each say colour and shape."""
     pictures, captions, owners = [], [], []
     for number, (colour, shape) in enumerate(product(COLOURS, SHAPES)):
         image = Image.new("RGB", (48, 48), "white")
@@ -206,7 +206,7 @@ def check_finetuning(checked: Checked, encoder: Encoder, other: Encoder, drawn: 
 
 
 def check_search(checked: Checked, images: Tensor, texts: Tensor, owners: Tensor) -> None:
-    """Dense search among the very pictures that the heads were fitted on."""
+    """Dense search among the very images that the heads were fitted on."""
     found = (texts @ images.T).argmax(1)
     recall = float((found == owners).float().mean())
     advice = "Check that fit() learns, or pass beats_chance=False where weights are random and there is nothing to fit"

@@ -95,7 +95,7 @@ def _shown(value: Any) -> str:
 
 # ------------------------------------------------------------------------------------------- what it can tell besides
 def check_told(checked: Checked, retriever: CatalogRetriever, queries: Sequence[str]) -> None:
-    """Flags, signals, exact ranks and trace against the search itself. Query q is of the picture q // 2."""
+    """Flags, signals, exact ranks and trace against the search itself. Query q is of the image q // 2."""
     check_beams(checked, retriever)
     found = first_stage(checked, retriever, WORDS, 5, retriever.num_beams, EVERYTHING)
     with checked.doing("signals() was called"):

@@ -55,7 +55,7 @@ def check_reranker(reranker: type[Reranker], /, *, beats_chance: bool = True, **
 
 
 def candidates(drawn: Drawn, asked: list[int]) -> Candidates:
-    """Query q is the first caption of picture q; that picture is among its candidates, at any place but the last."""
+    """Query q is the first caption of image q; that image is among its candidates, at any place but the last."""
     count = len(drawn.pictures)
     generator = torch.Generator().manual_seed(0)
     vectors = F.normalize(torch.randn(count, WIDTH, generator=generator), dim=-1)

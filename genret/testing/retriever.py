@@ -33,10 +33,10 @@ TOLERANCE = 1e-4
 def check_retriever(retriever: type[Retriever], /, *, beats_chance: bool = True, **options: Any) -> None:
     """Holds a retriever with these options to its contract; `ContractError` says what to change.
 
-    Over a catalog of the kit's 36 pictures: hits are ranked, finite and known; the same each time and in any batch; a
+    Over a catalog of the kit's 36 images: hits are ranked, finite and known; the same each time and in any batch; a
     restricted search answers as a catalog of the allowed images alone; what is added is found and what is removed is
     not, whoever did it; each flag is held against behaviour; what `fit` learns comes back from disk. Asked by their own
-    captions, pictures are found more often than by chance. `beats_chance=False`: for retrievers that know nothing, such
+    captions, images are found more often than by chance. `beats_chance=False`: for retrievers that know nothing, such
     as those of random weights.
     """
     check_config(retriever, **options)
@@ -89,7 +89,7 @@ def search(checked: Checked, one: CatalogRetriever, queries: Sequence[str], k: i
 
 
 def filled(checked: Checked, one: CatalogRetriever, shelf: Shelf, rows: Sequence[int]) -> Any:
-    """Over a new catalog of these training pictures; an empty one finds nothing, and says nothing."""
+    """Over a new catalog of these training images; an empty one finds nothing, and says nothing."""
     shelf.connected(one, shelf.catalog())
     with checked.doing("search() was called while the catalog was empty"):
         found = one.search(QUERIES[:2], 3)

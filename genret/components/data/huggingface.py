@@ -1,6 +1,6 @@
 """A data set of the `datasets` library, by hub name or local path; needs `pip install genret[datasets]`.
 
-Its tables are mapped from disk, never loaded; pictures are passed on as they are stored, undecoded.
+Its tables are mapped from disk, never loaded; images are passed on as they are stored, undecoded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class HuggingFaceDataset(SplitDataset):
         revision: str | None = None
         """Commit, tag or branch on the hub; a commit makes the experiment repeatable."""
         image_column: str = "image"
-        """Column with the picture."""
+        """Column with the image."""
         caption_column: str = "caption"
         """Column with a caption or a list of captions."""
         metadata_columns: list[str] = []
@@ -67,7 +67,7 @@ class HuggingFaceDataset(SplitDataset):
         return picture["bytes"] or read_bytes(Path(picture["path"]))
 
     def _rows(self, split: str) -> Iterator[Record]:
-        """Captions and metadata of a split; the picture column stays on disk."""
+        """Captions and metadata of a split; the image column stays on disk."""
         config = self.config
         table = self._tables[split].select_columns([config.caption_column, *config.metadata_columns])
         number = 0
@@ -85,7 +85,7 @@ class HuggingFaceDataset(SplitDataset):
 
     @cached_property
     def _tables(self) -> dict[str, Any]:
-        """The splits, by name, with undecoded pictures."""
+        """The splits, by name, with undecoded images."""
         datasets, config = _library(), self.config
         loaded = _load(config)
         tables = {config.train_split: loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)

@@ -1,6 +1,6 @@
 """Data sets in the JSON shape of Andrej Karpathy's splits: Flickr8k, Flickr30k, MS-COCO and what imitates them.
 
-Only names and captions are held in memory; the pictures stay in their folder.
+Only names and captions are held in memory; the images stay in their folder.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Other views of a picture, for training only: moved, turned, scaled, recoloured, blurred.
+"""Other views of an image, for training only: moved, turned, scaled, recoloured, blurred.
 
 A view is a function of (seed, view number, pixels): it does not depend on the batch, the order or the machine's random
 state, so cached views stay valid and an interrupted encoding continues exactly.
 
-B pictures   S side of the square that the tower sees
+B images   S side of the square that the tower sees
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from genret.api import Config
 from genret.components.encoders.preprocess import Preprocess
 
 OVERSAMPLING = 1.25
-"""Pictures are warped from a larger square, so that zooming in stays sharp."""
+"""Images are warped from a larger square, so that zooming in stays sharp."""
 NUM_DRAWS = 24
 FLAT_SHARE = 0.6
-"""Share of the border that must have one colour for a picture to lie on a plain ground."""
+"""Share of the border that must have one colour for an image to lie on a plain ground."""
 SAME_COLOUR = 12 / 255
 
 
 class ViewOptions(Config):
-    """How training pictures are varied."""
+    """How training images are varied."""
 
     strength: float = Field(1.0, ge=0, le=2)
-    """How far augmented views are from the plain picture; 0: not at all."""
+    """How far augmented views are from the plain image; 0: not at all."""
     flip: float = Field(0.0, ge=0, le=1)
-    """Probability of a mirror image; 0 for pictures whose direction means something."""
+    """Probability of a mirror image; 0 for images whose direction means something."""
     seed: int = Field(0, ge=0)
     """Another seed draws other views."""
 
@@ -50,7 +50,7 @@ class Augment:
         self.seed = seed
 
     def __call__(self, images: Sequence[Image.Image], view: int, preprocess: Preprocess) -> Tensor:
-        """B pictures → (B, 3, S, S) in 0..1."""
+        """B images → (B, 3, S, S) in 0..1."""
         framed = preprocess.pixels(images, OVERSAMPLING)
         draws = torch.from_numpy(np.stack([self._draws(image, view) for image in images])).float()
         return self.warp(framed, draws, preprocess.size)
@@ -66,7 +66,7 @@ class Augment:
         spread, chance = draws[:, :12] * 2 - 1, draws[:, 12:]  # in -1..1 and in 0..1
         grid = self._grid(spread[:, :6], chance[:, 0] < self.flip, size)
         moved = torch.empty(len(pixels), 3, size, size)
-        if flat.any():  # around a picture on a plain ground there is more of that ground ...
+        if flat.any():  # around an image on a plain ground there is more of that ground ...
             inner = F.grid_sample(pixels[flat] - ground[flat], grid[flat], padding_mode="zeros", align_corners=False)
             moved[flat] = inner + ground[flat]
         if not flat.all():  # ... and around a photograph its mirror image
@@ -88,7 +88,7 @@ class Augment:
         s = self.strength
         turn, scale, stretch, shear, right, down = spread.unbind(1)
         angle = turn * (15 * math.pi / 180) * s
-        zoom = torch.exp((0.1 + 0.2 * scale) * s)  # above 1 the picture gets smaller
+        zoom = torch.exp((0.1 + 0.2 * scale) * s)  # above 1 the image gets smaller
         aspect = torch.exp(0.12 * stretch * s)
         mirror = torch.where(mirrored, -1.0, 1.0)
         cos, sin = angle.cos(), angle.sin()
@@ -99,7 +99,7 @@ class Augment:
         return F.affine_grid(torch.stack(rows, 1), [len(spread), 3, size, size], align_corners=False)
 
     def _colour(self, pixels: Tensor, spread: Tensor, grey_only: Tensor) -> Tensor:
-        """(B, 3, S, S), (B, 6), (B,) → the same pictures in other colours and another light."""
+        """(B, 3, S, S), (B, 6), (B,) → the same images in other colours and another light."""
         s = self.strength
         hue, saturation, contrast, brightness, shade, direction = spread.unbind(1)
         turned = torch.einsum("bij,bjhw->bihw", _hue_rotation(0.25 * s * hue), pixels)
@@ -114,7 +114,7 @@ class Augment:
 
 
 def background(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 3, S, S) → the colour of the ground (B, 3, 1, 1) and whether the picture lies on a plain one (B,).
+    """(B, 3, S, S) → the colour of the ground (B, 3, 1, 1) and whether the image lies on a plain one (B,).
 
     It does if its four corners agree, or if most of its border has one colour.
     """

@@ -1,6 +1,6 @@
-"""Pictures as pixels, a batch at a time: the next batch is read and decoded while this one is trained on.
+"""Images as pixels, a batch at a time: the next batch is read and decoded while this one is trained on.
 
-Memory holds two batches, whatever the size of the data set. A picture that cannot be read is missing from its batch.
+Memory holds two batches, whatever the size of the data set. An image that cannot be read is missing from its batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from genret.kit.encode import NUM_THREADS, opened
 
 class Batch(NamedTuple):
     pixels: Tensor
-    """(B', 3, S, S) in 0..1 of the pictures that could be read"""
+    """(B', 3, S, S) in 0..1 of the images that could be read"""
     indices: Tensor
     """(B',) which they are"""
 
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 class Batches:
     """`batch(step)` gives pixels, and begins to read those of the step that follows.
 
-    `examples(step)`: the pictures' indices and the epoch of a step; None after the last one.
+    `examples(step)`: the images' indices and the epoch of a step; None after the last one.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Batches:
 
 @contextmanager
 def reading_ahead() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
-    """A thread that makes the next batch, and those that decode its pictures."""
+    """A thread that makes the next batch, and those that decode its images."""
     ahead = ThreadPoolExecutor(1, thread_name_prefix="genret-batch")
     readers = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="genret-decode")
     try:

@@ -1,11 +1,11 @@
 """Fine-tuning of towers: CLIP's contrastive loss over pixels and words, descended through the towers themselves.
 
-One caption of each picture is drawn per epoch, so a picture is never its own negative; pictures whose drawn captions
+One caption of each image is drawn per epoch, so an image is never its own negative; images whose drawn captions
 have the same wording are each other's positives. Batch-normalization keeps its pretrained statistics: those of a batch
 of one small data set would be worse. An interrupted training continues exactly (genret/kit/loop.py): captions and views
-are functions of (seed, epoch, picture).
+are functions of (seed, epoch, image).
 
-B pictures in a batch   N captioned training pictures   T captions
+B images in a batch   N captioned training images   T captions
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Finetune(LoopOptions):
     temperature: float | None = Field(None, gt=0, le=1)
     """Where the learned temperature starts; null: the pretrained model's own, or 0.07."""
     augment: ViewOptions = ViewOptions(strength=0.5)
-    """Each epoch sees another view of each picture; strength 0: the plain one."""
+    """Each epoch sees another view of each image; strength 0: the plain one."""
     epochs: int = Field(5, ge=0)
-    """Passes over the training pictures; 0 leaves the towers as they were."""
+    """Passes over the training images; 0 leaves the towers as they were."""
     batch_size: int = Field(64, ge=2)
-    """Pictures per step; each is told from the others' captions."""
+    """Images per step; each is told from the others' captions."""
     lr: float = Field(1e-5, gt=0)
     """Peak learning rate (AdamW)."""
     weight_decay: float = Field(0.05, ge=0)
@@ -70,7 +70,7 @@ class Finetune(LoopOptions):
 
 
 class Captioned(NamedTuple):
-    """The pictures that have captions."""
+    """The images that have captions."""
 
     read: list[Callable[[], Image.Image]]
     captions: list[list[str]]
@@ -83,7 +83,7 @@ class Captioned(NamedTuple):
         return cls([pictures.read[row] for row in sorted(captions)], [captions[row] for row in sorted(captions)])
 
     def draw(self, seed: int, epoch: int) -> list[str]:
-        """One caption of each picture."""
+        """One caption of each image."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch + 1)
         draws = torch.rand(len(self.captions), generator=generator, dtype=torch.float64).tolist()
         return [own[int(draw * len(own))] for own, draw in zip(self.captions, draws, strict=True)]
@@ -146,7 +146,7 @@ def fine_tune(
     def pixels(images: Sequence[Image.Image], epoch: int) -> Tensor:
         if options.augment.strength == 0 and options.augment.flip == 0:
             return image.preprocess.pixels(images)
-        return augment(images, epoch + 1, image.preprocess)  # view 0 is the plain picture
+        return augment(images, epoch + 1, image.preprocess)  # view 0 is the plain image
 
     def look() -> float:
         with autocast(context.device, options.bf16):
@@ -161,7 +161,7 @@ def fine_tune(
 
             def step(indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
                 batch = batches.batch(number)
-                if not len(batch.indices):  # none of its pictures could be read
+                if not len(batch.indices):  # none of its images could be read
                     return {"loss": space.scale * 0.0, "scale": space.scale}
                 captions = pictures.draw(context.seed, epoch)
                 words = [captions[index] for index in batch.indices.tolist()]
@@ -190,7 +190,7 @@ def fine_tune(
 def sample_vectors(
     image: ImageTower, text: TextTower, train: CaptionedImages, seed: int, most: int
 ) -> tuple[Tensor, Tensor]:
-    """The frozen vectors of at most `most` pictures and captions, (n, D_image) and (n, D_text)."""
+    """The frozen vectors of at most `most` images and captions, (n, D_image) and (n, D_text)."""
     generator = torch.Generator().manual_seed(seed)
     captions = torch.randperm(len(train.captions), generator=generator)[:most].tolist()
     owners = sorted({int(train.owners[caption]) for caption in captions})
@@ -208,7 +208,7 @@ def _examples(count: int, seed: int, loop: LoopOptions, number: int) -> tuple[Te
 
 
 def _recall(image: ImageTower, text: TextTower, space: Space, held_out: Captioned, batch_size: int) -> float:
-    """Mean of text-to-image R@1, 5 and 10 over the pictures that can be read, in per cent."""
+    """Mean of text-to-image R@1, 5 and 10 over the images that can be read, in per cent."""
     rows, parts = list[int](), list[Tensor]()
     for place, vectors in _encoded(image, held_out.read, batch_size):
         rows += place
@@ -226,7 +226,7 @@ def _recall(image: ImageTower, text: TextTower, space: Space, held_out: Captione
 def _encoded(
     image: ImageTower, read: Sequence[Callable[[], Image.Image]], batch_size: int
 ) -> list[tuple[list[int], Tensor]]:
-    """Batches of plain pictures' vectors, with the pictures' places."""
+    """Batches of plain images' vectors, with the images' places."""
     items = [ImageItem(str(row), load) for row, load in enumerate(read)]
     found = []
     for batch in decoded(items, range(len(items)), batch_size, bad={}):

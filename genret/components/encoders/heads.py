@@ -1,6 +1,6 @@
 """Where image and text vectors meet: two small networks, or a space that they share already; and the contrastive loss.
 
-They know vectors only: no pictures, no texts, no towers.
+They know vectors only: no images, no texts, no towers.
 """
 
 from __future__ import annotations

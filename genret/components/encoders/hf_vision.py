@@ -86,7 +86,7 @@ def _num_prefix_tokens(module: Any, num_tokens: int, side: int) -> int:
 
 
 def read_preprocess(folder: Path) -> Preprocess:
-    """How the pictures of a folder's model are prepared."""
+    """How the images of a folder's model are prepared."""
     settings = read_json(folder / "preprocessor_config.json") or read_json(folder / "processor_config.json")
     if settings is None:
         raise GenretError(f"{folder} has no preprocessor_config.json, so nobody knows how its pictures are prepared")
@@ -101,7 +101,7 @@ def load_model(folder: Path, may_miss: tuple[str, ...] = ()) -> nn.Module:
     settings = read_json(folder / "config.json") or {}
     whole = (
         {"mask_ratio": 0.0} if settings.get("model_type") == "vit_mae" else {}
-    )  # trained to see a quarter of a picture
+    )  # trained to see a quarter of an image
     with loading(f"the model in {folder}"):
         model, report = AutoModel.from_pretrained(
             folder,

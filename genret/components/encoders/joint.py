@@ -42,7 +42,7 @@ class TwoTowerEncoder(Encoder):
     # ------------------------------------------------------------------------------------------------ fine-tuning
     @abstractmethod
     def space(self, train: CaptionedImages, context: FitContext) -> Space:
-        """Where pictures and captions meet while the towers are trained."""
+        """Where images and captions meet while the towers are trained."""
 
     def warm_up(self) -> LoopOptions | None:
         """How that space is trained first, where it starts at random."""
@@ -81,7 +81,7 @@ class TwoTowerEncoder(Encoder):
 
 
 class JointEncoder(TwoTowerEncoder):
-    """Two towers that were trained into one space: no heads, and pictures have no training views."""
+    """Two towers that were trained into one space: no heads, and images have no training views."""
 
     def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
         assert view == 0, "a pretrained joint space has no training views"

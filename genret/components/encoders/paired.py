@@ -47,7 +47,7 @@ STANDARDIZED_ROWS = 200_000
 MEETING_DIM = 256
 """Width of the space in which towers are fine-tuned."""
 MEETING_ROWS = 2048
-"""Pictures and captions whose vectors that space is standardized by."""
+"""Images and captions whose vectors that space is standardized by."""
 
 
 class HeadOptions(LoopOptions):
@@ -95,7 +95,7 @@ class PairedEncoder(TwoTowerEncoder):
         temperature: float = Field(DEFAULT_TEMPERATURE, gt=0, le=1)
         """Where the learned temperature starts."""
         views: int = Field(1, ge=1, le=64)
-        """Views of each training picture, the plain one included; each step draws one."""
+        """Views of each training image, the plain one included; each step draws one."""
         augment: ViewOptions = ViewOptions()
         train: HeadOptions = HeadOptions()
         """How the heads are trained."""

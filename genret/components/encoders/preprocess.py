@@ -1,6 +1,6 @@
-"""Pictures → pixels, by what a model's card says. One path for all libraries, so that all share views and resizing.
+"""Images → pixels, by what a model's card says. One path for all libraries, so that all share views and resizing.
 
-Of a very oblong picture only the middle is resized: 10 × 100,000 pixels cost no more than a few squares.
+Of a very oblong image only the middle is resized: 10 × 100,000 pixels cost no more than a few squares.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MOST_OBLONG = 8
 ODD = ("do_flip_channel_order", "rescale_offset")
 """Steps of transformers' image processors that would change the pixels."""
 WHOLE_FROM = 384
-"""From this size on, models with a `crop_pct` and no `crop_size` see the whole picture made square (ConvNeXt)."""
+"""From this size on, models with a `crop_pct` and no `crop_size` see the whole image made square (ConvNeXt)."""
 Resize = Literal["crop", "squash", "pad"]
 
 
@@ -39,23 +39,23 @@ class Preprocess(NamedTuple):
     """S, the side of the square that the tower sees"""
     resize: Resize
     resize_to: int
-    """The side that the picture is resized to before the central S × S are cut out; S or more"""
+    """The side that the image is resized to before the central S × S are cut out; S or more"""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bicubic"
     fill: int = 255
-    """Grey level around padded pictures"""
+    """Grey level around padded images"""
     rounds: bool = True
     """Whether the corner of the centre is rounded (torchvision) or cut off (transformers)"""
 
     def with_resize(self, resize: Resize | None) -> Preprocess:
-        """Another way to make pictures square than the model's own; whole pictures for `squash` and `pad`."""
+        """Another way to make images square than the model's own; whole images for `squash` and `pad`."""
         if resize is None or resize == self.resize:
             return self
         return self._replace(resize=resize, resize_to=self.size, fill=255)
 
     def pixels(self, images: Sequence[Image.Image], scale: float = 1.0) -> Tensor:
-        """B pictures → (B, 3, S', S') in 0..1, S' = scale · S."""
+        """B images → (B, 3, S', S') in 0..1, S' = scale · S."""
         stacked = np.stack([np.asarray(self.frame(image, scale)) for image in images])  # (B, S', S', 3)
         return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255.0
 
@@ -93,7 +93,7 @@ def _centre(image: Image.Image, side: int, rounds: bool) -> Image.Image:
 
 
 def _at_most(image: Image.Image, ratio: int) -> Image.Image:
-    """The central part of a picture that is longer than `ratio` times its width; the ends would be cut off anyway."""
+    """The central part of an image that is longer than `ratio` times its width; the ends would be cut off anyway."""
     width, height = image.size
     if max(width, height) <= ratio * min(width, height):
         return image
@@ -181,5 +181,5 @@ def _side(size: Any) -> int | None:
 
 
 def _edge(size: Any) -> tuple[int | None, bool]:
-    """What pictures are resized to, and whether both sides are."""
+    """What images are resized to, and whether both sides are."""
     return _side(size), isinstance(size, Mapping) and "height" in size

@@ -38,7 +38,7 @@ class TowerConfig(Config):
 
 class ImageTowerConfig(TowerConfig):
     resize: Literal["crop", "squash", "pad"] | None = None
-    """`crop`: shortest side, then the centre; `squash`: the whole picture made square; `pad`: the whole picture on a
+    """`crop`: shortest side, then the centre; `squash`: the whole image made square; `pad`: the whole image on a
     white square; null: as the model was trained."""
 
 
@@ -111,7 +111,7 @@ class ImageTower(Tower):
     @property
     @abstractmethod
     def preprocess(self) -> Preprocess:
-        """How a picture becomes the pixels that the tower was trained on."""
+        """How an image becomes the pixels that the tower was trained on."""
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class ImageTower(Tower):
                 parameter.data = torch.empty_strided(parameter.shape, strides).copy_(parameter.data)
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures → (B, D) float32 on the CPU."""
+        """RGB images → (B, D) float32 on the CPU."""
         return self.encode(self.preprocess.pixels(images))
 
 

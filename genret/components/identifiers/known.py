@@ -1,6 +1,6 @@
 """The images of a fit, each with a number: what numeric, string and atomic identifiers are made of.
 
-It knows names of images and nothing else of them, so the numbers say nothing of a picture. Images that were not there
+It knows names of images and nothing else of them, so the numbers say nothing of an image. Images that were not there
 get the next numbers, as far as the caller says how many went before them.
 """
 

@@ -1,6 +1,6 @@
 """GRACE's numeric identifiers (arXiv 2402.10805): an image's number, one new token per digit.
 
-They say nothing of the picture: a model can only memorize them, and a new image's can only be guessed.
+They say nothing of the image: a model can only memorize them, and a new image's can only be guessed.
 """
 
 from __future__ import annotations

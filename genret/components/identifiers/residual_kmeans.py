@@ -23,7 +23,7 @@ from genret.kit.codes.rows import CHUNK, kmeans_rows
 class ResidualKMeansIdentifier(Identifier):
     """M codes from coarse to fine: each level is a k-means of what the levels before left over.
 
-    What `rq` starts from, as a scheme of its own; as good as it where pictures' and captions' vectors already meet.
+    What `rq` starts from, as a scheme of its own; as good as it where images' and captions' vectors already meet.
     """
 
     has_teacher = True

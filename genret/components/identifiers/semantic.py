@@ -43,7 +43,7 @@ class Captioned(NamedTuple):
 
 
 class SemanticIdentifier(Identifier):
-    """What people say of the picture: readable, but made of many tokens, and rarely of one picture alone."""
+    """What people say of the image: readable, but made of many tokens, and rarely of one image alone."""
 
     class Config(api.Config):
         per_image: int = Field(5, ge=1)
@@ -53,7 +53,7 @@ class SemanticIdentifier(Identifier):
         lowercase: bool = True
         """Whether captions that differ in capitals alone are one identifier."""
         neighbours: int = Field(10, ge=1)
-        """Nearest images of the fit whose captions are considered for a new one; those that fit the picture best are
+        """Nearest images of the fit whose captions are considered for a new one; those that fit the image best are
         taken."""
 
     def __init__(self, config: Any = None, **resources: Any):

@@ -1,6 +1,6 @@
 """GRACE's string identifiers (arXiv 2402.10805): an image's number as text, cut by the language model's own tokenizer.
 
-They say nothing of the picture: a model can only memorize them, and a new image's can only be guessed.
+They say nothing of the image: a model can only memorize them, and a new image's can only be guessed.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class StructuredIdentifier(Identifier):
 
     All identifiers are as long as the deepest path: below a leaf that is not at the bottom the path goes on with code
     0. That is no choice, so it costs the generator little, and no end symbol is needed. The last symbol is the place in
-    the leaf: it counts, and says nothing of the picture. A new image descends to the nearest centroids and takes the
+    the leaf: it counts, and says nothing of the image. A new image descends to the nearest centroids and takes the
     first free place of its leaf. Symbols have no vectors: below the first level each stands for another cluster under
     every parent.
     """

@@ -27,7 +27,7 @@ class TokenLoss(Loss):
 
 
 class MemorizeLoss(TokenLoss):
-    """Cross-entropy of the identifier's tokens given the picture's vector: GRACE's learning to memorize (Li et al.,
+    """Cross-entropy of the identifier's tokens given the image's vector: GRACE's learning to memorize (Li et al.,
     arXiv 2402.10805), which its learning to retrieve by words builds upon."""
 
     needs_image_logits = True
@@ -39,7 +39,7 @@ class MemorizeLoss(TokenLoss):
 
 
 class ReverseLoss(Loss):
-    """−log p(query | picture): the generator describes pictures, too, so that `rerank: reverse` can turn the question
+    """−log p(query | image): the generator describes images, too, so that `rerank: reverse` can turn the question
     round (TIGeR, Qu et al., arXiv 2406.05814)."""
 
     stage = "generator"
@@ -73,7 +73,7 @@ class DistillLoss(Loss):
     """Cross-entropy against a dense teacher, summed over the levels: Σ_m −Σ_k p_m(k) log q_m(k).
 
     The teacher is the caption's own vector, coded with hesitation (`Identifier.code_probabilities`): where words fit
-    several codes the generator learns all of them, each with its share, instead of the one that its picture happened to
+    several codes the generator learns all of them, each with its share, instead of the one that its image happened to
     get. Not in the paper; the idea is that of knowledge distillation (Hinton et al., arXiv 1503.02531).
     """
 

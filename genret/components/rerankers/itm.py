@@ -1,4 +1,4 @@
-"""One tower that sees picture and words together: BLIP's image-text matching (Li et al., arXiv 2201.12086)."""
+"""One tower that sees image and words together: BLIP's image-text matching (Li et al., arXiv 2201.12086)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from genret.components.rerankers.pictures import PictureConfig, PictureReranker,
 
 
 class ITMReranker(PictureReranker):
-    """How surely BLIP says that query and picture match: the difference of its two logits."""
+    """How surely BLIP says that query and image match: the difference of its two logits."""
 
     class Config(PictureConfig):
         model: str = "Salesforce/blip-itm-base-coco"

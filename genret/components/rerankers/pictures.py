@@ -1,9 +1,9 @@
-"""What rerankers share that look at pictures: a model of transformers that judges pairs of a picture and a text.
+"""What rerankers share that look at images: a model of transformers that judges pairs of an image and a text.
 
-Of each query's candidates every picture is read and encoded once, and then judged together with every query that it is
-a candidate of. It does not know where pictures come from.
+Of each query's candidates every image is read and encoded once, and then judged together with every query that it is
+a candidate of. It does not know where images come from.
 
-B queries   C candidates   P pictures   n pairs   L tokens of the longest query
+B queries   C candidates   P images   n pairs   L tokens of the longest query
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PictureConfig(RerankerConfig):
     revision: str | None = None
     """Commit of a model of the hub, so that a recipe means the same weights tomorrow."""
     batch_size: int = Field(32, ge=1)
-    """Pictures, and pairs of picture and query, that go through the model at a time."""
+    """Images, and pairs of image and query, that go through the model at a time."""
     bf16: bool | Literal["auto"] = "auto"
     """Mixed precision; auto: where the processor multiplies bfloat16 natively."""
 
@@ -49,7 +49,7 @@ class Words(NamedTuple):
 
 
 class PictureReranker(Reranker):
-    """Scores pairs of picture and query; subclasses say by which model."""
+    """Scores pairs of image and query; subclasses say by which model."""
 
     architectures: tuple[str, ...]
     """Classes of transformers that can be loaded, as `config.json` names them."""
@@ -59,11 +59,11 @@ class PictureReranker(Reranker):
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
-        """(P, 3, S, S) → what `judge` wants to know of each picture, (P, ...)"""
+        """(P, 3, S, S) → what `judge` wants to know of each image, (P, ...)"""
 
     @abstractmethod
     def judge(self, states: Tensor, words: Words) -> Tensor:
-        """n pictures (n, ...) and n texts → (n,) how well they fit, higher is better."""
+        """n images (n, ...) and n texts → (n,) how well they fit, higher is better."""
 
     def to(self, device: torch.device) -> None:
         self.device = device
@@ -86,7 +86,7 @@ class PictureReranker(Reranker):
         return scores
 
     def _pictures(self, candidates: Candidates) -> Iterator[tuple[Tensor, list[Image.Image]]]:
-        """The candidates' pictures, `batch_size` at a time, with their keys in ascending order."""
+        """The candidates' images, `batch_size` at a time, with their keys in ascending order."""
         unreadable: list[str] = []
         keys = candidates.rows[candidates.rows >= 0].unique()
         for some in keys.split(self.config.batch_size):
@@ -94,7 +94,7 @@ class PictureReranker(Reranker):
             for key in some.tolist():
                 try:
                     read[key] = candidates.read(key)
-                except BadImage as error:  # one spoilt picture is no reason to end a search
+                except BadImage as error:  # one spoilt image is no reason to end a search
                     unreadable.append(str(error))
             if read:
                 yield torch.tensor(list(read)), list(read.values())

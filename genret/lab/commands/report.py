@@ -42,7 +42,7 @@ def report(
     """Write one HTML page about a finished run, or about several side by side.
 
     What was found, against what; recall by beams; where the rest is lost; identifiers; the best and worst queries with
-    their pictures; learning curves; the recipe. The page is one file that needs no network and runs no script.
+    their images; learning curves; the recipe. The page is one file that needs no network and runs no script.
 
     \b
     Examples:

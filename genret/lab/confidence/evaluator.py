@@ -3,7 +3,7 @@
 Queries are asked of all images of a split, which hold their answers, and again with images left out, exactly, by the
 restricted search, as if they had never been indexed: the answers alone, or the answers and all that looks like them. An
 image answers a query if the query is one of its captions, in these words or other spelling. Where only the answer is
-left out, the next best picture is often nearly as good; "nothing matches" means that nothing of its kind is there, so
+left out, the next best image is often nearly as good; "nothing matches" means that nothing of its kind is there, so
 that is what the confidence is fitted to, on the development split alone. Both are judged on the evaluated split.
 
     Q queries   n of them in the sample   N images   F signals

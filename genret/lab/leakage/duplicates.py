@@ -1,4 +1,4 @@
-"""Finds what one split has in common with another: the same picture, by file or by pixels, pictures that look alike,
+"""Finds what one split has in common with another: the same image, by file or by pixels, images that look alike,
 captions of the same words. It knows vectors, hashes and words; what to do about a finding is the caller's.
 
     N images of the split that is known, S of the one that is searched   D width of the towers' vectors   T captions

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LeakageEvaluator(Evaluator):
-    """What training and development know of the searched pictures: copies, look-alikes, captions of the same words."""
+    """What training and development know of the searched images: copies, look-alikes, captions of the same words."""
 
     def before_training(self, run: Path, splits: TrainingSplits, ui: Ui) -> None:
         found = find_leakage(splits)

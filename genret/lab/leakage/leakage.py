@@ -1,7 +1,7 @@
-"""What training and development know of the searched pictures and must be said beside every figure.
+"""What training and development know of the searched images and must be said beside every figure.
 
-Training goes without pictures that are also searched or developed on; all else that splits have in common is reported
-by name and stays: a caption of the same words, a picture that looks alike, a development picture that is searched. The
+Training goes without images that are also searched or developed on; all else that splits have in common is reported
+by name and stays: a caption of the same words, an image that looks alike, a development image that is searched. The
 full list is `leakage.json` in the run; outputs carry counts and a few examples.
 """
 

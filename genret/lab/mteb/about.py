@@ -55,7 +55,7 @@ def meta_of(run: Path, recipe: Recipe, num_beams: int | None) -> ModelMeta:
 
 
 def trained_on(recipe: Recipe) -> set[str] | None:
-    """Names of tasks whose pictures the run has been trained on; None: not known to be any, nor to be none, because
+    """Names of tasks whose images the run has been trained on; None: not known to be any, nor to be none, because
     what the encoder's pretraining saw is not recorded."""
     options = recipe.dataset.options.model_dump()
     root = options.get("root")

@@ -1,8 +1,8 @@
-"""A run as an MTEB model: the benchmark's pictures get identifiers by the run's own scheme, its queries are searched.
+"""A run as an MTEB model: the benchmark's images get identifiers by the run's own scheme, its queries are searched.
 
 The run directory is only read. Each corpus gets an empty copy of it in a temporary folder, filled by the retriever's
 `index`: what MTEB measures is the inductive protocol, whatever the run was trained on. Queries are searched as `genret
-search` does it, with the run's own beams and reranker, and never wider: a generative run finds as many pictures as its
+search` does it, with the run's own beams and reranker, and never wider: a generative run finds as many images as its
 beams lead to, however many MTEB asks for (`top_k` is 1,000 there).
 """
 
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class GenretSearch:
-    """A finished run as MTEB's `SearchProtocol`, for tasks that look for pictures by words (`t2i`).
+    """A finished run as MTEB's `SearchProtocol`, for tasks that look for images by words (`t2i`).
 
     `mteb.evaluate(GenretSearch("runs/avg-1"), tasks)`. Bound to one run; used for one corpus after another.
     """
@@ -69,8 +69,8 @@ class GenretSearch:
     ) -> GenretSearch:
         """Trains a recipe on the task's own training split, or finds the run that did, and opens it.
 
-        The protocol is the recipe's, inductive unless it says otherwise: the searched pictures are given identifiers by
-        the tokenizer that the training pictures trained. Files and overrides are those of `genret train`.
+        The protocol is the recipe's, inductive unless it says otherwise: the searched images are given identifiers by
+        the tokenizer that the training images trained. Files and overrides are those of `genret train`.
         """
         from genret.lab.mteb.training import train_on
 
@@ -84,9 +84,9 @@ class GenretSearch:
 
     # ------------------------------------------------------------------------------------------------ MTEB's protocol
     def index(self, corpus: Dataset, *, task_metadata: TaskMetadata, **words: Any) -> None:
-        """Gives every picture of the corpus an identifier (or a vector, in a two-tower run) in an empty catalog.
+        """Gives every image of the corpus an identifier (or a vector, in a two-tower run) in an empty catalog.
 
-        Pictures that cannot be read are left out and named in the log; they count as not found.
+        Images that cannot be read are left out and named in the log; they count as not found.
         """
         _check(task_metadata)
         self.close()
@@ -110,7 +110,7 @@ class GenretSearch:
     ) -> dict[str, dict[str, float]]:
         """Query id → image id → score, higher is better and never equal: MTEB orders equal scores by name.
 
-        `top_ranked`: the only pictures that each query may find, all of which are then ranked.
+        `top_ranked`: the only images that each query may find, all of which are then ranked.
         """
         if self._retriever is None:
             raise UsageError("search comes after index: MTEB hands over the corpus first")
@@ -145,7 +145,7 @@ class GenretSearch:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _width(self, top_k: int) -> int:
-        """As many pictures as a search finds without being widened, and not more than `top_k`."""
+        """As many images as a search finds without being widened, and not more than `top_k`."""
         assert self._retriever is not None
         widths = [top_k]
         if (beams := self.num_beams or self._retriever.num_beams) is not None:

@@ -1,4 +1,4 @@
-"""A retrieval task of MTEB as a data set of genret: pictures and a table in a folder, for recipes with `type: folder`.
+"""A retrieval task of MTEB as a data set of genret: images and a table in a folder, for recipes with `type: folder`.
 
 Knows nothing of models. What is searched in MTEB is the split `test` here; its queries are that split's captions, which
 training never sees.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TABLE = "captions.jsonl"
 DEV_FRACTION = 0.1
-"""Of the training pictures, chosen by a hash of their ids: the development split, which tasks of MTEB have not."""
+"""Of the training images, chosen by a hash of their ids: the development split, which tasks of MTEB have not."""
 
 
 def write_task(
@@ -39,9 +39,9 @@ def write_task(
     test_split: str = "test",
     subset: str | None = None,
 ) -> Path:
-    """Writes a task's training and searched pictures with the queries that ask for them; returns `folder`.
+    """Writes a task's training and searched images with the queries that ask for them; returns `folder`.
 
-    A folder that holds this task already is left as it is. A picture that is in both corpora is only searched.
+    A folder that holds this task already is left as it is. An image that is in both corpora is only searched.
     """
     asked = {"task": task.metadata.name, "train": train_split, "test": test_split, "subset": subset}
     asked["revision"] = task.metadata.dataset.get("revision")
@@ -137,7 +137,7 @@ def texts_of(queries: Dataset) -> list[str]:
 
 
 def _bytes(image: Any, name: str) -> bytes:
-    """The encoded picture, as the file had it; one that only exists as pixels becomes a PNG."""
+    """The encoded image, as the file had it; one that only exists as pixels becomes a PNG."""
     if isinstance(image, dict) and image.get("bytes"):
         return bytes(image["bytes"])
     if isinstance(image, dict) and image.get("path"):

@@ -89,7 +89,7 @@ def find_recipes(given: Path | None) -> Path:
 
 
 def with_inputs(lines: Sequence[Line], data: DataSet) -> list[Line]:
-    """Refuses at once what would fail in every row: pictures or models that are not there. Rows that may be left out
+    """Refuses at once what would fail in every row: images or models that are not there. Rows that may be left out
     are, and say why."""
     for line in lines:
         options = line.row.recipes[0].dataset.options

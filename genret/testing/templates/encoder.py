@@ -15,11 +15,11 @@ import genret
 
 
 class ExampleEncoder(genret.Encoder):
-    """Pictures as a few coarse pixels, texts as hashed words; texts are mapped to pictures by ridge regression."""
+    """Images as a few coarse pixels, texts as hashed words; texts are mapped to images by ridge regression."""
 
     class Config(genret.Config):
         pixels: int = Field(8, ge=1, le=64)
-        """Pictures are shrunk to this width and height."""
+        """Images are shrunk to this width and height."""
         buckets: int = Field(512, ge=8)
         """Words are hashed into so many places."""
         ridge: float = Field(0.1, gt=0)

@@ -1,4 +1,4 @@
-"""ExampleReranker: the similarity of query and picture, sharpened."""
+"""ExampleReranker: the similarity of query and image, sharpened."""
 
 from __future__ import annotations
 

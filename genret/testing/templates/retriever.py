@@ -1,4 +1,4 @@
-"""ExampleRetriever: the similarity of query and picture, and a bonus for pictures whose id has the query's words."""
+"""ExampleRetriever: the similarity of query and image, and a bonus for images whose id has the query's words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import genret
 
 
 class ExampleRetriever(genret.CatalogRetriever):
-    """The similarity of the two towers' vectors, and a bonus for words of the query that are in a picture's name."""
+    """The similarity of the two towers' vectors, and a bonus for words of the query that are in an image's name."""
 
     class Config(genret.Config):
         bonus: float = Field(0.5, ge=0)

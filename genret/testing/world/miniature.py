@@ -1,7 +1,7 @@
 """A whole training in miniature: a small T5 (or the backbone under test) learns to write the training images'
 identifiers from their captions, and then searches these very images.
 
-It searches *training* images on purpose: a scheme whose identifiers say nothing of the picture cannot name new ones,
+It searches *training* images on purpose: a scheme whose identifiers say nothing of the image cannot name new ones,
 but its identifiers can be learnt by heart, and so it passes honestly. The measure is recall@1 over images, where images
 of equal score share the first place, so that a scheme that gives all images one identifier gains nothing.
 """

@@ -1,4 +1,4 @@
-"""Catalogs of the world's pictures, and retrievers over them with all that a run would lend."""
+"""Catalogs of the world's images, and retrievers over them with all that a run would lend."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from genret.kit.captions import nearest_captions
 
 
 class BM25Retriever(genret.CatalogRetriever):
-    """Words: the query's BM25 scores for captions that a picture borrows from the training pictures nearest to it."""
+    """Words: the query's BM25 scores for captions that an image borrows from the training images nearest to it."""
 
     learns = True
 
     class Config(genret.Config):
         neighbours: int = Field(5, ge=1)
-        """Nearest training pictures, whose captions a picture may borrow."""
+        """Nearest training images, whose captions an image may borrow."""
         captions: int = Field(5, ge=1)
         """Captions that it borrows: of these, the ones that fit its own vector best."""
         k1: float = Field(1.5, ge=0)

@@ -1,4 +1,4 @@
-"""Recall of groups of queries: by each kind of metadata that their pictures have, and by their own length."""
+"""Recall of groups of queries: by each kind of metadata that their images have, and by their own length."""
 
 import numpy as np
 from pydantic import Field
@@ -11,7 +11,7 @@ LENGTH = "words of the query"
 
 
 class GroupsEvaluator(genret.Evaluator):
-    """Recall by the pictures' metadata and by the queries' length: whom does a search serve worse than others?"""
+    """Recall by the images' metadata and by the queries' length: whom does a search serve worse than others?"""
 
     class Config(genret.Config):
         most_values: int = Field(12, ge=2)

@@ -1,6 +1,6 @@
 """Random codes: the floor that every identifier must beat.
 
-A scheme whose codes say something of the picture has to be learnt more easily, or lead to new pictures more often,
+A scheme whose codes say something of the image has to be learnt more easily, or lead to new images more often,
 than codes that were drawn by lot. The lot is the image's id, so nothing has to be stored.
 """
 
@@ -13,7 +13,7 @@ import genret
 
 
 class RandomIdentifier(genret.Identifier):
-    """Codes by lot: they tell pictures apart and say nothing of them."""
+    """Codes by lot: they tell images apart and say nothing of them."""
 
     new_images = "assigned"
 

