@@ -1,6 +1,6 @@
 """A data set of the `datasets` library, by hub name or local path; needs `pip install genret[datasets]`.
 
-Its tables are mapped from disk, never loaded; images are passed on as they are stored, undecoded.
+Tables are memory-mapped, and images are passed on undecoded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROWS_AT_ONCE = 1000
 class HuggingFaceDataset(SplitDataset):
     class Config(NamedSplits):
         name: str = Field(min_length=1)
-        """Name on the hub (`owner/name`), or a local folder: of `save_to_disk`, of images, of parquet files."""
+        """Name on the hub (`owner/name`), or a local folder of `save_to_disk`, images or parquet files."""
         subset: str | None = None
         """The hub's configuration name, where a data set has several."""
         revision: str | None = None
@@ -39,7 +39,7 @@ class HuggingFaceDataset(SplitDataset):
         dev_fraction: float = Field(0.05, gt=0, lt=1)
         """Share of the training images that become `dev`, when `dev_split` is null."""
         split_seed: int = 0
-        """Which images these are; not the seed of the training."""
+        """Seed of the choice of these images; independent of the training seed."""
 
     config: HuggingFaceDataset.Config
 
@@ -117,6 +117,6 @@ def _load(config: HuggingFaceDataset.Config) -> Any:
             return datasets.load_from_disk(str(folder))
         name = str(folder) if folder.is_dir() else config.name
         return datasets.load_dataset(name, config.subset, revision=config.revision)
-    except Exception as error:  # the library raises nearly anything: of the network, of parquet, of the file system
+    except Exception as error:  # the library raises many kinds: network, parquet, file system
         reason = " ".join(str(error).split()) or type(error).__name__
         raise GenretError(f"the data set {config.name} cannot be loaded: {reason}") from error
