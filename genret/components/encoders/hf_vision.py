@@ -99,7 +99,7 @@ def load_model(folder: Path, may_miss: tuple[str, ...] = ()) -> nn.Module:
 
     has_weights(folder)
     settings = read_json(folder / "config.json") or {}
-    whole = {"mask_ratio": 0.0} if settings.get("model_type") == "vit_mae" else {}  # it would drop patches at random
+    whole = {"mask_ratio": 0.0} if settings.get("model_type") == "vit_mae" else {}  # keep all patches
     with loading(f"the model in {folder}"):
         model, report = AutoModel.from_pretrained(
             folder,
