@@ -15,7 +15,7 @@ from genret.errors import UsageError
 from genret.lab.commands.sweep import Keep, KeepOption
 
 MOST_IMAGES = 100_000_000
-"""Of a catalog that is filled up to measure speed."""
+"""Catalog sizes for measuring speed."""
 
 
 class On(StrEnum):
@@ -76,7 +76,7 @@ def reproduce(
     from genret.lab.paper.paper import read_table
 
     state = state_of(context)
-    with state.ui(True) as ui:  # what single runs say is beside the point here
+    with state.ui(True) as ui:  # output of single runs is not shown
         wanted = read_table(table)
         where = [] if root is None else [f"dataset.root={root}"]
         folder = paper.find_recipes(recipes)

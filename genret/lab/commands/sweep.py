@@ -68,7 +68,7 @@ def sweep(
     from genret.recipe.compatibility import notes
 
     state = state_of(context)
-    with state.ui(True) as ui:  # what single runs say is beside the point here
+    with state.ui(True) as ui:  # output of single runs is not shown
         made = plan(recipes, overrides or [], grids, seeds, state.registries)
         folder = out or state.settings.home / "sweeps" / sweep_name(recipes, made.axes)
         for note in dict.fromkeys(

@@ -1,4 +1,4 @@
-"""ExampleEncoder: coarse colours and bags of words, brought together by ridge regression."""
+"""ExampleEncoder: coarse colours and bags of words, aligned by ridge regression."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ExampleEncoder(genret.Encoder):
 
     class Config(genret.Config):
         pixels: int = Field(8, ge=1, le=64)
-        """Images are shrunk to this width and height."""
+        """Images are resized to this width and height."""
         buckets: int = Field(512, ge=8)
-        """Words are hashed into so many places."""
+        """Number of buckets that words are hashed into."""
         ridge: float = Field(0.1, gt=0)
-        """Strength of the regularisation."""
+        """Strength of the regularization."""
 
     def __init__(self, config=None, **resources):
         super().__init__(config, **resources)

@@ -1,4 +1,4 @@
-"""ExampleIdentifier: the nearest of some random directions, level after level."""
+"""ExampleIdentifier: the nearest of some random directions at each level."""
 
 from __future__ import annotations
 

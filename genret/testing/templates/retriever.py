@@ -13,11 +13,11 @@ class ExampleRetriever(genret.CatalogRetriever):
 
     class Config(genret.Config):
         bonus: float = Field(0.5, ge=0)
-        """Added for each word of the query that is in the name."""
+        """Bonus for each word of the query that is in the name."""
 
     def build_index(self, view, keys):
         names = [set(row.image_id.lower().replace("-", " ").split()) for row in view.lookup(keys)]
-        return keys, view.features_of(keys), names  # (N,), (N, D), N; made anew for each version of the catalog
+        return keys, view.features_of(keys), names  # (N,), (N, D), N; computed for each version of the catalog
 
     def candidates(self, view, index, batch, k, num_beams, allowed):
         keys, features, names = index
