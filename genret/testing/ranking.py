@@ -93,7 +93,7 @@ def _shown(value: Any) -> str:
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
-# ------------------------------------------------------------------------------------------- what it can tell besides
+# ------------------------------------------------------------------------------------------- further outputs
 def check_told(checked: Checked, retriever: CatalogRetriever, queries: Sequence[str]) -> None:
     """Checks flags, signals, exact ranks and trace against the search. Query q is of the image q // 2."""
     check_beams(checked, retriever)

@@ -214,7 +214,7 @@ def check_changes(checked: Checked, make: Callable[[], Any], shelf: Shelf) -> No
 def learner(
     checked: Checked, retriever: type[Retriever], options: dict[str, Any], shelf: Shelf
 ) -> Callable[[], CatalogRetriever]:
-    """A function that makes the retriever, loaded with what one fit has learnt, if it learns."""
+    """A function that makes the retriever, loaded with the state of one fit, if it learns."""
     if not retriever.learns:
         return lambda: made(retriever, options)
     _check_unfitted(checked, made(retriever, options), shelf)

@@ -56,7 +56,7 @@ def pretrained(folder: Path, dropout: float | None) -> tuple[Any, Any]:
 
 
 def opened(folder: Path, untied: bool = False) -> Any:
-    """The model of a folder; `untied`: its head has weights of its own, whatever its settings say."""
+    """The model of a folder; `untied`: its head has its own weights, regardless of the settings."""
     local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     architecture = AutoConfig.from_pretrained(folder, **local).model_type
     if architecture not in ARCHITECTURES:

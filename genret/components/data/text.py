@@ -1,6 +1,6 @@
 """Reads text files from outside: their encoding, JSON of bounded size, and the captions in a value.
 
-It does not know what a column or a key means.
+The meaning of columns and keys is defined elsewhere.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PYTHON_LIST = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*,?\s*\]")
 
 
 def open_text(file: Path, encoding: str | None = None) -> TextIO:
-    """Opens a text file: in `encoding`, else as its byte order mark says, else as UTF-8."""
+    """Opens a text file in `encoding`, otherwise by its byte order mark, otherwise as UTF-8."""
     if file.exists() and not file.is_file():  # opening a pipe might block
         raise GenretError(f"{file} is no ordinary file")
     if encoding is None:

@@ -78,7 +78,7 @@ class ResidualCoder:
         return levels
 
     def additive(self, quantizer: ResidualQuantizer, latent: Tensor) -> Additive:
-        """An extra symbol adds nothing."""
+        """Extra symbols have no contribution."""
         return Additive(latent, [quantizer.book(level) for level in range(self.num_levels)])
 
     def code_vectors(self, quantizer: ResidualQuantizer) -> Tensor:

@@ -75,7 +75,7 @@ class ResidualQuantizer(nn.Module):
         return self.codebooks[0 if self.shared else level]
 
     def code_vectors(self) -> Tensor:
-        """(S, D) the vector of every symbol, level after level."""
+        """(S, D) the vector of every code, level by level."""
         return self.codebooks.detach().flatten(0, 1).clone()
 
     # -------------------------------------------------------------------------------------------------------- training

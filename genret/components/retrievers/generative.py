@@ -176,7 +176,7 @@ class GenerativeRetriever(CatalogRetriever):
         place = {image_id: self.catalog.highest_key() + i for i, image_id in enumerate(new)}
         return [place[image_id] if key < 0 else key - 1 for image_id, key in zip(image_ids, keys, strict=True)]
 
-    # ------------------------------------------------------------------------------------------ what it tells besides
+    # ------------------------------------------------------------------------------------------ further outputs
     def trace(
         self, snapshot: Snapshot, index: ImageTrie, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
     ) -> BeamTrace:

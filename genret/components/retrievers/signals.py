@@ -14,7 +14,7 @@ NAMES = ("best", "mass", "margin", "entropy")
 """From the log-probabilities s_1 ≥ s_2 ≥ … of the identifiers found: s_1; log Σ exp s_i; s_1 − s_2; the entropy, in
 nats, of exp s_i / Σ exp s_j."""
 WIDEST_MARGIN = 20.0
-"""Stands for the second log-probability if only one identifier was found."""
+"""Upper bound of the margin s_1 − s_2, also used if only one identifier was found."""
 
 
 def beam_signals(ranked: Ranked) -> Floats:
