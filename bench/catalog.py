@@ -1,8 +1,7 @@
 """Catalogs of a million images and more: `python -m bench.catalog`.
 
-The time to load identifiers from the database into the trie, compared with a bare SELECT of the same columns; and the
-delay until a running searcher sees images added by another connection. Writes bench/results/catalog-<database>.json and
-.md.
+The time to load identifiers from the database into the trie, beside a bare SELECT of the same columns; and the delay
+until a running searcher sees another connection's images. Writes bench/results/catalog-<database>.json and .md.
 """
 
 from __future__ import annotations

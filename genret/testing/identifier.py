@@ -82,8 +82,7 @@ class _Spy(Loss):
 def check_fit(
     checked: Checked, scheme: type[Identifier], options: dict[str, Any], world: World, folder: Path
 ) -> tuple[Identifier, Identifiers]:
-    """The same seed gives the same identifiers, whatever the state of global random generators, on every available
-    device."""
+    """The same seed gives the same identifiers, independent of global random state, on every device."""
     first, named = None, None
     untouched = world.train.features.clone()
     for attempt, device in enumerate([torch.device("cpu"), *devices()]):

@@ -1,5 +1,4 @@
-"""Decoder-only language models that generate identifiers: LLaMA and similar ones, trained fully or with low-rank
-adapters."""
+"""Decoder-only language models that generate identifiers, such as LLaMA, trained whole or by low-rank adapters."""
 
 from __future__ import annotations
 
@@ -40,8 +39,7 @@ class LlamaBackbone(Backbone):
         lora: Lora | None = None
         """Low-rank adapters beside frozen weights; null trains all weights."""
         save: Literal["merged", "adapter"] = "merged"
-        """With `lora`: merged saves one plain model; adapter saves only the trained weights, and loading needs `model`
-        again."""
+        """With `lora`: merged saves one plain model; adapter saves only what was trained, and needs `model`."""
         gradient_checkpointing: bool = False
         """Recomputes activations in the backward pass (gradient checkpointing): slower, with less memory."""
         d_model: int = Field(256, ge=8)
@@ -61,8 +59,7 @@ class LlamaBackbone(Backbone):
         max_query_tokens: int = Field(64, ge=4, le=512)
         """Maximum query length in tokens; longer queries are truncated."""
         copy_code_vectors: bool | Literal["auto"] = "auto"
-        """Whether the new embedding rows are initialized with the identifier's code vectors (paper 3.2); auto: if it
-        has any."""
+        """Whether to initialize the new rows with the identifier's code vectors (paper 3.2); auto: if it has any."""
 
         @model_validator(mode="after")
         def _fits(self) -> LlamaBackbone.Config:

@@ -44,7 +44,6 @@ class Llama7BLora(LlamaBackbone):
         lora: Lora | None = Lora()
         """Low-rank adapters beside frozen weights; null trains all weights."""
         save: Literal["merged", "adapter"] = "adapter"
-        """With `lora`: merged saves one plain model; adapter saves only the trained weights, and loading needs `model`
-        again."""
+        """With `lora`: merged saves one plain model; adapter saves only what was trained, and needs `model`."""
         gradient_checkpointing: bool = True
         """Recomputes activations in the backward pass (gradient checkpointing): slower, with less memory."""

@@ -60,8 +60,7 @@ class T5Backbone(Backbone):
         max_query_tokens: int = Field(64, ge=4, le=512)
         """Maximum query length in tokens; longer queries are truncated."""
         copy_code_vectors: bool | Literal["auto"] = "auto"
-        """Whether the new embedding rows are initialized with the identifier's code vectors (paper 3.2); auto: if it
-        has any."""
+        """Whether to initialize the new rows with the identifier's code vectors (paper 3.2); auto: if it has any."""
 
         @model_validator(mode="after")
         def _agrees(self) -> Self:
@@ -121,8 +120,7 @@ class T5Backbone(Backbone):
             self.module["from_image"] = Projection(feature_width, t5.model_dim, scale)
 
     def _attach(self, folder: Path) -> None:
-        """Loads the text encoder. A frozen one is not part of `module`, so it is not trained, checkpointed or
-        copied."""
+        """Loads the text encoder. A frozen one is outside `module`: not trained, checkpointed or copied."""
         self._encoder = TextEncoder(folder, self.config.max_query_tokens, self.config.train_encoder)
         if self._encoder.trainable:
             self.module["encoder"] = self._encoder.model

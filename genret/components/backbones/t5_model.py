@@ -72,8 +72,7 @@ def opened(folder: Path, untied: bool = False) -> Any:
 
 
 class Projection(nn.Sequential):
-    """Projects vectors of another model to T5's width, scaled to the size of its word embeddings, which they
-    replace."""
+    """Projects vectors of another model to T5's width, scaled like the word embeddings that they replace."""
 
     def __init__(self, width: int, d_model: int, scale: float = 1.0):
         norm = nn.LayerNorm(d_model)

@@ -47,8 +47,7 @@ class FolderDataset(SplitDataset):
         split_column: str = "split"
         """Column with the split, if the table has it; all further columns become metadata."""
         dev_split: str | None = "dev"
-        """Name of the development split; `dev` also finds `val` or `validation`; otherwise, or if null, a part of
-        train."""
+        """The development split; `dev` also finds `val` or `validation`; if missing or null, a part of train."""
         dev_fraction: float = Field(0.1, ge=0, lt=1)
         """Share of the images (of those of train, with a split column) that become the development split."""
         test_fraction: float = Field(0.1, ge=0, lt=1)

@@ -61,8 +61,7 @@ class Table(NamedTuple):
 def read_table(
     file: Path, columns: Columns, folder: Path, format: Format, delimiter: str | None, encoding: str | None
 ) -> Table:
-    """Reads the captions of images below `folder`. If `columns` have their default names, published names are accepted
-    too."""
+    """Reads the captions of images below `folder`. With default `columns`, published names are accepted too."""
     choices = _choices(columns)
 
     def fits(values: Mapping[str, Any]) -> bool:

@@ -26,8 +26,7 @@ class Member(NamedTuple):
     size: int
 
     def read(self, shard: Path, shown: str, limit: int, stream: IO[bytes] | None = None) -> bytes:
-        """Its bytes, from the shard or from an open stream of it; `BadImage`, with the name `shown`, if it exceeds
-        `limit`."""
+        """Its bytes, from the shard or from an open stream of it; `BadImage`, naming it `shown`, beyond `limit`."""
         if self.size > limit:
             raise BadImage(f"{shown} has {self.size:,} bytes, more than the {limit:,} allowed")
         if stream is None:

@@ -1,5 +1,4 @@
-"""Maps image and text vectors to a shared space: two small networks, or an existing joint space; and the contrastive
-loss.
+"""Maps image and text vectors to a shared space, by two small networks or as they are; and the contrastive loss.
 
 Works on vectors only, not on images, texts or towers.
 """

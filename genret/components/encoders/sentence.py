@@ -1,5 +1,4 @@
-"""Sentence encoders from a Hugging Face folder, pooled by the folder's settings, without the sentence-transformers
-package.
+"""Sentence encoders from a Hugging Face folder, pooled by its settings, without the sentence-transformers package.
 
 Its format: `modules.json` lists steps (transformer, pooling, perhaps dense layers, perhaps normalization); folders
 without it are plain language models with mean pooling.

@@ -40,8 +40,7 @@ class ResidualKMeansIdentifier(Identifier):
         kmeans_iters: int = Field(20, ge=0)
         """Iterations of each k-means."""
         fit_texts: bool = False
-        """Whether caption vectors are clustered together with the images', so that codes also separate what captions
-        separate."""
+        """Whether to cluster caption vectors together with the images', so that codes separate captions, too."""
         encode_beam: int = Field(1, ge=1)
         """Partial encodings kept while quantizing; 1 is greedy."""
 

@@ -26,8 +26,7 @@ class Tree(NamedTuple):
     """H"""
 
     def child(self, nodes: Tensor, codes: Tensor) -> Tensor:
-        """nodes (n,), codes (n,) → (n,) the children with these codes, -1 if there is none; a leaf is its own child
-        0."""
+        """nodes (n,), codes (n,) → (n,) the children with these codes, or -1; a leaf is its own child 0."""
         inner = self.fan[nodes] > 0
         there = (nodes >= 0) & (codes >= 0) & (codes < self.fan[nodes].clamp_min(1))
         return torch.where(there, torch.where(inner, self.first[nodes] + codes, nodes), -1)

@@ -51,8 +51,7 @@ class TwoTowerRetriever(CatalogRetriever):
         return Vectors(snapshot.version, keys, features, self.graph_of(features))
 
     def index_at(self, snapshot: Snapshot) -> Vectors:
-        """Loads the vectors, and builds the graph if the recipe asks for one, at the first search; later reads changes
-        only."""
+        """Loads the vectors, and builds the graph if configured, at the first search; later reads only changes."""
         version, known = snapshot.version, self._vectors
         if known is None or known.version != version:
             # the width of the vectors is unknown in an empty catalog

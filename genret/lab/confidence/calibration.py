@@ -45,12 +45,10 @@ class Separation:
 
     split: str
     num_queries: int
-    """Each query is searched with all images and without the answers and similar ones, so both cases are equally
-    frequent"""
+    """Each searched with all images, and without its answers and similar ones: equally many of both"""
     num_images: int
     auroc: float
-    """p(a query has a higher confidence with all images than another without answers and similar images), ties count
-    half; 0.5 is chance"""
+    """p(higher confidence with all images than without answers and similar ones), ties count half; 0.5 is chance"""
     auroc_no_answer: float | None
     """the same against leaving out only the answers, the strictest meaning of unanswerable"""
     ece: float

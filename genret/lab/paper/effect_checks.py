@@ -12,8 +12,7 @@ from genret.lab.paper.reproduce import Line
 from genret.lab.sweep.sweep import RowResult
 
 ALIKE = 0.5
-"""Differences below this many points of recall are ignored: a tenth of the sampling error of the paper's test
-queries."""
+"""Points of recall below which differences are ignored: a tenth of the paper's sampling error over test queries."""
 LEVEL = 0.05
 """Significance level."""
 

@@ -16,8 +16,7 @@ SIDE = 144
 MOST_BYTES = 10_000
 """Maximum bytes of one image."""
 PAGE_BYTES = 1_900_000
-"""Maximum bytes of all images of a page, before base64 makes four bytes of three; with more images, each gets
-smaller."""
+"""Limit of all images of a page, before base64 (four bytes for three); beyond it, images get smaller, not fewer."""
 LEAST_BYTES = 1_200
 QUALITIES = (78, 60, 45, 30, 15)
 

@@ -55,8 +55,7 @@ def train_backbone(
     losses: Mapping[str, Loss] | None = None,
     **options: Any,
 ) -> Trained:
-    """Trains `backbone`, which is not yet built, to generate the training images' identifiers by the fitted
-    `identifier`."""
+    """Trains the unbuilt `backbone` to generate the training images' identifiers; `identifier` is fitted."""
     backbone = backbone or small_t5()
     losses = losses or {"token": TokenLoss()}
     words = TrainOptions(**{"epochs": EPOCHS, "batch_size": 24, "lr": 5e-3, "rank_beams": 5, "bf16": False} | options)

@@ -98,8 +98,7 @@ class FSQNetwork(nn.Module):
         return codes.long()
 
     def bounded(self, z: Tensor) -> Tensor:
-        """The values that FSQ rounds (its appendix A.1), in the grid's units: the nearest grid point is
-        `quantize(z)`."""
+        """What FSQ rounds (its appendix A.1), in the grid's units: the nearest grid point is `quantize(z)`."""
         return ((z + self.shift).tanh() * self.reach - self.offset) / self.steps
 
     def squared_distances(self, bounded: Tensor) -> Tensor:
