@@ -1,5 +1,4 @@
-"""Tokenizes texts: a subword tokenizer trained on the training captions, for backbones that have no pretrained one, and
-identifiers of text by any tokenizer."""
+"""Trains a subword tokenizer on the training captions, and tokenizes identifiers of text with any tokenizer."""
 
 from __future__ import annotations
 

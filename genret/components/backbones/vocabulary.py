@@ -1,5 +1,4 @@
-"""A language model's vocabulary extended by an identifier scheme's vokens: their token ids, the initialization of their
-rows, and the score of a sequence.
+"""Extends a language model's vocabulary by vokens: token ids, initialization of new rows, scores of sequences.
 
 The model's own tokens keep their ids; the vokens follow them, in the order of `Vokens`.
 """

@@ -1,5 +1,6 @@
-"""Reverse re-ranking: how probable is the query, given the image (TIGeR, Qu et al., arXiv 2406.05814)? A generator of
-identifiers favours frequent ones; log p(query | image) does not.
+"""Reverse re-ranking by log p(query | image) (TIGeR, Qu et al., arXiv 2406.05814).
+
+A generator of identifiers favours frequent ones; log p(query | image) does not.
 """
 
 from __future__ import annotations

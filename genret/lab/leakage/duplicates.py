@@ -1,7 +1,6 @@
-"""Finds overlaps between two splits: identical images, by file or by pixels, near-duplicate images, and captions with
-the same words.
+"""Finds overlaps of two splits: identical images (by file or pixels), near-duplicates, captions of the same words.
 
-    N images of the known split, S of the searched split   D width of the towers' vectors   T captions
+N images of the known split, S of the searched split   D width of the towers' vectors   T captions
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Runs → one HTML page. It is standalone: images are data URIs, charts inline SVG, and there is no script; its content
-security policy forbids everything else. Templates escape all values.
+"""Runs → one HTML page.
+
+It is standalone: images are data URIs, charts inline SVG, and there is no script; its content security policy forbids
+everything else. Templates escape all values.
 """
 
 from __future__ import annotations

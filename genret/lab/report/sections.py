@@ -1,6 +1,4 @@
-"""The content of a report, run by run: plain data and charts for the template. Sections without data are left out, and
-`missing` says why.
-"""
+"""The content of a report, run by run: plain data and charts for the template; `missing` explains absent sections."""
 
 from __future__ import annotations
 

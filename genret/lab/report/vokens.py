@@ -1,5 +1,6 @@
-"""The paper's Figure 5: which images get which vokens: pairs that share none, some or all of them, and the images of
-single vokens. Only the catalog is read: identifiers, vectors, captions.
+"""The paper's Figure 5: pairs of images that share none, some or all vokens, and the images of single vokens.
+
+Only the catalog is read: identifiers, vectors, captions.
 
     N images   M levels   D width   T captions
 """

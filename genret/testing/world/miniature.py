@@ -1,5 +1,4 @@
-"""A miniature training: a small T5 (or the backbone under test) learns to generate the training images' identifiers
-from their captions, and then searches the same images.
+"""Miniature trainings: a small T5 (or the backbone under test) learns identifiers and searches the training images.
 
 It searches *training* images on purpose: identifiers that do not depend on content cannot be predicted for new images,
 but they can be memorized, so such schemes pass, too. The measure is recall@1 over images; images with equal scores

