@@ -1,1 +1,1 @@
-"""Benchmarks: what genret costs, beside what others cost, in one process and one run. See docs/performance.md."""
+"""Benchmarks of genret and others, in one process and one run. See docs/performance.md."""

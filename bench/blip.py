@@ -1,7 +1,7 @@
-"""The one-tower paradigm: BLIP's image-text matching reads a query and one candidate picture together.
+"""The one-tower paradigm: BLIP's image-text matching reads a query and one candidate image together.
 
 Its network with random weights (BLIP base: ViT-B/16 at 384 pixels, BERT base with cross-attention). A query over N
-images takes N such readings; a few are timed and the rest is multiplication.
+images takes N forward passes; a few are timed and the time is multiplied.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _VISION = {
 
 
 class Matcher:
-    """One query and P pictures → P × 2 logits."""
+    """One query and P images → P × 2 logits."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, pictures: int, layers: int = 12):
         torch.manual_seed(0)
@@ -40,7 +40,7 @@ class Matcher:
             self._patches = self._network.vision_model(pixel_values=self._pixels).last_hidden_state
 
     def whole(self) -> Callable[[int], Any]:
-        """Picture encoder and all, as the paper's 14,000 seconds per query must have been computed."""
+        """With the image encoder, as the paper's 14,000 seconds per query must have been computed."""
 
         @torch.no_grad()
         def run(number: int) -> Any:
@@ -49,7 +49,7 @@ class Matcher:
         return run
 
     def kept(self) -> Callable[[int], Any]:
-        """The pictures' patches were computed before and kept: 0.9 MB for each picture in half precision."""
+        """The images' patch states are precomputed: 0.9 MB for each image in half precision."""
 
         @torch.no_grad()
         def run(number: int) -> Any:

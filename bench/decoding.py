@@ -1,7 +1,7 @@
-"""Constrained decoding and what it is held against, in one run: `python -m bench.decoding`.
+"""Constrained decoding and its baselines, in one run: `python -m bench.decoding`.
 
-Writes bench/results/decoding-<device>.json, .md and .svg, and prints the tables. docs/performance.md says how to read
-them; `python -m bench.page` puts them there.
+Writes bench/results/decoding-<device>.json, .md and .svg, and prints the tables. docs/performance.md explains them;
+`python -m bench.page` inserts them there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The floor: a search's model calls with nothing in between. No trie, no scores, no choosing; beams stay what they are.
+"""The lower bound of a search's time: its model calls alone, without trie, scores or beam selection.
 
-Two ways to make them: genret's own, where a query's beams share its keys and values, and transformers' cached ones,
-with one row for each beam.
+Two variants: genret's, where a query's beams share its keys and values, and transformers' cached ones, with one row for
+each beam.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """transformers' constrained `generate`: a Python callback for every beam at every step, over a trie of dicts.
 
-This is how released code of generative retrieval decodes. Written anew here, from what it is known to do.
+Released code of generative retrieval decodes in this way. This is an independent implementation.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from genret.decode.beam import beam_search
 from genret.decode.trie import Trie
 
 LARGEST = 100_000
-"""Identifiers; a dict for every prefix of ten million would fill the machine."""
+"""Maximum number of identifiers; a dict for every prefix of ten million would exceed memory."""
 TOLERANCE = 1e-3
-"""Two computations of one sum of log-probabilities may differ by so much, and then order equals differently."""
+"""Tolerance between two computations of a sum of log-probabilities, within which the order may differ."""
 
 
 class DictTrie:
-    """Nested dicts, one for each prefix."""
+    """Nested dicts, one per prefix."""
 
     def __init__(self, tokens: Tensor):
         self._root: dict[int, Any] = {}
@@ -50,7 +50,7 @@ def constrained(model: Model, trie: DictTrie, num_beams: int) -> Callable[[list[
         if is_t5:
             batch = model.backbone.tokenizer(texts, padding=True, return_tensors="pt").to(model.device)
             batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
-            skip = 1  # the start symbol
+            skip = 1  # the start token
         else:
             batch = prompts(model, texts)
             skip = batch["input_ids"].shape[1]
@@ -76,7 +76,7 @@ def timed(model: Model, trie: DictTrie, batch: int, num_beams: int) -> Callable[
 
 
 def disagreements(model: Model, trie: Trie, dicts: DictTrie, texts: list[str], num_beams: int) -> int:
-    """How many identifiers one finds and the other does not, though no tie explains it.
+    """The number of identifiers that only one of them finds, not counting ties.
 
     genret normalizes over the whole vocabulary here, as `generate` does.
     """

@@ -1,5 +1,5 @@
-"""What guidance costs, by catalog: a search by the language model alone beside one that the query's vector draws. And
-what it saves of long identifiers: one whose language model writes all symbols beside one that writes the first few.
+"""The cost of guidance, by catalog size: a search by the language model alone, and one guided by the query's vector.
+And its gain for long identifiers: the language model generates all codes, or only the first few.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ ALONE, GUIDED = "genret", "genret, guided"
 WIDTH = 256
 """Of the code vectors."""
 MOST = 10_000_000
-"""Identifiers; each query has a number for each of them."""
+"""Number of identifiers; each query has a score for each of them."""
 BATCHES = (1, 16)
 COLUMNS = ["system", "backbone", "images", "beams", "batch", "ms", "queries_per_s", "note"]
 
 LONG, LONG_CODEBOOK, WRITTEN = 32, 256, 6
-"""Levels, codes of each and levels written, as recipes/scale/flickr8k-large.yaml has them."""
+"""Levels, codes per level and generated levels, as in recipes/scale/flickr8k-large.yaml."""
 MOST_LONG = 100_000
 
 
 def by_catalog(options: Options) -> Section:
-    """The tables of a trie are made once and not measured; the queries' vectors are given."""
+    """Building the trie's tables is not timed; the queries' vectors are given."""
     net = model(options.backbones[0], options.device, options.dtype)
     indexed = tries(options, net, [size for size in options.sizes if size <= MOST])
     books = _books(options, NUM_LEVELS, CODEBOOK_SIZE)
@@ -61,7 +61,7 @@ def by_written_levels(options: Options) -> Section:
 
 
 def _compared(options: Options, net: Model, size: int, batch: int, first: Rival, second: Rival) -> list[Row]:
-    """The second says how it compares with the first."""
+    """Adds to the second row its ratio to the first."""
     found = [
         row(timing, batch, system=rival.name, backbone=net.name, images=size, beams=options.num_beams)
         for rival, timing in zip((first, second), options.race([first, second], brief=True), strict=True)

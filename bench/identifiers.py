@@ -1,8 +1,8 @@
-"""Catalogs of identifiers without images: distinct sequences of M codes out of K, in no order.
+"""Catalogs of identifiers without images: distinct sequences of M codes out of K, unsorted.
 
-`uniform`: any sequence is as likely, what the published measurements of constrained decoding use; the trie is bushy at
-the top and its nodes have few children below. `skewed`: some codes are common and others rare, as codes of pictures
-are, so that a few nodes have very many children.
+`uniform`: all sequences are equally likely, as in published measurements of constrained decoding; the trie is bushy at
+the top and its nodes have few children below. `skewed`: some codes are frequent and others rare, as for images, so that
+a few nodes have very many children.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def identifiers(count: int, distribution: Distribution = "uniform", seed: int = 
         keys = np.concatenate([keys, drawn])
         keys.sort()
         keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
-    random.shuffle(keys)  # also: which of too many are left out
+    random.shuffle(keys)  # also chooses which surplus rows are dropped
     keys = keys[:count]
     codes = np.empty((count, NUM_LEVELS), dtype=np.int32)
     for level in range(NUM_LEVELS):
@@ -36,7 +36,7 @@ def identifiers(count: int, distribution: Distribution = "uniform", seed: int = 
 
 
 def _draw(random: np.random.Generator, count: int, distribution: Distribution) -> np.ndarray:
-    """(count,) sequences as numbers, the first code highest; some may be alike."""
+    """(count,) sequences as numbers, the first code highest; there may be duplicates."""
     if distribution == "uniform":
         return random.integers(CODEBOOK_SIZE**NUM_LEVELS, size=count, dtype=np.int64)
     weights = 1 / np.arange(1, CODEBOOK_SIZE + 1) ** 0.7
@@ -47,7 +47,7 @@ def _draw(random: np.random.Generator, count: int, distribution: Distribution) -
 
 
 def tokens_of(codes: Tensor, level_tokens: list[Tensor]) -> Tensor:
-    """Codes as a model's tokens, in the place of the codes: of a hundred million there need not be two tables."""
+    """Converts codes to a model's tokens in place, to save memory for a hundred million rows."""
     for level, tokens in enumerate(level_tokens):
         assert bool((tokens.diff() == 1).all()), "a level's tokens follow each other"
         codes[:, level] += int(tokens[0])

@@ -1,4 +1,4 @@
-"""The search by itself, with a model that costs nothing, beside STATIC; and what both take to build and keep."""
+"""The search without the model's cost, compared with STATIC; and both indexes' build time and memory."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ GENRET, STATIC = "genret", "STATIC, re-stated"
 BATCH, BEAMS = 2, 70
 """The setting in which STATIC was published."""
 DRAWS = 4
-"""Sets of random scores; rounds take turns with them."""
+"""Number of sets of random scores; rounds cycle through them."""
 SMALLEST, LARGEST = 100_000, 10_000_000
 PUBLISHED_MS = {100_000: 2.8, 1_000_000: 3.2, 10_000_000: 4.6}
-"""What STATIC's own torch code took on two cores, with its random model."""
+"""Time of STATIC's own torch code on two cores, with its random model."""
 PUBLISHED_SECONDS, PUBLISHED_MB = 4.2, 217
-"""Building and memory of 10M identifiers, its own code, two cores."""
+"""Build time and memory of 10M identifiers, its own code, two cores."""
 BUILDS = 3
 
 
 def compared(options: Options) -> list[int]:
-    """The catalogs that both are tried with; STATIC's dense start wants more identifiers than beams."""
+    """The catalogs for both; STATIC's dense levels need more identifiers than beams."""
     return [size for size in options.sizes if SMALLEST <= size <= LARGEST] or [min(options.sizes[-1], LARGEST)]
 
 
 # ------------------------------------------------------------------------------------------------ searching
 def search_logic(options: Options) -> Section:
-    """All levels of a search, 2 queries with 70 beams, and not one model call."""
+    """All levels of a search, 2 queries with 70 beams, without model calls."""
     drawn, alike = (
         [RandomScores(BATCH, BEAMS, options.device, seed, same) for seed in range(DRAWS)] for same in (False, True)
     )
@@ -88,7 +88,7 @@ def _theirs(index: static.StaticIndex, drawn: list[RandomScores]) -> Callable[[i
 
 
 def _differ(trie: Trie, ours: Any, theirs: tuple[Tensor, Tensor]) -> int:
-    """Beams whose identifiers differ though their scores stand clear of their neighbours'."""
+    """Beams whose identifiers differ although their scores are not tied with their neighbours'."""
     codes, scores = theirs
     found = trie.tokens_of(ours.leaves.flatten()).view(*ours.leaves.shape, -1)
     same = (found == codes).all(-1)
@@ -100,7 +100,7 @@ def _differ(trie: Trie, ours: Any, theirs: tuple[Tensor, Tensor]) -> int:
 
 # ------------------------------------------------------------------------------------------------ building
 def building(options: Options) -> Section:
-    """From rows of codes in any order to what a search needs: time, memory kept, memory needed meanwhile."""
+    """Builds an index from unsorted rows of codes: time, memory kept, peak memory."""
     rows: list[Row] = []
     for size in [size for size in options.sizes if size >= compared(options)[0]]:
         say(f"building {short(size)}, {BUILDS} times each")
@@ -128,8 +128,7 @@ def _measured(work: Callable[[], Any]) -> tuple[float, int, int]:
 
 
 def kept_bytes(index: Trie | static.StaticIndex) -> int:
-    """What a search needs, tables that it makes for itself included; genret's way from each row to its leaf belongs to
-    the images' own rows."""
+    """Memory of the tables for a search; genret's map from rows to leaves counts to the images' rows."""
     if isinstance(index, static.StaticIndex):
         return index.nbytes
     for depth in range(index.depth):

@@ -1,4 +1,4 @@
-"""Where and with what a result was measured: no figure without it."""
+"""The hardware and software of a measurement."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "transformers", "faiss-cpu", "sqlalchemy", "numpy")
 
 
 def facts(device: torch.device) -> dict[str, Any]:
-    """JSON: processor, threads, versions, commit, time and how busy the machine was before."""
+    """JSON: processor, threads, versions, commit, time and load before the run."""
     about = {
         "when": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit(),
@@ -38,7 +38,7 @@ def facts(device: torch.device) -> dict[str, Any]:
 
 
 def sentence(about: dict[str, Any]) -> str:
-    """The facts as a line of prose."""
+    """The facts as a sentence."""
     where = about.get("gpu") or f"{about['cores']} cores of {about['processor']}"
     return (
         f"{where}, {about['memory_gib']} GB, {about['threads']} threads, torch {about['versions']['torch']}, "
@@ -59,7 +59,7 @@ def commit() -> str:
 
 
 def processor() -> str:
-    """The processor's own name, and what of it matters to speed."""
+    """The processor's name and its features that affect speed."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

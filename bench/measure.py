@@ -1,4 +1,4 @@
-"""Times of rivals with names, in turns (genret/lab/speed/speed.py), and the memory that a piece of work takes."""
+"""Interleaved times of named candidates (genret/lab/speed/speed.py), and the memory that a function needs."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from genret.lab.speed.speed import Timing
 class Rival(NamedTuple):
     name: str
     run: Callable[[int], Any]
-    """Does the work once. Its argument counts the rounds, so that each round can ask other queries."""
+    """Does the work once. Its argument is the round, so that each round can use other queries."""
 
 
 def alternate(
     rivals: Sequence[Rival], device: torch.device, rounds: int, seconds: float = 60.0, at_least: int = 3
 ) -> list[Timing]:
-    """Times the rivals in turns: one round to warm up, then `rounds` of them, or as many as begin within `seconds`."""
+    """Times the candidates in turns: one warm-up round, then `rounds`, or as many as start within `seconds`."""
     return speed.alternate([rival.run for rival in rivals], device, rounds, seconds, least_rounds=at_least, first=0)
 
 
 class Cost(NamedTuple):
     seconds: float
     peak_bytes: int
-    """The most that the process's memory grew meanwhile; none of it need be left."""
+    """Peak growth of the process's memory."""
     peak_objects: int
-    """The most pieces of memory that Python's objects took meanwhile, beyond those of before."""
+    """Peak growth of Python's allocated memory blocks."""
     result: Any
 
 
 def cost_of(work: Callable[[], Any]) -> Cost:
-    """Runs `work` once. Peaks are read every few milliseconds, so that they are at most a trifle too low."""
+    """Runs `work` once. Peaks are sampled every few milliseconds, so they may be slightly too low."""
     gc.collect()
     give_back_freed()
     before = resident_bytes(), sys.getallocatedblocks()
@@ -67,20 +67,20 @@ def cost_of(work: Callable[[], Any]) -> Cost:
 
 
 def give_back_freed() -> None:
-    """Returns memory that malloc keeps for later to the system: what is laid there would not look like growth."""
+    """Returns free memory of malloc to the system; reusing it would not be measured as growth."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc
     if trim is not None:
         trim(0)
 
 
 def resident_bytes() -> int:
-    """What the process holds in memory now (Linux)."""
+    """The process's current memory (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * _PAGE
 
 
 def free_bytes(device: torch.device) -> int:
-    """What is left on a GPU, or in this machine (Linux)."""
+    """Free memory of a GPU, or of this machine (Linux)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = machine.free_bytes()

@@ -1,6 +1,6 @@
-"""Models with random weights in the shapes of well-known ones: how fast they are does not depend on what they know.
+"""Models with random weights in the shapes of well-known ones; speed does not depend on the weights.
 
-They are made as any user's are: a folder in Hugging Face's layout, opened by a genret backbone that grows its
+They are made like a user's model: a folder in Hugging Face's layout, opened by a genret backbone that extends its
 vocabulary.
 """
 
@@ -50,7 +50,7 @@ SHAPES: dict[str, Any] = {
 
 
 def queries(batch: int, number: int) -> list[str]:
-    """The queries of round `number`: other ones than in the round before."""
+    """The queries of round `number`, different from the previous round's."""
     return [QUERIES[(number * batch + i) % len(QUERIES)] for i in range(batch)]
 
 
@@ -66,7 +66,7 @@ class Model(NamedTuple):
 
     @property
     def network(self) -> PreTrainedModel:
-        """The transformers model whose weights the backbone uses, for what goes without genret."""
+        """The transformers model whose weights the backbone uses, for baselines without genret."""
         module = self.backbone.module
         return module["t5"] if isinstance(self.backbone, T5Backbone) else module
 
@@ -74,7 +74,7 @@ class Model(NamedTuple):
 def model(
     name: str, device: torch.device, dtype: torch.dtype = torch.float32, vokens: Vokens = VOKENS, **changes: Any
 ) -> Model:
-    """A model of the shape `name`, its vocabulary grown by the identifiers' codes. `changes`: of the shape."""
+    """A model of the shape `name`, its vocabulary extended by the identifiers' codes. `changes`: of the shape."""
     torch.manual_seed(0)
     shape = SHAPES[name].from_dict(SHAPES[name].to_dict() | changes)
     is_t5 = isinstance(shape, T5Config)
@@ -99,9 +99,9 @@ def _tokens(backbone: Backbone, level: int) -> Tensor:
 
 
 class RandomScores:
-    """A model that costs nothing: its scores were drawn beforehand. What is left of a search is the search's own.
+    """A model without cost: its scores are precomputed, so that only the search itself is timed.
 
-    `alike`: all beams of a query get the same, so that searches agree in whichever order they keep their beams.
+    `alike`: all beams of a query get the same scores, so that results do not depend on the order of beams.
     """
 
     def __init__(self, batch: int, num_beams: int, device: torch.device, seed: int = 0, alike: bool = False):

@@ -1,4 +1,4 @@
-"""What a run of the benchmark is asked to measure, and what its sections share."""
+"""Options of a benchmark run, and helpers of its sections."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from genret.lab.speed.speed import Timing
 class Options(NamedTuple):
     device: torch.device
     sizes: list[int]
-    """Catalogs, in identifiers, ascending."""
+    """Catalog sizes, in identifiers, ascending."""
     backbones: list[str]
-    """The first is measured over all sizes, all of them by beams and batches."""
+    """The first is measured for all sizes, all of them by beams and batches."""
     beams: list[int]
     batches: list[int]
     num_beams: int
-    """Of all rows that are not about beams."""
+    """Number of beams, for all rows that do not vary it."""
     rounds: int
     seconds: float
-    """No round of a comparison begins later than this."""
+    """Time limit for the start of a comparison's last round."""
     distribution: Distribution
     dtype: torch.dtype
     quick: bool = False
-    """Whether only the benchmark's own code is tried, with networks of one layer."""
+    """Whether to test the benchmark's code only, with networks of one layer."""
 
     @property
     def shape_size(self) -> int:
-        """The catalog that beams, batches and backbones are compared over."""
+        """The catalog size for comparing beams, batches and backbones."""
         return max(size for size in self.sizes if size <= max(1_000_000, self.sizes[0]))
 
     def race(self, rivals: list[Rival], brief: bool = False) -> list[Timing]:
-        """Times rivals in turns. `brief`: for a quarter of the time, where no bar hangs on it."""
+        """Times candidates in turns. `brief`: a quarter of the time, if no bound depends on it."""
         say(f"  {len(rivals)} rivals: " + ", ".join(rival.name for rival in rivals))
         return alternate(rivals, self.device, self.rounds, self.seconds / 4 if brief else self.seconds)
 
@@ -70,5 +70,5 @@ def genret_search(
     guide: Guide | None = None,
     written_levels: int | None = None,
 ) -> object:
-    """A search as genret's retrievers make it: the score is normalized over the symbols of each level."""
+    """A search as in genret's retrievers: scores are normalized over the codes of each level."""
     return beam_search(model.backbone, texts, trie, num_beams, "level", model.level_tokens, None, guide, written_levels)

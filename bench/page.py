@@ -1,7 +1,7 @@
-"""Puts what was measured into docs/performance.md: `python -m bench.page` rewrites its marked blocks.
+"""Inserts results into docs/performance.md: `python -m bench.page` rewrites its marked blocks.
 
 A block begins with `<!-- bench: WHAT -->` and ends with `<!-- /bench -->`. WHAT is `bars` (of all results), or a result
-and a section of it, such as `decoding-cpu sizes`, or a result and `figure` or `paper`. What has no result says so.
+and a section of it, such as `decoding-cpu sizes`, or a result and `figure` or `paper`. Blocks without a result say so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMANDS = {"decoding": "python -m bench.decoding", "catalog": "python -m bench.
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
-    """The page with all its blocks as the results have them."""
+    """The page with all blocks updated from the results."""
     return BLOCK.sub(lambda block: f"{block[1]}\n{content(block['what'], results)}\n\n{block[4]}", text)
 
 
@@ -45,7 +45,7 @@ def content(what: str, results: Path) -> str:
 
 
 def all_bars(results: Path) -> str:
-    """Every bound of every result, and how many are met."""
+    """All bounds of all results, and how many are met."""
     bars = []
     for path in sorted(results.glob("*.json")):
         if path.stem.endswith("quick"):
@@ -59,7 +59,7 @@ def all_bars(results: Path) -> str:
 
 
 def paper_table(section: dict[str, Any]) -> str:
-    """The speed column of the paper's Table 2, and the same here."""
+    """The speed column of the paper's Table 2, and our measurements."""
     rows = section["rows"]
     batches = sorted({row["batch"] for row in rows if row["system"] == "AVG"})
     avg = [row["backbone"] for row in rows if row["system"] == "AVG" and row["images"] == PAPER_SIZE]

@@ -1,7 +1,6 @@
-"""The paper's Figure 4 and the speed column of its Table 2: the paradigms side by side, by catalog size.
+"""The paper's Figure 4 and the speed column of its Table 2: a comparison of the paradigms by catalog size.
 
-AVG and GRACE by genret's search; CLIP and a small text encoder with exact search and with HNSW; BLIP reading every
-image.
+AVG and GRACE by genret's search; CLIP and a small text encoder with exact search and with HNSW; BLIP over every image.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ PAPER_SIZE = 300_000
 BATCHES = (1, 16)
 GPU_BATCHES = (1, 16, 256)
 HNSW_LARGEST = 300_000
-"""Images; building a graph of more takes long. `--large`: ten times as many."""
+"""Number of images; building a larger graph takes long. `--large`: ten times as many."""
 GRACE_LAYERS = 24
 GRACE_SHAPE = {"hidden_size": 2048, "intermediate_size": 5504, "num_attention_heads": 16, "num_key_value_heads": 16,
                "head_dim": 128}  # fmt: skip
-"""The language model of OpenFlamingo-3B, MPT-1B: 24 layers of width 2048. Its layers of cross-attention to pictures and
-its picture encoder are left out, which favours GRACE."""
+"""The language model of OpenFlamingo-3B, MPT-1B: 24 layers of width 2048. Its cross-attention layers and image encoder
+are left out, which favours GRACE."""
 SLICE = (1, 3)
-"""Layers that are timed where the whole would take too long; the rest follows from their difference."""
+"""Numbers of layers to time if the whole takes too long; the full time is extrapolated."""
 
 
 def paradigms(options: Options, large: bool) -> Section:
@@ -66,7 +65,7 @@ def _generative(options: Options, sizes: list[int]) -> Iterator[Row]:
             rivals = [_avg(options, net, indexed[size], size, batch) for size in sizes]
             timings = options.race(rivals, brief=True)
             for size, timing in zip(sizes, timings, strict=True):
-                # the trie and the way from each row to its leaf: all that a search holds of an image
+                # the trie and the map from rows to leaves: all that a search stores per image
                 held = {"bytes_per_image": indexed[size].nbytes / size}
                 yield row(timing, batch, system="AVG", backbone=name, images=size, **held)
 
@@ -161,7 +160,8 @@ def _one_tower(options: Options, rows: list[Row]) -> Iterator[Row]:
 
 # ------------------------------------------------------------------------------------------------ what follows
 def crossings(rows: list[Row]) -> list[dict[str, Any]]:
-    """Where exact two-tower search begins to take longer than AVG: a line through its times, least squares."""
+    """The catalog size from which exact two-tower search is slower than AVG, by a least-squares line through its
+    times."""
     found = []
     for avg in [entry for entry in rows if entry["system"] == "AVG" and entry["images"] == PAPER_SIZE]:
         for encoder in towers.ENCODERS:

@@ -1,4 +1,4 @@
-"""The paper's Figure 4, drawn anew: queries per second against the number of images; and latency beside it."""
+"""The paper's Figure 4 with our results: queries per second by the number of images; and latency."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CIRCLES = {"AVG": "#0072b2", "CLIP": "#d55e00"}
 
 
 def draw(sections: dict[str, Any], path: Path) -> bool:
-    """Writes the figure; False where matplotlib or the measurements are missing."""
+    """Writes the figure; False if matplotlib or the measurements are missing."""
     if "paradigms" not in sections:
         return False
     try:

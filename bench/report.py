@@ -1,4 +1,4 @@
-"""What a benchmark found: rows, bars and checks of each section, as JSON that `bench.page` and `bench.plot` read."""
+"""Results of a benchmark: rows, bounds and checks of each section, as JSON for `bench.page` and `bench.plot`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 class Bar(NamedTuple):
-    """A bound of the project, and what was measured."""
+    """A bound of the project, and the measured value."""
 
     name: str
     value: float
@@ -34,7 +34,7 @@ class Section(NamedTuple):
     rows: list[Row]
     bars: list[Bar] = []
     checks: dict[str, Any] = {}
-    """What was verified besides times, such as that rivals found the same."""
+    """A verified property, such as that two methods find the same."""
 
 
 def row(timing: Timing, batch: int = 1, **facts: Any) -> Row:
@@ -58,7 +58,7 @@ def find(rows: Iterable[Row], **facts: Any) -> Row | None:
 
 
 def ratio(rows: Sequence[Row], over: dict[str, Any], under: dict[str, Any], of: str = "ms") -> float | None:
-    """The quotient of two rows' medians; None where one was not measured."""
+    """The ratio of two rows' medians; None if one is missing."""
     above, below = find(rows, **over), find(rows, **under)
     return above[of] / below[of] if above and below else None
 
@@ -85,14 +85,14 @@ def as_json(section: Section, measured: dict[str, Any], options: dict[str, Any])
 
 
 def save(path: Path, name: str, section: dict[str, Any]) -> None:
-    """Puts a section into the file at `path`, in the place of what it held by that name."""
+    """Writes a section to the file at `path`, replacing the one of that name."""
     known = load(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(known | {name: section}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The sections by name; none without a file."""
+    """The sections by name; empty without a file."""
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return result
 
@@ -128,7 +128,7 @@ def table(section: dict[str, Any]) -> str:
 
 
 def bar_table(bars: Iterable[dict[str, Any]]) -> str:
-    """Bars as Markdown: what was asked, what was measured."""
+    """Bounds as Markdown: required and measured values."""
     lines = [["", "measured", "asked", ""], ["---", "---:", "---:", "---"]]
     for bar in bars:
         asked = f"{'≥' if bar['at_least'] else '≤'} {number(bar['limit'])} {bar['unit']}"
@@ -138,7 +138,7 @@ def bar_table(bars: Iterable[dict[str, Any]]) -> str:
 
 
 def check(name: str, found: Any) -> str:
-    """A check as Markdown: a list of like mappings as a table, else a line."""
+    """A check as Markdown: a list of uniform mappings as a table, otherwise a line."""
     title = name[0].upper() + name[1:]
     if not isinstance(found, list):
         shown = [f"{key}: {value}" for key, value in found.items()] if isinstance(found, dict) else [str(found)]
@@ -167,7 +167,7 @@ def _cell(column: str, row: Row) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that matter."""
+    """Three significant digits."""
     if value == 0 or isinstance(value, int):
         return f"{value:,}"
     if abs(value) >= 100:
@@ -185,7 +185,7 @@ def short(count: int) -> str:
 
 
 def page(sections: dict[str, Any], heading: bool = True) -> str:
-    """Everything that was measured, as a Markdown document."""
+    """All measurements as a Markdown document."""
     parts = []
     for section in sections.values():
         parts += [f"## {section['title']}"] if heading else []

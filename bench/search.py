@@ -1,4 +1,4 @@
-"""Whole searches, by catalog, beams, batch and model: genret, transformers' `generate`, and the floor under both."""
+"""Whole searches, by catalog, beams, batch and model: genret, transformers' `generate`, and the lower bound."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genret.decode.trie import Trie
 GENRET, GENERATE = "genret", "transformers generate"
 OWN_FLOOR, THEIR_FLOOR = "floor: genret's calls", "floor: transformers' calls"
 MOST = 10_000_000
-"""Images up to which no search may take longer than over the fewest; more are compared with so many."""
+"""Up to this many images no search may take longer than with the fewest; larger catalogs are compared with this one."""
 COLUMNS = ["system", "backbone", "images", "beams", "batch", "ms", "queries_per_s", "to_floor", "note"]
 
 
@@ -83,7 +83,7 @@ def _race(
     num_beams: int,
     brief: bool = False,
 ) -> list[Row]:
-    """All catalogs, both floors and `generate` in turns."""
+    """All catalogs, both lower bounds and `generate`, interleaved."""
     say(f"{net.name}, batch {batch}, {num_beams} beams")
     entries: list[tuple[str, int | None, Rival]] = []
     for size, trie in indexed.items():

@@ -1,10 +1,10 @@
-"""How long `genret --help` takes: beside an eleven-command typer program with pydantic, and with twenty plugins.
+"""The time of `genret --help`, compared with an eleven-command typer program with pydantic, and with twenty plugins.
 
     python bench/startup.py
 
-Prints medians and ratios; the project's bounds are 2 and 1.3. Runs alternate, so that a busy machine slows all alike.
-The plugins are installed packages as docs/plugins.md makes them: ten of one module that imports torch, ten that
-register "module:Class". The first start, which imports them all, is reported beside.
+Prints medians and ratios; the project's bounds are 2 and 1.3. Runs alternate, so that load on the machine affects all
+equally. The plugins are installed packages as docs/plugins.md makes them: ten of one module that imports torch, ten
+that register "module:Class". The first start, which imports them all, is reported too.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def register_losses(register):
 
 
 def install_plugins(site: Path) -> Path:
-    """Twenty packages with entry points, as pip would leave them in a folder of the path."""
+    """Twenty packages with entry points, as pip would install them."""
     for number in range(PLUGINS):
         module = f"genret_bench_{number}"
         site.mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "eleven.py").write_text(ELEVEN_COMMANDS)
-        for home in ("bare", "rich"):  # a home that is there, as after any training: what is known is kept in it
+        for home in ("bare", "rich"):  # an existing home, as after any training, holds a cache
             (folder / home).mkdir()
         bare = {**os.environ, "GENRET_HOME": str(folder / "bare")}
         path = os.pathsep.join([str(install_plugins(folder / "site")), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -1,10 +1,10 @@
-"""A re-statement of STATIC (Su et al., arXiv 2602.22647), which genret's search is held against.
+"""A reimplementation of STATIC (Su et al., arXiv 2602.22647), to compare genret's search with.
 
-Written anew from what the paper and its public code do, without a line of theirs. The trie is a state machine. Its
+Written from the paper and the behaviour of its public code, without copying any of it. The trie is a state machine. Its
 first two levels are dense tables over codes; the rest is one sparse matrix in compressed rows: row pointers by state,
-and for each edge a pair (code, next state), so that the edges of a state are one stretch of memory. A step computes
-log-probabilities over all V codes, reads as many edges of each beam's state as any state of that level has, masks what
-lies beyond the state's own, and keeps the best. Identifiers have one length and are given sorted.
+and for each edge a pair (code, next state), so that the edges of a state are contiguous. A step computes
+log-probabilities over all V codes, reads as many edges of each beam's state as any state of that level has, masks those
+beyond the state's own, and keeps the best. Identifiers have one length and are given sorted.
 
     N identifiers   L length   V codes   B queries   b beams   E edges   w most edges of a state
 """
@@ -47,7 +47,7 @@ class StaticIndex(NamedTuple):
 
 
 def sort_rows(codes: np.ndarray, vocab_size: int) -> np.ndarray:
-    """(N, L) rows in lexicographic order, as the index wants them: by one integer key for each row."""
+    """(N, L) rows in lexicographic order, as the index needs them: by one integer key per row."""
     bits = (vocab_size - 1).bit_length()
     key = np.zeros(len(codes), dtype=np.int64)
     for column in codes.T:
@@ -99,7 +99,7 @@ def build(rows: np.ndarray, vocab_size: int) -> StaticIndex:
 
 @torch.inference_mode()
 def search(index: StaticIndex, logits: Logits, num_beams: int) -> tuple[Tensor, Tensor]:
-    """→ codes (B, b, L) and scores (B, b), best first. Wants at least b identifiers below the best prefixes."""
+    """→ codes (B, b, L) and scores (B, b), best first. Needs at least b identifiers below the best prefixes."""
     minus = torch.tensor(-torch.inf, device=index.first.device)
     level = logits(0, 1)[:, 0].log_softmax(-1)
     scores, codes = torch.where(index.first, level, minus).topk(num_beams)

@@ -1,8 +1,7 @@
-"""The two-tower paradigm, its text encoder counted: a query is encoded and compared with the images' vectors.
+"""The two-tower paradigm, with its text encoder: a query is encoded and compared with the images' vectors.
 
-Encoders have random weights in the shapes of well-known ones and read their queries unpadded but for the longest of the
-batch, which is faster than the 77 positions that CLIP's own code always computes. Vectors are random, too, but in
-clusters, as pictures are.
+Encoders have random weights in the shapes of well-known ones and pad queries only to the longest of the batch, which is
+faster than the 77 positions that CLIP's own code always computes. Vectors are random, in clusters like those of images.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from bench.models import QUERIES, queries
 from genret.components.backbones.tokenizers import train_tokenizer
 
 WIDTH = 512
-"""Of CLIP ViT-B/32's common space."""
+"""Width of CLIP ViT-B/32's joint space."""
 LINKS, EF_CONSTRUCTION, EF_SEARCH = 32, 40, 128
-"""FAISS's HNSW: links of a node, and candidates looked at when it is built (FAISS's own default) and searched."""
+"""FAISS's HNSW: links per node, and candidates examined during construction (FAISS's default) and search."""
 CLUSTERS = 2000
 ENCODERS = ("CLIP ViT-B/32", "MiniLM-L6")
 
@@ -39,7 +38,7 @@ class TextEncoder:
             self._project: nn.Module = nn.Linear(384, WIDTH)  # into the images' space
         else:
             assert name == "CLIP ViT-B/32"
-            shape = CLIPTextConfig(projection_dim=WIDTH, eos_token_id=1)  # the other sizes are its defaults
+            shape = CLIPTextConfig(projection_dim=WIDTH, eos_token_id=1)  # other sizes are the defaults
             shape.num_hidden_layers = layers or shape.num_hidden_layers
             network = CLIPTextModelWithProjection(shape)
             self._project = nn.Identity()
@@ -67,7 +66,7 @@ def image_vectors(count: int, device: torch.device, dtype: torch.dtype) -> Tenso
     random = torch.Generator(device).manual_seed(0)
     centres = torch.randn(CLUSTERS, WIDTH, generator=random, device=device)
     vectors = torch.empty(count, WIDTH, device=device, dtype=dtype)
-    for part in vectors.split(100_000):  # in place: there need not be room for two
+    for part in vectors.split(100_000):  # in place, to save memory
         cluster = torch.randint(CLUSTERS, (len(part),), generator=random, device=device)
         noise = torch.randn(len(part), WIDTH, generator=random, device=device)
         part.copy_(nn.functional.normalize(centres[cluster] + noise, dim=-1))
@@ -100,7 +99,7 @@ class HNSW:
         return lambda number: self.search(encoder(queries(batch, number)), k)
 
     def recall(self, images: Tensor, k: int, count: int = 200) -> float:
-        """How much of the exact k nearest it finds, of queries near images."""
+        """Recall of the exact k nearest neighbours, for queries near images."""
         random = torch.Generator().manual_seed(1)
         near = images[:: max(1, len(images) // count)][:count].float().cpu()
         asked = nn.functional.normalize(near + torch.randn(near.shape, generator=random) / WIDTH**0.5, dim=-1)

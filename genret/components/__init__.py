@@ -1,4 +1,4 @@
-"""What ships with genret, registered by the same hooks as any plugin's components."""
+"""The components that ship with genret, registered by the same hooks as those of any plugin."""
 
 from __future__ import annotations
 

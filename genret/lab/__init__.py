@@ -1,4 +1,4 @@
-"""What is done with finished runs: compare, sweep, reproduce, report, confidence, leakage, MTEB. A plugin of genret."""
+"""Tools for finished runs: compare, sweep, reproduce, report, confidence, leakage, MTEB. A plugin of genret."""
 
 from __future__ import annotations
 

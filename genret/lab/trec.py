@@ -1,11 +1,11 @@
-"""Runs and judgements in the files of TREC, for trec_eval, ir_measures, ranx and others.
+"""Writes runs and relevance judgements in TREC format, for trec_eval, ir_measures, ranx and others.
 
-Fields are separated by blanks there, so ids are written with white space, control characters and `%` as the percent
-codes of their UTF-8 bytes: `my cat.png` becomes `my%20cat.png`. `urllib.parse.unquote` turns them back.
+Fields are separated by blanks, so white space, control characters and `%` in ids are percent-encoded (UTF-8): `my
+cat.png` becomes `my%20cat.png`. `urllib.parse.unquote` decodes them.
 
-These programs order by score alone and break ties by id. So that they see the order that was searched, an image whose
-score is not below its predecessor's is written with the next smaller single-precision number.
-Queries that found nothing have no line in a run: give trec_eval the option `-c`, which counts them.
+These programs order by score alone and break ties by id. To keep the order of the search, an image whose score is not
+below its predecessor's is written with the next smaller single-precision number. Queries without results have no line
+in a run: use trec_eval's option `-c`, which counts them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 
 class TrecEvaluator(Evaluator):
-    """Writes what was found, and what would have been right, as TREC's run and qrels files."""
+    """Writes results and relevant images as TREC's run and qrels files."""
 
     automatic = False
     depth = 100
 
     class Config(api.Config):
         folder: str = Field(min_length=1)
-        """Where the files go."""
+        """The folder of the files."""
 
     def evaluate(self, run: Run, found: Evaluated, ui: Ui) -> dict[str, Any] | None:
         if found.answer is None:
@@ -61,7 +61,7 @@ def write_run(
     scores: Sequence[Sequence[float]],
     tag: str,
 ) -> None:
-    """Of each query, the images found, best first, and their scores. `path` is replaced as a whole or not at all."""
+    """Of each query, the images found, best first, and their scores. `path` is replaced atomically."""
 
     def lines() -> Iterator[str]:
         for query, images, given in zip(query_ids, image_ids, scores, strict=True):

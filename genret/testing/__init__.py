@@ -1,4 +1,4 @@
-"""The conformance kit: what a plugin's own tests call, one function per kind of component.
+"""The conformance kit for the tests of plugins: one function per kind of component.
 
     from genret.testing import check_identifier
     from my_package import MyIdentifier
@@ -6,10 +6,9 @@
     def test_the_contract():
         check_identifier(MyIdentifier, num_levels=3)
 
-The options are those that a recipe could set. A function returns nothing where the contract of `genret.api` is
-kept; otherwise it raises `ContractError`, an AssertionError that says what was seen and what to change. Data are small,
-synthetic and in memory; no function needs a network or a GPU (where there is one, it is used as well), and each takes
-seconds.
+The options are those of a recipe. A function returns nothing if the contract of `genret.api` is kept; otherwise it
+raises `ContractError`, an AssertionError that says what was observed and what to change. Data are small, synthetic and
+in memory; no function needs a network or a GPU (if there is one, it is tested too), and each takes seconds.
 """
 
 from genret.testing.backbone import check_backbone

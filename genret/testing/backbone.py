@@ -1,4 +1,4 @@
-"""`check_backbone`: a language model that grows, steps as it trains, and is stored.
+"""`check_backbone`: vocabulary, training, decoding and saving of a language model.
 
 B queries   b beams   L tokens   V vocabulary
 """
@@ -23,17 +23,17 @@ from genret.testing.world.miniature import expect_better_than_chance, seeded, tr
 from genret.testing.world.table import Table
 
 QUERIES = ("a dog in the sea", "snow", "one kitchen with a horse and a boat in it")
-"""Of different lengths, so that padding is seen."""
+"""Queries of different lengths, to test padding."""
 TOLERANCE = 1e-4
 
 
 def check_backbone(backbone: type[Backbone], /, **options: Any) -> None:
-    """Holds a language model with these options to its contract; `ContractError` says what to change.
+    """Checks a language model with these options against its contract; `ContractError` says what to change.
 
     The same seed makes the same model; tokens, levels and vocabulary agree; a query's logits depend neither on the
-    queries beside it nor on later targets; `step` and `score` say what `logits` says; gradients arrive; what is loaded
-    scores as what was saved; identifiers of symbols, of different lengths and of text can all be written; a miniature
-    training beats chance. Options should make it small.
+    queries beside it nor on later targets; `step` and `score` agree with `logits`; parameters get gradients; a loaded
+    model scores like the saved one; identifiers of vokens, of different lengths and of text can be generated; a
+    miniature training beats chance. Options should make the model small.
     """
     check_config(backbone, **options)
     checked, train = Checked(backbone), make_world().train
@@ -46,7 +46,7 @@ def check_backbone(backbone: type[Backbone], /, **options: Any) -> None:
 
 
 class Scheme:
-    """Some identifiers that a backbone is to write."""
+    """Some target identifiers for a backbone."""
 
     def __init__(self, what: str, vokens: Vokens, codes: Sequence[Sequence[int]] = (), texts: Sequence[str] = ()):
         self.what, self.vokens = what, vokens
@@ -93,7 +93,7 @@ def check_scheme(
 
 
 def check_tokens(checked: Checked, backbone: Backbone, scheme: Scheme) -> Tensor:
-    """Tokens of the identifiers lie where `level_tokens` says; returns targets (B, L) with end symbols."""
+    """Checks that tokens of identifiers are among `level_tokens`; returns targets (B, L) with end tokens."""
     with checked.doing(f"tokens() was called with {scheme.what}"):
         tokens = backbone.tokens(scheme.identifiers)
     count, vocab = len(scheme.identifiers.owners), backbone.vocab_size
@@ -162,7 +162,7 @@ def check_independence(checked: Checked, backbone: Backbone, targets: Tensor, lo
 
 
 def check_steps(checked: Checked, backbone: Backbone, targets: Tensor, logits: Tensor) -> None:
-    """Beams that were reordered on the way say the same as teacher forcing does."""
+    """Reordered beams give the same logits as teacher forcing."""
     count, length = targets.shape
     with checked.doing("prefill() and step() were called"):
         state = backbone.prefill(QUERIES)
@@ -172,7 +172,7 @@ def check_steps(checked: Checked, backbone: Backbone, targets: Tensor, logits: T
         same(first[:, 0], logits[:, 0], TOLERANCE),
         "the first step() says otherwise than logits(); begin both from the same start symbol",
     )
-    # two beams: a query's own target, and another query's; from the second step on they change places each time
+    # two beams: a query's own target, and another query's; from the second step on they swap at each step
     written = targets.clamp_min(0)
     beams = torch.stack([written, written.flip(0)], dim=1)  # (B, 2, L)
     columns = torch.arange(1, backbone.vocab_size, 3)
@@ -251,7 +251,7 @@ def check_files(
 
 
 def check_features(checked: Checked, backbone: Backbone, targets: Tensor) -> None:
-    """`reads_features` against behaviour."""
+    """Checks `reads_features` against behaviour."""
     vectors = torch.nn.functional.normalize(torch.randn(len(targets), WIDTH), dim=-1)
     if not backbone.reads_features:
         try:

@@ -1,4 +1,4 @@
-"""What an identifier scheme says it can do, against what it does."""
+"""Checks the declared capabilities of an identifier scheme against its behaviour."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_capabilities(checked: Checked, identifier: Identifier, world: World) -
 
 
 def check_described(checked: Checked, identifier: Identifier, found: Identifiers, new: Corpus) -> None:
-    """The identifier of a new image follows from its vector, and from nothing else."""
+    """The identifier of a new image depends on its vector only."""
     renamed = identifier.identify(new._replace(image_ids=[f"other-{row}" for row in range(len(new.features))]))
     checked.expect(
         names(renamed) == names(found),
@@ -81,7 +81,7 @@ def check_described(checked: Checked, identifier: Identifier, found: Identifiers
 
 
 def check_numbered(checked: Checked, identifier: Identifier, found: Identifiers, new: Corpus) -> None:
-    """The identifier of a new image says nothing of it, and numbering goes on where it stood."""
+    """The identifier of a new image does not depend on content, and numbering continues."""
     turned = identifier.identify(new._replace(features=new.features.flip(0)))
     checked.expect(
         names(turned) == names(found),
@@ -100,7 +100,7 @@ def check_numbered(checked: Checked, identifier: Identifier, found: Identifiers,
 
 
 def _check_portions(checked: Checked, identifier: Identifier, found: Identifiers, new: Corpus, message: str) -> None:
-    """`genret index` adds images in batches, today and tomorrow."""
+    """`genret index` adds images in several batches."""
     rows = torch.arange(len(new.features))
     first, rest = rows_of(new, rows[:5]), rows_of(new, rows[5:])
     parts = [identifier.identify(first), identifier.identify(rest._replace(named_before=new.named_before + 5))]
@@ -108,7 +108,7 @@ def _check_portions(checked: Checked, identifier: Identifier, found: Identifiers
 
 
 def check_collisions(checked: Checked, identifier: Identifier, new: Corpus, taken: Tensor) -> None:
-    """A scheme that avoids collisions gives new images codes that nobody bears."""
+    """A scheme that avoids collisions gives new images unused codes."""
     found = identifier.identify(new._replace(taken=taken)).codes
     assert found is not None
     free = {tuple(row) for row in found.tolist()}

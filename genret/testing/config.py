@@ -1,4 +1,4 @@
-"""Options: frozen, explained, valid as they are, and the same after a recipe has stored them."""
+"""Checks of options: frozen, documented, with valid defaults, and unchanged by storing a recipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genret.testing.world.expect import Checked
 
 
 def check_config(component: type[Component], /, **options: Any) -> None:
-    """The class is complete, and its `Config` keeps the rules of options."""
+    """Checks that the class is complete and that its `Config` follows the rules of options."""
     checked = Checked(component)
     kind = getattr(component, "kind", None)
     checked.expect(kind in KINDS, f"its kind is {kind!r}; subclass one of genret.Dataset, Encoder, Identifier, ...")
@@ -64,7 +64,7 @@ def _check_model(checked: Checked, model: type[BaseModel], path: str) -> None:
         inner = [part for part in (field.annotation, *get_args(field.annotation)) if _is_model(part)]
         for part in inner:
             _check_model(checked, part, where)
-        # an option that is itself a group of options, or the name of an alternative, explains itself
+        # an option that is itself a group of options, or the name of an alternative, needs no docstring
         checked.expect(
             inner or name == "type" or (field.description or "").strip(),
             f'{where} has no meaning; write one line as a docstring under it, """...""", for `genret components`',
@@ -74,7 +74,7 @@ def _check_model(checked: Checked, model: type[BaseModel], path: str) -> None:
 
 
 def _check_default(checked: Checked, model: type[BaseModel], name: str, where: str) -> None:
-    """pydantic takes defaults as they are; a recipe that spells them out would be refused."""
+    """pydantic does not validate defaults, but a recipe that sets them explicitly would be rejected."""
     field = model.model_fields[name]
     default = field.get_default(call_default_factory=True)
     rules: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation

@@ -1,4 +1,4 @@
-"""`check_dataset`: splits that never change, pictures that can be opened, captions that tell them apart.
+"""`check_dataset`: stable splits, readable images, and captions that distinguish them.
 
 N images   T captions
 """
@@ -23,18 +23,18 @@ from genret.testing.world.miniature import expect_better_than_chance, train_and_
 from genret.testing.world.table import Table
 
 PICTURES = 40
-"""Pictures of each split that are opened."""
+"""Number of images opened per split."""
 LEARNT = 36
-"""Captioned training pictures of the miniature training."""
+"""Number of captioned images in the miniature training."""
 SCALARS = (str, int, float, bool, type(None))
 
 
 def check_dataset(dataset: type[Dataset], /, **options: Any) -> None:
-    """Holds a data set with these options to its contract; `ContractError` says what to change.
+    """Checks a data set with these options against its contract; `ContractError` says what to change.
 
-    The three splits stream the same records each time; ids are unique; pictures open and none is in two splits; unknown
-    splits and unreadable pictures are refused by the right errors; captions tell training pictures apart well enough
-    that a miniature training beats chance. Options should name a small data set.
+    The three splits give the same records each time; ids are unique; images are readable and none is in two splits;
+    unknown splits and unreadable images raise the right errors; captions distinguish training images well enough that a
+    miniature training beats chance. Options should select a small data set.
     """
     check_config(dataset, **options)
     checked, data = Checked(dataset), made(dataset, options)
@@ -106,7 +106,7 @@ def check_pictures(checked: Checked, data: Dataset, read: dict[str, list[Record]
                     )
                     decode_image(content, record.uri)
             except BadImage:
-                continue  # some pictures of any data set are spoilt; training goes without them
+                continue  # some images of a data set may be damaged; training skips them
             opened += 1
             digest = hashlib.sha256(content).digest()
             first = seen.setdefault(digest, split)
@@ -155,6 +155,6 @@ def check_learnable(checked: Checked, records: list[Record]) -> None:
     )
     with checked.doing("a small T5 was trained on its captions"):
         recall = train_and_search(corpus, Table())
-    chance = min(5.0, 0.5 * len(captioned))  # of a handful of pictures, guessing finds many
+    chance = min(5.0, 0.5 * len(captioned))  # with few images, guessing finds many
     advice = "Check that captions differ from picture to picture"
     expect_better_than_chance(checked, len(captioned), recall, advice, times=chance)

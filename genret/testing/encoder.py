@@ -1,6 +1,6 @@
-"""`check_encoder`: two towers whose vectors are repeatable, and heads that learn one space.
+"""`check_encoder`: reproducible vectors of two towers, and heads that learn a shared space.
 
-N pictures   W views   T captions   D width
+N images   W views   T captions   D width
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from genret.testing.world.miniature import expect_better_than_chance, seeded
 COLOURS = ("red", "green", "blue", "yellow", "black")
 SHAPES = ("square", "circle", "line", "cross")
 TOLERANCE = 1e-3
-"""Libraries may multiply a batch in another order than its rows."""
+"""Tolerance: results of a batch and of single rows may round differently."""
 
 
 def check_encoder(encoder: type[Encoder], /, *, beats_chance: bool = True, **options: Any) -> None:
-    """Holds an encoder with these options to its contract; `ContractError` says what to change.
+    """Checks an encoder with these options against its contract; `ContractError` says what to change.
 
-    Vectors are float32 on the CPU, the same each time and in any batch; both modalities end in one space as unit rows;
-    the same seed gives the same heads; what is loaded projects as what was saved; a dense search among the pictures
-    that it was fitted on beats chance. `beats_chance=False`: for weights that know nothing and are not trained, such as
-    random ones in a test.
+    Vectors are float32 on the CPU, the same each time and in any batch; both modalities are projected to unit rows of
+    one space; the same seed gives the same heads; a loaded encoder projects like the saved one; a dense search among
+    the images of the fit beats chance. `beats_chance=False`: for untrained weights, such as random ones in a test.
     """
     check_config(encoder, **options)
     checked, drawn = Checked(encoder), draw()
@@ -63,7 +62,7 @@ class Drawn(NamedTuple):
 
 
 def draw() -> Drawn:
-    """20 pictures, of which two captions each say colour and shape."""
+    """20 images with two captions each, of colour and shape."""
     pictures, captions, owners = [], [], []
     for number, (colour, shape) in enumerate(product(COLOURS, SHAPES)):
         image = Image.new("RGB", (48, 48), "white")
@@ -180,7 +179,7 @@ def check_files(checked: Checked, encoder: Encoder, other: Encoder, pairs: Pairs
 
 
 def check_finetuning(checked: Checked, encoder: Encoder, other: Encoder, drawn: Drawn) -> None:
-    """Trained towers have another key, and their vectors come back from disk."""
+    """Trained towers have another key, and their vectors are restored from disk."""
     before = encoder.tower_key("image"), encoder.tower_key("text")
     read = [lambda picture=picture: picture for picture in drawn.pictures]
     pictures = CaptionedImages(read, drawn.captions, drawn.owners)
@@ -206,7 +205,7 @@ def check_finetuning(checked: Checked, encoder: Encoder, other: Encoder, drawn: 
 
 
 def check_search(checked: Checked, images: Tensor, texts: Tensor, owners: Tensor) -> None:
-    """Dense search among the very pictures that the heads were fitted on."""
+    """Dense search among the images that the heads were fitted on."""
     found = (texts @ images.T).argmax(1)
     recall = float((found == owners).float().mean())
     advice = "Check that fit() learns, or pass beats_chance=False where weights are random and there is nothing to fit"

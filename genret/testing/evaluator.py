@@ -1,4 +1,4 @@
-"""`check_evaluator`: figures that are plain data, the same each time, and can be shown."""
+"""`check_evaluator`: figures are plain data, reproducible and can be shown."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from genret.testing.world.run import NAME, RECIPES, watched_run
 
 
 def check_evaluator(evaluator: type[Evaluator], /, **options: Any) -> None:
-    """Holds an evaluator with these options to its contract; `ContractError` says what to change.
+    """Checks an evaluator with these options against its contract; `ContractError` says what to change.
 
-    It takes part in two trainings in miniature, of a two-tower run and of a generative one, and measures both: figures
-    are plain JSON data under its own name, or None; the same twice; tables of text or lines, also of None; what was
-    searched and found is left as it is; nothing fails where nothing could be searched.
+    It measures two miniature runs, a two-tower and a generative one: figures are plain JSON data under its own name, or
+    None; the same twice; tables are text or lines, also for None; its inputs are not modified; it does not fail if
+    nothing could be searched.
     """
     check_config(evaluator, **options)
     checked = Checked(evaluator)
@@ -56,7 +56,7 @@ def check_flags(checked: Checked, evaluator: type[Evaluator]) -> None:
 
 
 def check_part(checked: Checked, evaluator: type[Evaluator], run: Run, options: dict[str, Any]) -> None:
-    """Its figures stand among a run's own, under its name."""
+    """Its figures are among a run's own, under its name."""
     if evaluator.automatic:
         checked.expect(NAME in run.summary["evaluation"], "its figures are not among those of the run")
     found = run.evaluate(also={NAME: options})
@@ -95,7 +95,7 @@ def evaluated(run: Run, one: Evaluator) -> Evaluated:
 
 
 def snapshot(found: Evaluated) -> list[Any]:
-    """Copies of all that an evaluator is shown as arrays."""
+    """Copies of all arrays that an evaluator gets."""
     parts: list[Any] = [found.asked.keys, found.asked.relevant, found.asked.features, found.asked.query_features]
     parts += [*found.ranks.values(), *(found.first or ()), *(found.answer or ())]
     return [np.asarray(part).copy() for part in parts]

@@ -1,4 +1,4 @@
-"""`check_identifier`: identifiers that are whole, repeatable, stored, as new images deserve, and learnable.
+"""`check_identifier`: complete, reproducible and learnable identifiers, for new images and after loading, too.
 
 N images   R identifiers   M levels   D width
 """
@@ -28,11 +28,11 @@ from genret.testing.world.shapes import check_shapes, names
 
 
 def check_identifier(scheme: type[Identifier], /, **options: Any) -> None:
-    """Holds an identifier scheme with these options to its contract; `ContractError` says what to change.
+    """Checks an identifier scheme with these options against its contract; `ContractError` says what to change.
 
-    Besides shapes: the same seed gives the same identifiers; what is loaded names as what was saved; `new_images`,
-    `uses_tokenizer_losses`, `has_teacher` and `has_code_vectors` say what is so; every image is found again through
-    backbone tokens and the trie; a miniature training beats chance.
+    Besides shapes: the same seed gives the same identifiers; a loaded scheme gives the same identifiers as the saved
+    one; `new_images`, `uses_tokenizer_losses`, `has_teacher` and `has_code_vectors` are true to behaviour; every image
+    is found through backbone tokens and the trie; a miniature training beats chance.
     """
     check_config(scheme, **options)
     checked, world = Checked(scheme), make_world()
@@ -51,7 +51,7 @@ def check_identifier(scheme: type[Identifier], /, **options: Any) -> None:
 
 
 def check_unfitted(checked: Checked, identifier: Identifier, train: Corpus) -> None:
-    """A scheme that has to be fitted says so, instead of failing somewhere inside."""
+    """A scheme that has to be fitted raises a clear error before the fit."""
     try:
         identifier.identify(train)
     except GenretError:
@@ -65,7 +65,7 @@ def check_unfitted(checked: Checked, identifier: Identifier, train: Corpus) -> N
 
 # ------------------------------------------------------------------------------------------------ fitting
 class _Spy(Loss):
-    """Looks at what a scheme hands to the losses of its tokenizer."""
+    """Checks the batches that a scheme gives to its tokenizer losses."""
 
     stage = "tokenizer"
     needs_text = True
@@ -82,7 +82,7 @@ class _Spy(Loss):
 def check_fit(
     checked: Checked, scheme: type[Identifier], options: dict[str, Any], world: World, folder: Path
 ) -> tuple[Identifier, Identifiers]:
-    """The same seed gives the same identifiers, whatever else the process has drawn, on every device that there is."""
+    """The same seed gives the same identifiers, independent of global random state, on every device."""
     first, named = None, None
     untouched = world.train.features.clone()
     for attempt, device in enumerate([torch.device("cpu"), *devices()]):
@@ -140,7 +140,7 @@ def _check_losses(checked: Checked, identifier: Identifier, spy: _Spy) -> None:
 
 # ------------------------------------------------------------------------------------------------ using
 def check_images(checked: Checked, identifier: Identifier, named: Identifiers, train: Corpus) -> None:
-    """Identifiers are a function of the image: not of the call, nor of the images beside it."""
+    """Identifiers depend on the image only, not on the call or on other images in the batch."""
     with checked.doing("identify() was called again"):
         again = identifier.identify(train)
     checked.expect(
@@ -156,7 +156,7 @@ def check_images(checked: Checked, identifier: Identifier, named: Identifiers, t
 
 
 def check_saved(checked: Checked, identifier: Identifier, other: Identifier, world: World, folder: Path) -> None:
-    """What `load` reads names as what `save` wrote, also when the folder is gone."""
+    """A loaded scheme gives the same identifiers as the saved one, even after the folder is deleted."""
     with checked.doing("save() was called"):
         identifier.save(folder / "saved")
     checked.plain_files(folder / "saved")

@@ -1,4 +1,4 @@
-"""`check_loss`: a scalar that descends, needs what it says it needs, and does not spoil a training.
+"""`check_loss`: a scalar with useful gradients and correctly declared needs, which does not break training.
 
 B examples   D width   M levels   K codes per level   L tokens   b candidates   V vocabulary
 """
@@ -28,10 +28,10 @@ STEPS = 60
 
 
 def check_loss(loss: type[Loss], /, **options: Any) -> None:
-    """Holds a loss with these options to its contract; `ContractError` says what to change.
+    """Checks a loss with these options against its contract; `ContractError` says what to change.
 
-    A finite scalar, the same each time, that gradient descent on its inputs lowers; what it does not declare to need
-    may be missing, and what it declares it uses; pads teach nothing; a miniature training with it beats chance.
+    It is a finite scalar, the same each time, and lowered by gradient descent on its inputs; undeclared fields may be
+    missing, and declared ones are used; padding gets no gradient; a miniature training with it beats chance.
     """
     check_config(loss, **options)
     checked, term = Checked(loss), made(loss, options)
@@ -48,7 +48,7 @@ def check_loss(loss: type[Loss], /, **options: Any) -> None:
 
 
 class Need(NamedTuple):
-    """Fields of a batch that are there only if a loss asks for them."""
+    """Fields of a batch that are set only if a loss declares them."""
 
     flag: str
     without: dict[str, Any]
@@ -57,14 +57,14 @@ class Need(NamedTuple):
 
 
 class LossWorld(NamedTuple):
-    """A full batch, what of it is optional, and which fields are learnt."""
+    """A full batch, its optional fields, and the fields that are learned."""
 
     batch: Any
     needs: tuple[Need, ...]
     learnt: tuple[str, ...]
 
     def given(self, term: Loss) -> Any:
-        """The batch as the pipeline would hand it to this loss: what it does not declare is missing."""
+        """The batch as the pipeline gives it to this loss: undeclared fields are missing."""
         missing = [need.without for need in self.needs if not getattr(term, need.flag)]
         return self.batch._replace(**{name: value for part in missing for name, value in part.items()})
 
@@ -91,7 +91,7 @@ def _generator_world() -> LossWorld:
     def rows(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
-    # three levels of five symbols each, tokens 2 .. 16; the last example ends early
+    # three levels of five codes each, tokens 2 .. 16; the last example ends early
     columns: list[Tensor | None] = [torch.arange(2 + level * K, 2 + (level + 1) * K) for level in range(M)]
     columns.append(None)
     targets = torch.stack([2 + level * K + torch.arange(B) % K for level in range(M)] + [torch.ones(B)], 1).long()
@@ -142,7 +142,7 @@ def check_value(checked: Checked, term: Loss, world: LossWorld) -> None:
 
 
 def check_needs(checked: Checked, term: Loss, world: LossWorld) -> None:
-    """What a loss declares costs time in every step: a beam search, a pass of the model."""
+    """Each declared field costs time in every step: a beam search or a forward pass."""
     value = term(world.given(term))
     for need in world.needs:
         if getattr(term, need.flag):
@@ -155,7 +155,7 @@ def check_needs(checked: Checked, term: Loss, world: LossWorld) -> None:
 
 
 def check_pads(checked: Checked, term: Loss, world: LossWorld) -> None:
-    """Nothing is learnt from where a shorter identifier is over."""
+    """Padding after the end of shorter identifiers gets no gradient."""
     batch = world.given(term)
     pads = batch.targets < 0
     for field in ("logits", "image_logits"):
@@ -182,7 +182,7 @@ def check_half(checked: Checked, term: Loss, world: LossWorld) -> None:
 
 
 def check_descent(checked: Checked, term: Loss, world: LossWorld) -> None:
-    """Gradient descent on what the model would give lowers it."""
+    """Gradient descent on the model's outputs lowers it."""
     batch = world.given(term)
     leaves: dict[str, Any] = {}
     for name in world.learnt:
@@ -216,7 +216,7 @@ def check_descent(checked: Checked, term: Loss, world: LossWorld) -> None:
 
 # ------------------------------------------------------------------------------------------------ a training
 def check_training(checked: Checked, term: Loss) -> None:
-    """With it beside the plain objective, a miniature training still beats chance."""
+    """A miniature training with this loss added to the default objective still beats chance."""
     world = make_world()
     identifier = RQIdentifier(
         RQIdentifier.Config.model_validate(

@@ -1,4 +1,4 @@
-"""`check_plugin` and `check_recipe`: the package around a component."""
+"""`check_plugin` and `check_recipe`: checks of a plugin's package and recipes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genret.testing.world.expect import ContractError
 
 
 def check_plugin(plugin: ModuleType) -> list[str]:
-    """Takes the module in as the program would, beside genret's own components alone; `ContractError` says what fails.
+    """Loads the module as genret does, with genret's own components only; `ContractError` says what fails.
 
     Returns what it registers, such as `["identifier random"]`: all of it can be imported and is of its kind.
     """
@@ -33,7 +33,7 @@ def check_plugin(plugin: ModuleType) -> list[str]:
 
 
 def check_recipe(path: Path | str | Sequence[Path], *plugins: ModuleType) -> None:
-    """The recipe, or the files that combine to one, is sound; `ContractError` lists its faults.
+    """Checks a recipe, or files that are merged to one; `ContractError` lists its errors.
 
     It may use the given plugins, whether they are installed or not, and all that are installed.
     """

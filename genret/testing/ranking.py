@@ -1,4 +1,4 @@
-"""What a retriever's first stage returns, and what it can tell besides, against each other.
+"""Checks what a retriever's first stage returns, and its further outputs, for consistency.
 
 B queries   C images found   N images   Q queries   M levels   b beams
 """
@@ -93,9 +93,9 @@ def _shown(value: Any) -> str:
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
 
 
-# ------------------------------------------------------------------------------------------- what it can tell besides
+# ------------------------------------------------------------------------------------------- further outputs
 def check_told(checked: Checked, retriever: CatalogRetriever, queries: Sequence[str]) -> None:
-    """Flags, signals, exact ranks and trace against the search itself. Query q is of the picture q // 2."""
+    """Checks flags, signals, exact ranks and trace against the search. Query q is of the image q // 2."""
     check_beams(checked, retriever)
     found = first_stage(checked, retriever, WORDS, 5, retriever.num_beams, EVERYTHING)
     with checked.doing("signals() was called"):

@@ -1,4 +1,4 @@
-"""`check_reranker`: scores of candidates, each by itself, and better than chance where the reranker knows anything.
+"""`check_reranker`: independent scores of candidates, better than chance for trained rerankers.
 
 B queries   C candidates   D width
 """
@@ -24,11 +24,11 @@ TOLERANCE = 1e-3
 
 
 def check_reranker(reranker: type[Reranker], /, *, beats_chance: bool = True, **options: Any) -> None:
-    """Holds a reranker with these options to its contract; `ContractError` says what to change.
+    """Checks a reranker with these options against its contract; `ContractError` says what to change.
 
-    One score per candidate, the same each time, that depends neither on the places of candidates nor on other queries;
-    empty places are left alone; the right candidate is first more often than by chance. `beats_chance=False`: for
-    weights that know nothing, such as random ones in a test.
+    One score per candidate, the same each time, independent of the order of candidates and of other queries; empty
+    places are not scored; the positive is first more often than by chance. `beats_chance=False`: for untrained weights,
+    such as random ones in a test.
     """
     check_config(reranker, **options)
     checked, one, drawn = Checked(reranker), made(reranker, options), draw()
@@ -55,7 +55,7 @@ def check_reranker(reranker: type[Reranker], /, *, beats_chance: bool = True, **
 
 
 def candidates(drawn: Drawn, asked: list[int]) -> Candidates:
-    """Query q is the first caption of picture q; that picture is among its candidates, at any place but the last."""
+    """Query q is the first caption of image q; that image is among its candidates, at any place but the last."""
     count = len(drawn.pictures)
     generator = torch.Generator().manual_seed(0)
     vectors = F.normalize(torch.randn(count, WIDTH, generator=generator), dim=-1)

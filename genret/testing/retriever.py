@@ -1,4 +1,4 @@
-"""`check_retriever`: answers that are whole, repeatable, exact under restrictions, and in step with the catalog.
+"""`check_retriever`: complete and reproducible results, exact restrictions, up to date with the catalog.
 
 B queries   C images found   N images   Q queries asked
 """
@@ -27,17 +27,17 @@ from genret.testing.world.shelf import Shelf, pictures
 ALL, SOME, LATER = range(36), range(0, 36, 5), 33
 QUERIES = make_world().train.captions
 TOLERANCE = 1e-4
-"""Libraries may multiply a batch in another order than its rows."""
+"""Tolerance: results of a batch and of single rows may round differently."""
 
 
 def check_retriever(retriever: type[Retriever], /, *, beats_chance: bool = True, **options: Any) -> None:
-    """Holds a retriever with these options to its contract; `ContractError` says what to change.
+    """Checks a retriever with these options against its contract; `ContractError` says what to change.
 
-    Over a catalog of the kit's 36 pictures: hits are ranked, finite and known; the same each time and in any batch; a
-    restricted search answers as a catalog of the allowed images alone; what is added is found and what is removed is
-    not, whoever did it; each flag is held against behaviour; what `fit` learns comes back from disk. Asked by their own
-    captions, pictures are found more often than by chance. `beats_chance=False`: for retrievers that know nothing, such
-    as those of random weights.
+    Over a catalog of the kit's 36 images: hits are ranked, finite and known; the same each time and in any batch; a
+    restricted search gives the results of a catalog of the allowed images alone; added images are found and removed
+    ones are not, whichever process did it; each flag is true to behaviour; what `fit` learns is restored from disk.
+    Captions find their images more often than chance. `beats_chance=False`: for untrained retrievers, such as those
+    with random weights.
     """
     check_config(retriever, **options)
     checked = Checked(retriever)
@@ -89,7 +89,7 @@ def search(checked: Checked, one: CatalogRetriever, queries: Sequence[str], k: i
 
 
 def filled(checked: Checked, one: CatalogRetriever, shelf: Shelf, rows: Sequence[int]) -> Any:
-    """Over a new catalog of these training pictures; an empty one finds nothing, and says nothing."""
+    """Over a new catalog of these training images; an empty one finds nothing and raises no error."""
     shelf.connected(one, shelf.catalog())
     with checked.doing("search() was called while the catalog was empty"):
         found = one.search(QUERIES[:2], 3)
@@ -101,12 +101,12 @@ def filled(checked: Checked, one: CatalogRetriever, shelf: Shelf, rows: Sequence
 
 
 def alike(one: list[list[Hit]], other: list[list[Hit]]) -> bool:
-    """The same images by the same scores, where scores tell images apart."""
+    """The same images by the same scores, except for the order of tied images."""
     return len(one) == len(other) and all(map(_alike, one, other))
 
 
 def _alike(one: list[Hit], other: list[Hit]) -> bool:
-    """Of images whose scores hardly differ from the last one's, either may be the last."""
+    """Images whose scores are close to the last one's may replace it."""
     mine, theirs = ({hit.image_id: hit.score for hit in hits} for hits in (one, other))
     last = min([*mine.values(), *theirs.values()], default=0.0)
     edge = last + 2 * TOLERANCE * (1 + abs(last))
@@ -155,7 +155,7 @@ def check_repeats(checked: Checked, one: CatalogRetriever, found: list[list[Hit]
 
 
 def check_restrictions(checked: Checked, full: CatalogRetriever, make: Callable[[], Any], shelf: Shelf) -> None:
-    """As a catalog of the allowed images alone: images do not change one another's scores."""
+    """The results of a catalog of the allowed images alone: scores do not depend on other images."""
     alone = filled(checked, make(), shelf, SOME)
     allowed = [f"train-{row}" for row in SOME]
     others = [f"train-{row}" for row in ALL if row not in SOME]
@@ -214,7 +214,7 @@ def check_changes(checked: Checked, make: Callable[[], Any], shelf: Shelf) -> No
 def learner(
     checked: Checked, retriever: type[Retriever], options: dict[str, Any], shelf: Shelf
 ) -> Callable[[], CatalogRetriever]:
-    """A function that makes the retriever, loaded with what one fit has learnt, if it learns."""
+    """A function that makes the retriever, loaded with the state of one fit, if it learns."""
     if not retriever.learns:
         return lambda: made(retriever, options)
     _check_unfitted(checked, made(retriever, options), shelf)
@@ -265,7 +265,7 @@ def check_learning(
     loaded: CatalogRetriever,
     found: list[list[Hit]],
 ) -> None:
-    """What was loaded answers as what was fitted, and as another fit with the same seed."""
+    """A loaded retriever gives the same results as the fitted one, and as another fit with the same seed."""
     if not retriever.learns:
         return
     again: CatalogRetriever = made(retriever, options)

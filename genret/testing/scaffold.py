@@ -1,6 +1,6 @@
 """`genret plugins new`: writes a project that can be installed, tested and published as it is.
 
-The component itself comes from `templates/`; here is what stands around it.
+The component comes from `templates/`; this module writes the files around it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from genret.plugin.registry import Registries, plural
 
 TEMPLATES = Path(__file__).parent / "templates"
 WRITTEN = sorted(path.stem for path in TEMPLATES.glob("[!_]*.py"))
-"""Kinds of components that there is a template for."""
+"""Kinds of components with a template."""
 
 
 class Names(NamedTuple):
-    """One name in its three spellings."""
+    """The spellings of a plugin's name."""
 
     name: str
-    """As recipes write it: `my-scheme`."""
+    """In recipes: `my-scheme`."""
     package: str
-    """As pip knows it: `genret-my-scheme`."""
+    """For pip: `genret-my-scheme`."""
     module: str
-    """As Python imports it: `genret_my_scheme`."""
+    """For Python imports: `genret_my_scheme`."""
     camel: str
-    """As classes are called: `MyScheme`."""
+    """For classes: `MyScheme`."""
 
 
 def names_of(given: str) -> Names:
@@ -40,7 +40,7 @@ def names_of(given: str) -> Names:
 
 
 def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> Path:
-    """Writes `parent/genret-NAME`; the folder must not be in use, nor the name."""
+    """Writes `parent/genret-NAME`; neither the folder nor the name may be in use."""
     if kind not in WRITTEN:
         raise UnknownName("kind of component with a template", kind, WRITTEN)
     names = names_of(given)
@@ -81,7 +81,7 @@ def new_plugin(given: str, kind: str, parent: Path, registries: Registries) -> P
 
 
 def _use(kind: str, name: str) -> str:
-    """How it is used elsewhere, in words."""
+    """How to use it, in words."""
     if kind == "evaluator":
         return f"Once it is installed, every evaluation has its figures, under `{name}`."
     slot = {"loss": f"loss.{name}.weight=1", "reranker": f"rerank={name}"}.get(kind, f"{kind}={name}")
@@ -89,7 +89,7 @@ def _use(kind: str, name: str) -> str:
 
 
 def _recipe(kind: str, name: str) -> str:
-    """A small one that names the new component; an evaluator is named by none."""
+    """A small recipe that names the new component; evaluators need none."""
     if kind in ("retriever", "evaluator"):
         return RECIPE + f"retriever: {name if kind == 'retriever' else 'two-tower'}\n"
     recipe = RECIPE + GENERATIVE

@@ -1,1 +1,1 @@
-"""Language models whose vocabulary holds the identifiers' symbols."""
+"""Language models whose vocabulary is extended by the identifiers' vokens."""

@@ -1,4 +1,4 @@
-"""The matrix product of a linear layer, by whichever library computes it fastest. Knows no models."""
+"""The matrix product of a linear layer, by the fastest library at hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x (..., I), weight (O, I) → (..., O), differentiable.
 
     On a CPU torch leaves float32 to MKL, which takes about twice as long as oneDNN on AMD's processors. So oneDNN
-    computes it, in float32 as well, where no gradient is wanted; this is how `torch.compile` calls it.
+    computes it, in float32 as well, where no gradient is needed; this is how `torch.compile` calls it.
     """
     plain = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
     if _ONEDNN and plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
@@ -29,7 +29,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def rows_of(weight: Tensor, rows: Tensor) -> Tensor:
-    """weight (V, W), rows (C,) → (C, W): on a CPU, where asking is free, no copy of rows that follow one another."""
+    """weight (V, W), rows (C,) → (C, W): on a CPU, where the check costs nothing, consecutive rows are not copied."""
     if rows.device.type == "cpu" and len(rows) and bool((rows.diff() == 1).all()):
         return weight[int(rows[0]) : int(rows[-1]) + 1]
     return weight[rows]

@@ -1,4 +1,4 @@
-"""Decoder-only language models as writers of identifiers: LLaMA and its kin, whole or through low-rank adapters."""
+"""Decoder-only language models that generate identifiers, such as LLaMA, trained whole or by low-rank adapters."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ from genret.kit.weights import fingerprint, loading, model_folder
 
 
 class LlamaBackbone(Backbone):
-    """Decoder alone: reads the query as a prompt and goes on with the identifier (LLaMA, Mistral, Qwen, SmolLM, Gemma;
+    """Decoder-only: reads the query as a prompt and continues with the identifier (LLaMA, Mistral, Qwen, SmolLM, Gemma;
     paper, Table 6)."""
 
     class Config(api.Config):
         model: str | None = None
         """Name on the model hub, local folder or registered weights; null builds a small LLaMA by the sizes below."""
         revision: str | None = None
-        """Commit of a hub model, so that a recipe means the same weights tomorrow."""
+        """Commit of a hub model, so that a recipe always loads the same weights."""
         dtype: Literal["float32", "bfloat16"] = "float32"
-        """How pretrained weights are kept; bfloat16 takes half the memory and wants `lora`."""
+        """Data type of the pretrained weights; bfloat16 takes half the memory and needs `lora`."""
         lora: Lora | None = None
         """Low-rank adapters beside frozen weights; null trains all weights."""
         save: Literal["merged", "adapter"] = "merged"
-        """With `lora`: merged writes one plain model; adapter writes what was trained, and `model` is needed again."""
+        """With `lora`: merged saves one plain model; adapter saves only what was trained, and needs `model`."""
         gradient_checkpointing: bool = False
-        """Computes layers twice rather than keep what they need for gradients: slower, in less memory."""
+        """Recomputes activations in the backward pass (gradient checkpointing): slower, with less memory."""
         d_model: int = Field(256, ge=8)
         """Width of a LLaMA built here."""
         d_ff: int = Field(768, ge=8)
-        """Width of its feed-forward layers."""
+        """Width of the feed-forward layers."""
         num_layers: int = Field(4, ge=1)
-        """Its layers."""
+        """Number of layers."""
         num_heads: int = Field(4, ge=1)
         """Attention heads of each layer."""
         dropout: float | None = Field(None, ge=0, lt=1)
-        """Dropout of attention; null keeps the pretrained model's own, 0 for one built here."""
+        """Dropout of attention; null keeps the pretrained model's value; 0 for a model built here."""
         vocab_size: int = Field(4000, ge=64)
-        """Most word pieces of the tokenizer that is trained on the captions."""
+        """Maximum vocabulary size of the tokenizer trained on the captions."""
         prompt: str = "{query}\n=>"
-        """What the model reads before it writes; {query} stands for the query."""
+        """Prompt of the model; {query} stands for the query."""
         max_query_tokens: int = Field(64, ge=4, le=512)
-        """Longer queries are cut."""
+        """Maximum query length in tokens; longer queries are truncated."""
         copy_code_vectors: bool | Literal["auto"] = "auto"
-        """Whether the new rows start as the identifier's code vectors (paper 3.2); auto: where there are any."""
+        """Whether to initialize the new rows with the identifier's code vectors (paper 3.2); auto: if it has any."""
 
         @model_validator(mode="after")
         def _fits(self) -> LlamaBackbone.Config:
@@ -101,7 +101,7 @@ class LlamaBackbone(Backbone):
         self._check()
 
     def _grow(self, model: Any, vokens: Vokens) -> None:
-        model.generation_config = GenerationConfig()  # what model files say of generation never applies
+        model.generation_config = GenerationConfig()  # ignore the generation settings of model files
         self.vocabulary = Vocabulary(self.tokenizer, vokens, model.get_input_embeddings().num_embeddings)
         if vokens.num_symbols:
             grow(model, vokens.num_symbols)
@@ -114,7 +114,7 @@ class LlamaBackbone(Backbone):
 
     @torch.no_grad()
     def _check(self) -> None:
-        """Refuses a model that tree attention or `_head` do not do justice to, by trying."""
+        """Rejects a model that tree attention or `_head` would compute wrongly, by a trial run."""
         self.module.eval()
         prompts, mask = self._prompts(["a", "b a"])
         beams = torch.tensor([[[2], [1]]] * 2, device=self._device)
@@ -213,7 +213,7 @@ class LlamaBackbone(Backbone):
         (folder / "genret.json").write_text(json.dumps(facts))
 
     def _base(self) -> dict[str, str | None]:
-        """What an adapter belongs to: a hub's model at a commit, or a local folder with these very files."""
+        """The base model of an adapter: a hub's model at a commit, or a local folder with these very files."""
         name = self.resolve_weights(self.config.model)
         folder = model_folder(name, self.config.revision)
         local = folder == Path(name).expanduser()
@@ -245,5 +245,5 @@ class LlamaBackbone(Backbone):
 
 
 def _unended(ids: list[int], end: int) -> list[int]:
-    """Without the end symbol that some tokenizers add: the model is to go on."""
+    """Without the end token that some tokenizers add: the model has to continue the prompt."""
     return ids[:-1] if len(ids) > 1 and ids[-1] == end else ids

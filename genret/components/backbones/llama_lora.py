@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, arXiv 2106.09685) through peft, and beside them the vocabulary's new rows.
+"""Low-rank adapters (LoRA, arXiv 2106.09685) through peft, and the vocabulary's new rows, which are trained as well.
 
-Everything else of the model stays frozen. The rows are trained as peft's trainable tokens: whole copies of embedding
-and head (`modules_to_save`) would be large and would untie tied ones. Knows no files but those of an adapter.
+All other weights stay frozen. The rows are trained as peft's trainable tokens: whole copies of embedding and head
+(`modules_to_save`) would be large and would untie tied ones.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Lora(api.Config):
     alpha: float = Field(32, gt=0)
     """The update is scaled by alpha / r."""
     dropout: float = Field(0.05, ge=0, lt=1)
-    """Dropout on what the adapters read."""
+    """Dropout on the adapters' inputs."""
     target_modules: Literal["auto"] | tuple[str, ...] = "auto"
-    """Names of the linear layers that are adapted, such as q_proj; auto: peft's choice for the architecture."""
+    """Names of the linear layers to adapt, such as q_proj; auto: peft's choice for the architecture."""
 
 
 def adapt(model: Any, options: Lora, first: int) -> PeftModel:
-    """Freezes a causal language model but for adapters and the rows from `first` on of embedding and head."""
+    """Freezes a causal language model, except adapters and the rows from `first` on of embedding and head."""
     names = None if options.target_modules == "auto" else list(options.target_modules)
     _check(model, names)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -54,7 +54,7 @@ def adapt(model: Any, options: Lora, first: int) -> PeftModel:
         trainable_token_indices=trained if rows else None,
     )
     try:
-        with warnings.catch_warnings():  # between peft and transformers, nothing that a user could act on
+        with warnings.catch_warnings():  # about peft and transformers; users cannot act on it
             warnings.simplefilter("ignore", FutureWarning)
             adapted = get_peft_model(model, config)
     except ValueError as error:
@@ -63,7 +63,7 @@ def adapt(model: Any, options: Lora, first: int) -> PeftModel:
             f"its linear layers: {', '.join(_linear(model))}"
         ) from error
     for parameter in adapted.parameters():
-        if parameter.requires_grad:  # small, and trained: never in less than full precision
+        if parameter.requires_grad:  # small and trained, so always in full precision
             parameter.data = parameter.data.float()
     assert isinstance(adapted, PeftModel)
     return adapted
@@ -84,7 +84,7 @@ def _check(model: Any, names: list[str] | None) -> None:
 
 
 def _linear(model: Any) -> list[str]:
-    """The names of linear layers below the head, as they occur."""
+    """The names of the linear layers below the head, in order."""
     head = model.get_output_embeddings()
     parts = (name.rpartition(".")[2] for name, part in model.named_modules() if _is_linear(part) and part is not head)
     return list(dict.fromkeys(parts))
@@ -95,7 +95,7 @@ def _is_linear(part: nn.Module) -> bool:
 
 
 def head_rows(head: Any, columns: Tensor, first: int) -> Tensor:
-    """The rows (C, W) of a head for some tokens (C,); one whose new rows are trained apart is not copied for that."""
+    """The rows (C, W) of a head for some tokens (C,); a head whose new rows are trained separately is not copied."""
     if not isinstance(head, TrainableTokensWrapper):
         return head.weight[columns]
     adapter: Any = head.token_adapter
@@ -104,7 +104,7 @@ def head_rows(head: Any, columns: Tensor, first: int) -> Tensor:
 
 
 def merged(adapted: PeftModel) -> dict[str, Tensor]:
-    """The weights of a plain model that does what the adapted one does; the adapted one stays as it is."""
+    """The weights of a plain model that computes the same as the adapted one, which is not changed."""
     model: Any = adapted.get_base_model()
     weights = {}
     with torch.no_grad():
@@ -123,7 +123,7 @@ def merged(adapted: PeftModel) -> dict[str, Tensor]:
 
 
 def save_adapter(adapted: PeftModel, folder: Path, base: str, revision: str | None) -> None:
-    """Writes adapters and new rows as peft does, so that peft reads them, too."""
+    """Saves adapters and new rows in peft's format."""
     weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, folder / WEIGHTS)
     config: Any = adapted.peft_config[ADAPTER]
@@ -134,7 +134,7 @@ def save_adapter(adapted: PeftModel, folder: Path, base: str, revision: str | No
 
 
 def load_adapter(adapted: PeftModel, folder: Path) -> None:
-    """Reads what `save_adapter` wrote into a model that was adapted alike; ValueError if it does not fit."""
+    """Loads what `save_adapter` saved into a model adapted in the same way; ValueError if it does not fit."""
     weights = load_file(folder / WEIGHTS)
     wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in wanted.items()}:

@@ -1,4 +1,4 @@
-"""Where the network of a decoder-only backbone comes from, and whether it is of a kind that genret computes exactly."""
+"""Builds or loads the network of a decoder-only backbone, and checks that genret computes it exactly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from genret.errors import GenretError, one_line
 from genret.kit.weights import check_loaded, has_weights
 
 LAYER_TYPES = {"full_attention", "sliding_attention"}
-"""Kinds of layers whose memory is keys and values, which is what tree attention needs."""
+"""Kinds of layers that cache keys and values, as tree attention needs it."""
 
 
 def small(options: Any, vocab_size: int) -> Any:
@@ -35,7 +35,7 @@ def small(options: Any, vocab_size: int) -> Any:
 
 
 def opened(folder: Path, options: Any) -> tuple[Any, Any]:
-    """Tokenizer and model of a local folder; whatever the libraries raise comes through."""
+    """Tokenizer and model of a local folder; errors of the libraries are not caught."""
     local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     own = {} if options.dropout is None else {"attention_dropout": options.dropout}
     has_weights(folder)
@@ -52,15 +52,15 @@ def opened(folder: Path, options: Any) -> tuple[Any, Any]:
 
 
 def checkpoint_layers(model: Any) -> None:
-    """Lets training compute each layer a second time rather than keep what its gradient needs."""
-    new = hasattr(model, "activation_checkpointing_enable")  # as transformers 5 came to call it
+    """Turns on gradient checkpointing: layers are recomputed in the backward pass."""
+    new = hasattr(model, "activation_checkpointing_enable")  # its name in transformers 5
     enable = model.activation_checkpointing_enable if new else model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
 @contextmanager
 def fitting(model: Any) -> Iterator[None]:
-    """Turns what a model of another kind does to a trial into a sentence that names those that fit."""
+    """Turns any error of a trial run into one that names the supported models."""
     try:
         if strange := set(getattr(model.config, "layer_types", None) or ()) - LAYER_TYPES:
             raise ValueError(f"it has layers of {', '.join(sorted(strange))}")

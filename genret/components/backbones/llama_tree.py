@@ -1,10 +1,10 @@
-"""Tree attention: all beams of a query are further positions of one row, and share the prompt's keys and values.
+"""Tree attention: all beams of a query are positions of one row and share the prompt's keys and values.
 
-transformers' own forward wants one row per beam, with the prompt's cache repeated and reordered at every step. Here a
-token sees, by an explicit mask, the prompt and its own ancestors, and stands at the position that it has in its own
-sequence. So a prompt is read once, beams change places without anything being moved, and the same code serves decoding
-and scoring (whole sequences, differentiable). It runs the decoder of a transformers causal language model and owns no
-weights. It does not know tries, identifiers or losses.
+The forward pass of transformers needs one row per beam, with the prompt's cache repeated and reordered at every step.
+Here a token attends, by an explicit mask, to the prompt and its own ancestors, and has the position that it has in its
+own sequence. So a prompt is encoded once, reordering beams moves no cache, and the same code serves decoding and
+scoring (whole sequences, differentiable). It runs the decoder of a transformers causal language model and owns no
+weights.
 
     B queries   b beams   T tokens of a sequence   S tokens of the longest prompt   P positions so far   W model width
 """
@@ -20,15 +20,15 @@ from transformers import DynamicCache
 
 
 class TreeState:
-    """What decoding remembers of B queries."""
+    """Decoding state of B queries."""
 
     def __init__(self, hidden: Tensor, cache: Any, positions: Tensor, seen: Tensor):
         self.hidden = hidden
         """(B, 1, W) of the prompts' last tokens"""
         self.cache = cache
-        """every layer's keys and values of P positions, of all beams that there ever were"""
+        """every layer's keys and values of P positions, of all beams so far, dropped ones included"""
         self.positions = positions
-        """(B, P) where each token stands in its own sequence"""
+        """(B, P) the position of each token in its own sequence"""
         self.seen = seen
         """(B, b, P) True at the prompt and the ancestors of each beam's next token"""
 
@@ -37,7 +37,7 @@ def read(decoder: Any, prompts: Tensor, mask: Tensor) -> TreeState:
     """prompts (B, S) padded on the left, mask (B, S) True at real tokens → the state before the first token."""
     mask = mask.bool()
     positions = _prompt_positions(mask)
-    cache = DynamicCache()  # without the model's config: a sliding layer must not forget, beams are no time
+    cache = DynamicCache()  # no model config: sliding layers must not drop beams as old positions
     hidden = _forward(decoder, prompts, positions, positions, _prompt_sees(mask), cache)
     return TreeState(hidden[:, -1:], cache, positions, mask[:, None])
 
@@ -49,7 +49,7 @@ def extend(decoder: Any, state: TreeState, tokens: Tensor, parents: Tensor | Non
         ancestors = ancestors.gather(1, parents[..., None].expand(-1, -1, ancestors.shape[2]))
     itself = torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device).expand(len(tokens), -1, -1)
     state.seen = torch.cat([ancestors.expand(-1, tokens.shape[1], -1), itself], dim=2)
-    here = (state.positions[:, -1:] + 1).expand_as(tokens)  # all beams are of one length
+    here = (state.positions[:, -1:] + 1).expand_as(tokens)  # all beams have the same length
     state.positions = torch.cat([state.positions, here], dim=1)
     return _forward(decoder, tokens, here, state.positions, state.seen, state.cache)
 
@@ -62,7 +62,7 @@ def sequences(decoder: Any, prompts: Tensor, mask: Tensor, tokens: Tensor) -> Te
     after = torch.arange(1, length + 1, device=mask.device).repeat(num_beams)
     positions = torch.cat([prompt, prompt[:, -1:] + after], dim=1)
     causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-    family = torch.block_diag(*[causal] * num_beams).expand(num_queries, -1, -1)  # a beam sees itself alone
+    family = torch.block_diag(*[causal] * num_beams).expand(num_queries, -1, -1)  # a beam attends to itself only
     top = torch.nn.functional.pad(_prompt_sees(mask), (0, num_beams * length))
     bottom = torch.cat([mask[:, None].expand(-1, num_beams * length, -1), family], dim=2)
     visible = torch.cat([top, bottom], dim=1)
@@ -77,7 +77,7 @@ def _prompt_positions(mask: Tensor) -> Tensor:
 
 
 def _prompt_sees(mask: Tensor) -> Tensor:
-    """(B, S) → (B, S, S). Padding sees itself, so that no softmax is over nothing."""
+    """(B, S) → (B, S, S). Padding attends to itself, so that no softmax is empty."""
     length = mask.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     return (causal & mask[:, None]) | torch.eye(length, dtype=torch.bool, device=mask.device)
@@ -95,12 +95,12 @@ def _forward(decoder: Any, tokens: Tensor, here: Tensor, there: Tensor, visible:
 
 
 def cache_argument(model: Any) -> str:
-    """What a transformers model calls the keys and values of earlier tokens: `cache` since 5.24, where it has moved."""
+    """The name of a transformers model's cache argument: `cache` since 5.24, in models that have been renamed."""
     return "cache" if "cache" in inspect.signature(type(model).forward).parameters else "past_key_values"
 
 
 def _masks(decoder: Any, here: Tensor, there: Tensor, visible: Tensor) -> Tensor | dict[str, Tensor]:
-    """The additive masks (B, 1, Q, P) that transformers takes as they are: one, or one for each kind of layer."""
+    """The additive masks (B, 1, Q, P) that transformers uses unchanged: one, or one per kind of layer."""
     config = decoder.config
     dtype = decoder.get_input_embeddings().weight.dtype
 

@@ -1,4 +1,4 @@
-"""The language models of the paper's Table 6, by its names. Each is a backbone with other defaults, and no more."""
+"""The language models of the paper's Table 6, by its names: backbones with other defaults."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Llama7BLora(LlamaBackbone):
         model: str | None = "huggyllama/llama-7b"
         """Name on the model hub, local folder or registered weights."""
         dtype: Literal["float32", "bfloat16"] = "bfloat16"
-        """How pretrained weights are kept; bfloat16 takes half the memory and wants `lora`."""
+        """Data type of the pretrained weights; bfloat16 takes half the memory and needs `lora`."""
         lora: Lora | None = Lora()
         """Low-rank adapters beside frozen weights; null trains all weights."""
         save: Literal["merged", "adapter"] = "adapter"
-        """With `lora`: merged writes one plain model; adapter writes what was trained, and `model` is needed again."""
+        """With `lora`: merged saves one plain model; adapter saves only what was trained, and needs `model`."""
         gradient_checkpointing: bool = True
-        """Computes layers twice rather than keep what they need for gradients: slower, in less memory."""
+        """Recomputes activations in the backward pass (gradient checkpointing): slower, with less memory."""

@@ -1,6 +1,6 @@
-"""T5 as a writer of identifiers: pretrained by name or folder, or a small one with a tokenizer made from captions.
+"""T5 generates identifiers: pretrained, by name or folder, or a small one with a tokenizer trained on captions.
 
-A small one may leave reading to a pretrained text encoder, whose states it then maps into its own width.
+A small one can use a pretrained text encoder, whose states are projected to its own width.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ from genret.kit.weights import model_folder
 
 
 class T5Backbone(Backbone):
-    """Encoder-decoder: reads the query, writes the identifier (T5, T5 v1.1, flan-T5; paper 3.2)."""
+    """Encoder-decoder: reads the query, generates the identifier (T5, T5 v1.1, flan-T5; paper 3.2)."""
 
     class Config(api.Config):
         model: str | None = None
         """Name on the model hub, local folder or registered weights; null builds a small T5 from the options below."""
         revision: str | None = None
-        """Commit of a hub model, so that a recipe means the same weights tomorrow."""
+        """Commit of a hub model, so that a recipe always loads the same weights."""
         encoder: str | None = None
-        """Pretrained text encoder that reads the queries instead of T5's own: hub name, local folder or registered
-        weights such as starter:minilm; null: T5's own."""
+        """Pretrained text encoder that replaces T5's own: hub name, local folder or registered weights such as
+        starter:minilm; null: T5's own."""
         train_encoder: bool = False
-        """Whether that encoder is trained along, which wants a small `train.lr`; else it stays as it is."""
+        """Whether that encoder is trained too, which needs a small `train.lr`; otherwise it is frozen."""
         d_model: int = Field(256, ge=8)
         """Width of a T5 built here."""
         d_ff: int = Field(1024, ge=8)
-        """Width of its feed-forward layers."""
+        """Width of the feed-forward layers."""
         num_layers: int = Field(4, ge=0)
-        """Layers of its encoder; on top of the pretrained one where there is `encoder`, and 0 only there."""
+        """Number of encoder layers; with `encoder`, on top of the pretrained one, and only then may it be 0."""
         num_decoder_layers: int | None = Field(None, ge=1)
-        """Layers of its decoder; null: as many as the encoder's."""
+        """Number of decoder layers; null: as many as encoder layers."""
         num_heads: int = Field(4, ge=1)
         """Attention heads of each layer."""
         dropout: float | None = Field(None, ge=0, lt=1)
-        """Dropout; null keeps the pretrained model's own, 0.1 for one built here."""
+        """Dropout; null keeps the pretrained model's value; 0.1 for a model built here."""
         vocab_size: int = Field(4000, ge=64)
-        """Most word pieces of the tokenizer that is trained on the captions."""
+        """Maximum vocabulary size of the tokenizer trained on the captions."""
         max_query_tokens: int = Field(64, ge=4, le=512)
-        """Longer queries are cut."""
+        """Maximum query length in tokens; longer queries are truncated."""
         copy_code_vectors: bool | Literal["auto"] = "auto"
-        """Whether the new rows start as the identifier's code vectors (paper 3.2); auto: where there are any."""
+        """Whether to initialize the new rows with the identifier's code vectors (paper 3.2); auto: if it has any."""
 
         @model_validator(mode="after")
         def _agrees(self) -> Self:
@@ -80,8 +80,8 @@ class T5Backbone(Backbone):
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)
-        self.module: Any = None  # ModuleDict: t5, the projections and, if it is trained, the encoder
-        self.tokenizer: Any = None  # writes texts, and reads them unless there is an encoder
+        self.module: Any = None  # ModuleDict: t5, the projections and, if trained, the encoder
+        self.tokenizer: Any = None  # decodes texts, and encodes them unless there is an encoder
         self.vocabulary: Any = None
         self._encoder: TextEncoder | None = None
 
@@ -97,7 +97,7 @@ class T5Backbone(Backbone):
         torch.manual_seed(seed)
         c = self.config
         if c.model is None:
-            only_codes = c.encoder is not None and vokens.sizes and not feature_width  # no words are read or written
+            only_codes = c.encoder is not None and vokens.sizes and not feature_width  # no text is encoded or generated
             spelled = () if only_codes else texts
             self.tokenizer = train_tokenizer(spelled, c.vocab_size, byte_fallback=not vokens.sizes)
             t5 = t5_model.small(c, len(self.tokenizer))
@@ -120,7 +120,7 @@ class T5Backbone(Backbone):
             self.module["from_image"] = Projection(feature_width, t5.model_dim, scale)
 
     def _attach(self, folder: Path) -> None:
-        """Opens the text encoder. A frozen one is no part of `module`: nothing trains, checkpoints or copies it."""
+        """Loads the text encoder. A frozen one is outside `module`: not trained, checkpointed or copied."""
         self._encoder = TextEncoder(folder, self.config.max_query_tokens, self.config.train_encoder)
         if self._encoder.trainable:
             self.module["encoder"] = self._encoder.model
@@ -155,7 +155,7 @@ class T5Backbone(Backbone):
         return t5_decoder.encode(self.t5, batch["attention_mask"], input_ids=batch["input_ids"])
 
     def _look(self, features: Tensor) -> t5_decoder.DecoderState:
-        """(B, D) → an image is what one word would be to T5's encoder."""
+        """(B, D) → an image is one input position of T5's encoder."""
         if "from_image" not in self.module:
             raise GenretError(
                 "this generator never learnt to read image vectors; "
@@ -179,7 +179,7 @@ class T5Backbone(Backbone):
         return sequence_log_probs(hidden, sequences, columns, self._head)
 
     def caption_log_probs(self, features: Tensor, captions: Sequence[str]) -> Tensor:
-        """The sum over the caption's word pieces and the end symbol; longer captions are cut like queries."""
+        """The sum over the caption's tokens and the end token; longer captions are truncated like queries."""
         state = self._look(features)
         plain = {"add_special_tokens": False, "split_special_tokens": True}
         plain |= {"truncation": True, "max_length": self.config.max_query_tokens - 1}
@@ -213,7 +213,7 @@ class T5Backbone(Backbone):
     def save(self, folder: Path) -> None:
         self.t5.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        if self._encoder is not None:  # frozen or not: a run is searched wherever it is copied to
+        if self._encoder is not None:  # frozen or not, so that a run can be copied elsewhere
             self._encoder.save(folder / "encoder")
         for name in self._projections():
             save_file(self.module[name].state_dict(), folder / f"{name}.safetensors")

@@ -1,10 +1,9 @@
-"""T5 for beams: a query is encoded once and its beams share the cross-attention keys and values.
+"""T5 for beam search: a query is encoded once and its beams share the cross-attention keys and values.
 
-transformers' own forward wants one encoder row per beam, and moves every beam's cache at every step. Here the beams of
-a query are further *query positions* of the cross-attention, and what was computed for a token stays where it is: a
-beam is the list of its ancestors' places. The same layers serve decoding (one token more, with the cache) and scoring
-(whole sequences, differentiable). They read the weights of a `T5ForConditionalGeneration`, or an mT5's, and own none.
-They do not know tries, identifiers or losses.
+The forward pass of transformers needs one encoder row per beam and reorders the cache at every step. Here the beams of
+a query are *query positions* of the cross-attention, and cached tokens are never moved: a beam is a list of its
+ancestors' cache slots. The same layers serve decoding (one token more, with the cache) and scoring (whole sequences,
+differentiable). They use the weights of a `T5ForConditionalGeneration` or an mT5 and own none.
 
     B queries   b beams   T tokens at once   P tokens of a beam so far   S query tokens   H heads   d width of a head
     W model width
@@ -28,7 +27,7 @@ class KeyValues(NamedTuple):
 
 
 class DecoderState:
-    """What decoding remembers of B queries."""
+    """Decoding state of B queries."""
 
     def __init__(self, cross: list[KeyValues], query_mask: Tensor):
         self.cross = cross
@@ -36,13 +35,13 @@ class DecoderState:
         self.query_mask = query_mask
         """(B, 1, 1, S) True at real tokens"""
         self.cache: list[Tensor] = []
-        """per layer, (places, 2, H d): keys and values of every token that any beam ever was given"""
+        """per layer, (places, 2, H d): keys and values of all tokens of all beams so far"""
         self.used = 0
-        """places taken"""
+        """cache slots in use"""
         self.ancestors: Tensor | None = None
-        """(B, b, P) the places of each beam's tokens"""
+        """(B, b, P) the cache slots of each beam's tokens"""
         self.bias: Tensor | None = None
-        """(1, H, 1, D) the self-attention's bias by distance, the nearest first"""
+        """(1, H, 1, D) self-attention bias by distance, nearest first"""
 
 
 Attend = Callable[[int, Any, Tensor, Tensor, Tensor], Tensor]
@@ -58,7 +57,7 @@ def encode(
     if inputs_embeds is None:
         inputs_embeds = encoder.embed_tokens(input_ids)
     place = torch.arange(mask.shape[1], device=mask.device)
-    if len(encoder.block):  # none, where another model's states are all that is read
+    if len(encoder.block):  # no layers: the states of another model are used as they are
         bias = _bias(encoder, place - place[:, None]).masked_fill(~query_mask, -torch.inf)  # (B, H, S, S)
 
     def attend(_: int, attention: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -74,7 +73,7 @@ def encode(
 
 
 def decode(model: Any, state: DecoderState, tokens: Tensor) -> Tensor:
-    """Whole sequences: tokens (B, b, T), the start token first → hidden (B, b, T, W), ready for the output head."""
+    """Whole sequences: tokens (B, b, T), the start token first → hidden (B, b, T, W), scaled for the output head."""
     num_queries, num_beams, length = tokens.shape
     place = torch.arange(length, device=tokens.device)
     distance = place - place[:, None]
@@ -121,14 +120,14 @@ def step(model: Any, state: DecoderState, tokens: Tensor, parents: Tensor | None
 
 
 def _make_room(model: Any, state: DecoderState, count: int, length: int) -> None:
-    """For `count` tokens more and beams of `length` tokens; in powers of two, so that it is seldom needed."""
+    """Grows the cache for `count` more tokens and beams of `length` tokens, in powers of two to do so rarely."""
     like = state.cross[0].keys
     if state.bias is None or state.bias.shape[3] < length:
         state.bias = _bias(model.decoder, -torch.arange(max(16, 2 * length), device=like.device)[None])
     have = len(state.cache[0]) if state.cache else 0
     if state.used + count <= have:
         return
-    # At the first step a query has one beam; at the second, as many as there will be.
+    # A query has one beam at the first step and its full number from the second on.
     size = state.used + 4 * count if have else count
     grown = [like.new_empty(size, 2, keys.shape[1] * keys.shape[3]) for keys, _ in state.cross]
     for new, old in zip(grown, state.cache, strict=False):
@@ -139,12 +138,13 @@ def _make_room(model: Any, state: DecoderState, count: int, length: int) -> None
 def _decoder(model: Any, state: DecoderState, tokens: Tensor, attend: Attend) -> Tensor:
     """tokens (B, n) → hidden (B, n, W)."""
     hidden = _stack(model.decoder, model.shared(tokens), attend, state)
-    scales = getattr(model.config, "scale_decoder_outputs", False)  # mT5 knows no such switch
+    scales = getattr(model.config, "scale_decoder_outputs", False)  # mT5 lacks this setting
     return hidden * model.model_dim**-0.5 if scales else hidden
 
 
 def _stack(stack: Any, hidden: Tensor, attend: Attend, state: DecoderState | None) -> Tensor:
-    """The layers of encoder or decoder: hidden (B, n, W) → (B, n, W). Cross-attention is to what `state` holds."""
+    """The layers of encoder or decoder: hidden (B, n, W) → (B, n, W). Cross-attention uses the keys and values of
+    `state`."""
     hidden = stack.dropout(hidden)
     for index, block in enumerate(stack.block):
         layer = block.layer[0]

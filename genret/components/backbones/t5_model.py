@@ -1,4 +1,4 @@
-"""Where the networks of a T5 backbone come from: options, a pretrained folder, a saved run."""
+"""Builds the networks of a T5 backbone from options, a pretrained folder or a saved run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from genret.errors import GenretError
 from genret.kit.weights import check_loaded, has_weights, loading
 
 ARCHITECTURES: dict[str, Any] = {"t5": T5ForConditionalGeneration, "mt5": MT5ForConditionalGeneration}
-"""Those that `t5_decoder` computes exactly, by their `model_type`; v1.1 and flan-T5 are t5, too."""
+"""The `model_type`s that `t5_decoder` computes exactly; T5 v1.1 and flan-T5 are t5 as well."""
 
 
 def small(options: Any, vocab_size: int) -> Any:
@@ -56,7 +56,7 @@ def pretrained(folder: Path, dropout: float | None) -> tuple[Any, Any]:
 
 
 def opened(folder: Path, untied: bool = False) -> Any:
-    """The model of a folder; `untied`: its head has weights of its own, whatever its settings say."""
+    """The model of a folder; `untied`: its head has its own weights, regardless of the settings."""
     local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     architecture = AutoConfig.from_pretrained(folder, **local).model_type
     if architecture not in ARCHITECTURES:
@@ -72,7 +72,7 @@ def opened(folder: Path, untied: bool = False) -> Any:
 
 
 class Projection(nn.Sequential):
-    """Vectors of another model → T5's width, of the size of its embedded words, in whose place they stand."""
+    """Projects vectors of another model to T5's width, scaled like the word embeddings that they replace."""
 
     def __init__(self, width: int, d_model: int, scale: float = 1.0):
         norm = nn.LayerNorm(d_model)
@@ -92,5 +92,5 @@ def _set_dropout(model: nn.Module, rate: float) -> None:
     for part in model.modules():
         if isinstance(part, nn.Dropout):
             part.p = rate
-        elif isinstance(getattr(part, "dropout", None), float):  # attention keeps its rate as a number
+        elif isinstance(getattr(part, "dropout", None), float):  # attention stores its rate as a number
             vars(part)["dropout"] = rate

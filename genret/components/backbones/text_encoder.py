@@ -1,7 +1,7 @@
-"""A pretrained text encoder that reads queries for a backbone: MiniLM, BERT or any other model of transformers.
+"""A pretrained text encoder for a backbone's queries: MiniLM, BERT or any other model of transformers.
 
-It gives one state per word piece and knows nothing of what is written afterwards. Frozen, it is a function of the text
-alone; so the states of the training captions are computed once, and later epochs only look them up.
+It gives one state per token. A frozen encoder depends on the text alone, so the states of the training captions are
+computed once and looked up in later epochs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from genret.kit.device import autocast
 from genret.kit.weights import check_loaded, has_weights, loading
 
 MOST_BYTES = 1 << 30
-"""Memory for remembered states: 100,000 captions of 13 pieces at MiniLM's width."""
+"""Memory for cached states: 100,000 captions of 13 pieces at MiniLM's width."""
 BATCH = 64
 
 
@@ -33,7 +33,7 @@ class States(NamedTuple):
 
 
 class _Memory(NamedTuple):
-    """The states of some texts, end to end."""
+    """The states of some texts, concatenated."""
 
     place: dict[str, int]
     starts: Tensor
@@ -43,7 +43,7 @@ class _Memory(NamedTuple):
 
 
 class TextEncoder:
-    """Reads texts; `model` is trained along only if `trainable`, and then it is the backbone's to train and to move."""
+    """Encodes texts; if `trainable`, the backbone trains `model` and moves it between devices."""
 
     def __init__(self, folder: Path, max_tokens: int, trainable: bool = False):
         has_weights(folder)
@@ -70,15 +70,15 @@ class TextEncoder:
         self._memory: _Memory | None = None
 
     def remember(self, texts: Iterable[str]) -> None:
-        """Keeps the states of these texts from the first look at one of them on; the shortest, if not all fit.
+        """Caches the states of these texts when one of them is first encoded; if not all fit, those of the shortest.
 
-        All are computed then, in an order of their own: a training that was interrupted gets the same bits again.
+        All are computed at once, in a fixed order, so that a resumed training gets the same bits.
         """
         if not self.trainable:
             self._wanted = sorted(set(texts), key=lambda text: (len(text), text))
 
     def __call__(self, texts: Sequence[str], device: torch.device) -> States:
-        """B texts → their states on `device`; longer texts are cut."""
+        """B texts → their states on `device`; longer texts are truncated."""
         if self.trainable:
             return self._run(self._pieces(texts), device)
         if self.model.device != device:
@@ -120,7 +120,7 @@ class TextEncoder:
         return States(self.model(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
 
     def _frozen(self, pieces: Sequence[Sequence[int]], device: torch.device) -> States:
-        """bfloat16, remembered or not, so that search sees what training saw."""
+        """bfloat16, cached or not, so that search and training use the same states."""
         with torch.no_grad(), autocast(device, "auto"):
             states, mask = self._run(pieces, device)
         return States(states.bfloat16(), mask)
@@ -131,7 +131,7 @@ class TextEncoder:
         ends = lengths.cumsum(0)
         count = int((ends * self.width * 2 <= MOST_BYTES).sum())
         flat = torch.zeros(int(ends[count - 1]) if count else 1, self.width, dtype=torch.bfloat16, device=device)
-        # of a like length together: no work on pads
+        # texts of similar length together, to avoid padding
         order = sorted(range(count), key=lambda row: len(pieces[row]))
         for start in range(0, count, BATCH):
             rows = order[start : start + BATCH]

@@ -1,5 +1,4 @@
-"""How texts become tokens: a word-piece tokenizer made from the training captions, for backbones that have no
-pretrained one, and identifiers of text cut by any tokenizer."""
+"""Trains a subword tokenizer on the training captions, and tokenizes identifiers of text with any tokenizer."""
 
 from __future__ import annotations
 
@@ -19,8 +18,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, byte_fallback: bool =
 
     BPE, not T5's unigram model: its trainer breaks ties by piece id, so the same captions always give the same pieces.
 
-    `byte_fallback`: 256 further tokens spell what the captions lacked, byte by byte, so that any two lower-cased texts
-    have different tokens. Identifiers of text need that; to a query an unknown letter says nothing either way.
+    `byte_fallback`: 256 more tokens encode unknown characters byte by byte, so that any two different lower-cased texts
+    have different tokens. Identifiers of text need that; queries do not.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
@@ -44,16 +43,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, byte_fallback: bool =
 
 
 def cut_texts(tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """R texts → (R, L) int64 token ids, -1 after the end; no end symbol.
+    """R texts → (R, L) int64 token ids, -1 after the end; no end token.
 
-    Where a text spells the name of a special token ("</s>"), that is text like any other.
+    The name of a special token ("</s>") in a text is treated as plain text.
     """
     rows = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return pad_sequence([torch.tensor(row, dtype=torch.int64) for row in rows], batch_first=True, padding_value=-1)
 
 
 def _with_bytes(tokenizer: Tokenizer) -> Tokenizer:
-    """Adds the bytes to the vocabulary itself: added tokens would also be found where a text spells out their names."""
+    """Adds the bytes to the vocabulary itself: added tokens would also match their names in a text."""
     state = json.loads(tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
     for byte in range(256):

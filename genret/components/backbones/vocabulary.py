@@ -1,8 +1,6 @@
-"""A language model's vocabulary after it grew by an identifier scheme's symbols: which tokens they are, how their rows
-begin, and what a sequence of them is worth.
+"""Extends a language model's vocabulary by vokens: token ids, initialization of new rows, scores of sequences.
 
-The model's own tokens keep their ids; the scheme's symbols stand behind them, in the order of `Vokens`. Knows embedding
-tables, not architectures.
+The model's own tokens keep their ids; the vokens follow them, in the order of `Vokens`.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ class Vocabulary(NamedTuple):
     tokenizer: Any
     vokens: Vokens
     first: int
-    """Token id of the scheme's symbol 0: how many tokens the model had before."""
+    """Token id of voken 0: the size of the model's own vocabulary."""
 
     @property
     def end_token(self) -> int:
@@ -48,10 +46,10 @@ class Vocabulary(NamedTuple):
         return symbols
 
     def copy_code_vectors(self, model: Any, code_vectors: Tensor) -> None:
-        """Copies the code vectors (S, D) into the new rows of embedding and head (paper 3.2), scaled to the old rows'
-        size so that neither drowns the other; through a fixed rotation where the widths differ."""
+        """Copies the code vectors (S, D) into the new rows of embedding and head (paper 3.2), scaled to the norm of the
+        old rows; through a fixed rotation where the widths differ."""
         assert len(code_vectors) == self.vokens.num_symbols
-        # each level by itself: deeper codes are shorter, and would start as near-zero rows
+        # each level separately: vectors of deeper levels are shorter and would start near zero
         sizes = (self.vokens.num_symbols,) if self.vokens.shared else self.vokens.sizes
         with torch.no_grad():
             for table in tables(model):
@@ -75,12 +73,12 @@ def untied(model: Any) -> bool:
 
 
 def untie(model: Any, weights: Tensor) -> None:
-    """Gives the head these weights (V, W) of its own."""
+    """Gives the head its own weights (V, W)."""
     model.get_output_embeddings().weight = nn.Parameter(weights.clone().to(model.get_input_embeddings().weight))
 
 
 def grow(model: Any, count: int) -> None:
-    """Adds `count` rows to embedding and head, random and of the old rows' size, and keeps them tied or untied."""
+    """Adds `count` rows to embedding and head, random and scaled like the old rows; they stay tied or untied."""
     before, was_untied = tables(model), untied(model)
     sizes = [_size(table).item() for table in before]
     head = before[-1].detach().clone()
@@ -94,7 +92,7 @@ def grow(model: Any, count: int) -> None:
 
 
 def wants_copy(option: bool | Literal["auto"], code_vectors: Tensor | None) -> bool:
-    """What `copy_code_vectors` comes to; `UsageError` if it asks for what is not there."""
+    """Resolves `copy_code_vectors`; `UsageError` if it is true and there are no code vectors."""
     if option is True and code_vectors is None:
         raise UsageError(
             "backbone.copy_code_vectors is true, but this identifier has no code vectors; set it to auto or false"

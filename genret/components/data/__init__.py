@@ -1,1 +1,1 @@
-"""Captioned images: data sets, and decoding pictures that may be hostile."""
+"""Captioned images: data sets, and decoding images that may be hostile."""

@@ -23,23 +23,23 @@ from genret.kit.splits import CARVED, NamedSplits, SplitDataset, carve, clean_ca
 log = logging.getLogger(__name__)
 
 DEV_NAMES = ("val", "validation", "valid")
-"""What tables call the development split, if not `dev`."""
+"""Names of the development split in tables, besides `dev`."""
 
 
 class FolderDataset(SplitDataset):
     class Config(NamedSplits):
         root: Path
-        """Folder with the images, searched with all folders below it."""
+        """Folder with the images; its subfolders are searched too."""
         captions: str | None = None
         """Table of captions (CSV, TSV, JSON, JSONL) below `root`; null: `a.txt` beside `a.png`, one caption a line."""
         format: Format = "auto"
-        """How the table is written; auto: by its suffix and its content. `token`: Flickr8k.token.txt and its like."""
+        """How the table is written; auto: by suffix and content. `token`: the format of Flickr8k.token.txt."""
         delimiter: str | None = Field(None, min_length=1, max_length=1)
-        """What stands between the table's cells; null: commas, tabs, semicolons or bars, as its first line shows."""
+        """Delimiter of the table; null: comma, tab, semicolon or bar, detected from the first line."""
         encoding: str | None = None
-        """Of the table or the text files, such as cp1252; null: UTF-8, or UTF-16 with its byte order mark."""
+        """Encoding of the table or text files, such as cp1252; null: UTF-8, or UTF-16 with a byte order mark."""
         images: str = "."
-        """Folder below `root` that the table's image names start from."""
+        """Folder below `root` that image names in the table are relative to."""
         image_column: str = IMAGE
         """Column with the image's path; an image may have several rows. Columns of published tables are known."""
         caption_column: str = CAPTION
@@ -47,13 +47,13 @@ class FolderDataset(SplitDataset):
         split_column: str = "split"
         """Column with the split, if the table has it; all further columns become metadata."""
         dev_split: str | None = "dev"
-        """The split for choices; `dev`: the table's, or its `val` or `validation`; else, and if null, some of train."""
+        """The development split; `dev` also finds `val` or `validation`; if missing or null, a part of train."""
         dev_fraction: float = Field(0.1, ge=0, lt=1)
-        """Share of the images (of those of train, with a split column) that become the split for choices."""
+        """Share of the images (of those of train, with a split column) that become the development split."""
         test_fraction: float = Field(0.1, ge=0, lt=1)
-        """Share of the images that become `test_split`, without a split column."""
+        """Without a split column: share of the images that become `test_split`."""
         split_seed: int = 0
-        """Which images these are (by a hash of the name); not the seed of the training."""
+        """Seed of these splits (by a hash of the name); independent of the training seed."""
 
         @model_validator(mode="after")
         def _possible(self) -> Any:
@@ -115,7 +115,7 @@ class FolderDataset(SplitDataset):
 
     @cached_property
     def _dev_source(self) -> str | None:
-        """The table's split that is for development; None: part of the training images."""
+        """The table's development split; None: a part of the training images."""
         assert self._table is not None
         asked, splits = self.config.dev_split, self._table.splits
         if asked is None and CARVED in splits:
@@ -123,14 +123,14 @@ class FolderDataset(SplitDataset):
         if asked is None or asked in splits:
             return asked
         if asked != CARVED or not {self.train_split, self.test_split} <= splits:
-            return asked  # which is then unknown
+            return asked  # reported as unknown
         free = [name for name in DEV_NAMES if name in splits and name not in (self.train_split, self.test_split)]
         chosen = f"'{free[0]}'" if free else f"a share of {self.config.dev_fraction:g} of '{self.train_split}'"
         log.warning("%s has no split '%s'; %s is taken for it", self._file, CARVED, chosen)
         return free[0] if free else None
 
     def _named(self, table: Table, split: str) -> Iterator[Record]:
-        """The images of a split that the table names, or that is carved out of one."""
+        """The images of a split of the table, or a part of one."""
         config = self.config
         is_dev = split == self.dev_split
         carved = (is_dev or split == self.train_split) and self._dev_source is None
@@ -151,7 +151,7 @@ class FolderDataset(SplitDataset):
         captioned = False
         passed: Counter[str] = Counter()
         for path in walk_images([self._root]):
-            if path.is_dir():  # one that may not be listed
+            if path.is_dir():  # no permission to list it
                 passed["folders that may not be listed"] += 1
                 continue
             if advice := unreadable(path.name):
@@ -172,7 +172,7 @@ class FolderDataset(SplitDataset):
             )
 
     def _tell(self, passed: Counter[str]) -> None:
-        """What was passed over, once."""
+        """Reports skipped entries, once."""
         if not self._told:
             self._told = True
             for what, count in sorted(passed.items()):
@@ -189,6 +189,6 @@ def _sidecar(path: Path, encoding: str | None) -> tuple[str, ...]:
     try:
         return clean_captions(read_text(path, encoding, SET_ENCODING).splitlines())
     except FileNotFoundError:
-        return ()  # it can be searched, and helps to train what needs no captions
+        return ()  # can be searched, and used in training without captions
     except OSError as error:
         raise GenretError(f"{path} cannot be read: {error.strerror}") from error

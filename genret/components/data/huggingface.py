@@ -1,6 +1,6 @@
 """A data set of the `datasets` library, by hub name or local path; needs `pip install genret[datasets]`.
 
-Its tables are mapped from disk, never loaded; pictures are passed on as they are stored, undecoded.
+Tables are memory-mapped, and images are passed on undecoded.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _ROWS_AT_ONCE = 1000
 class HuggingFaceDataset(SplitDataset):
     class Config(NamedSplits):
         name: str = Field(min_length=1)
-        """Name on the hub (`owner/name`), or a local folder: of `save_to_disk`, of images, of parquet files."""
+        """Name on the hub (`owner/name`), or a local folder of `save_to_disk`, images or parquet files."""
         subset: str | None = None
         """The hub's configuration name, where a data set has several."""
         revision: str | None = None
         """Commit, tag or branch on the hub; a commit makes the experiment repeatable."""
         image_column: str = "image"
-        """Column with the picture."""
+        """Column with the image."""
         caption_column: str = "caption"
         """Column with a caption or a list of captions."""
         metadata_columns: list[str] = []
@@ -39,7 +39,7 @@ class HuggingFaceDataset(SplitDataset):
         dev_fraction: float = Field(0.05, gt=0, lt=1)
         """Share of the training images that become `dev`, when `dev_split` is null."""
         split_seed: int = 0
-        """Which images these are; not the seed of the training."""
+        """Seed of the choice of these images; independent of the training seed."""
 
     config: HuggingFaceDataset.Config
 
@@ -67,7 +67,7 @@ class HuggingFaceDataset(SplitDataset):
         return picture["bytes"] or read_bytes(Path(picture["path"]))
 
     def _rows(self, split: str) -> Iterator[Record]:
-        """Captions and metadata of a split; the picture column stays on disk."""
+        """Captions and metadata of a split; the image column stays on disk."""
         config = self.config
         table = self._tables[split].select_columns([config.caption_column, *config.metadata_columns])
         number = 0
@@ -85,7 +85,7 @@ class HuggingFaceDataset(SplitDataset):
 
     @cached_property
     def _tables(self) -> dict[str, Any]:
-        """The splits, by name, with undecoded pictures."""
+        """The splits, by name, with undecoded images."""
         datasets, config = _library(), self.config
         loaded = _load(config)
         tables = {config.train_split: loaded} if isinstance(loaded, datasets.Dataset) else dict(loaded)
@@ -117,6 +117,6 @@ def _load(config: HuggingFaceDataset.Config) -> Any:
             return datasets.load_from_disk(str(folder))
         name = str(folder) if folder.is_dir() else config.name
         return datasets.load_dataset(name, config.subset, revision=config.revision)
-    except Exception as error:  # the library raises nearly anything: of the network, of parquet, of the file system
+    except Exception as error:  # the library raises many kinds: network, parquet, file system
         reason = " ".join(str(error).split()) or type(error).__name__
         raise GenretError(f"the data set {config.name} cannot be loaded: {reason}") from error

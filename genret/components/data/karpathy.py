@@ -1,6 +1,6 @@
-"""Data sets in the JSON shape of Andrej Karpathy's splits: Flickr8k, Flickr30k, MS-COCO and what imitates them.
+"""Data sets in the JSON shape of Andrej Karpathy's splits: Flickr8k, Flickr30k, MS-COCO and others in this format.
 
-Only names and captions are held in memory; the pictures stay in their folder.
+Only names and captions are held in memory; the images stay in their folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Image(NamedTuple):
     """Path below the images folder."""
     split: str
     captions: str
-    """Joined by newlines: a fifth of the memory of separate strings."""
+    """Joined by newlines, which takes a fifth of the memory of separate strings."""
 
 
 class KarpathyDataset(SplitDataset):
@@ -45,11 +45,11 @@ class KarpathyDataset(SplitDataset):
         images: str = "images"
         """The images folder's name."""
         test_split: str = "test"
-        """The file's split that is searched; `val` for copies of Flickr8k without a test split."""
+        """The split to search; `val` for copies of Flickr8k without a test split."""
         dev_images: int = Field(500, ge=1)
         """How many training images become the development split `dev`, when `dev_split` is null."""
         dev_seed: int = 0
-        """Which training images these are; not the seed of the training."""
+        """Seed of the choice of these images; independent of the training seed."""
         use_restval: bool = True
         """Count COCO's `restval` images as `train`, as the literature does."""
         expect: dict[str, int] | None = None
@@ -111,7 +111,7 @@ class KarpathyDataset(SplitDataset):
         return splits
 
     def _check_names(self, images: list[_Image]) -> None:
-        """File names are the image ids: one that comes twice would put an image into two splits."""
+        """File names are the image ids: a duplicate would put an image into two splits."""
         name, count = Counter(Path(image.name).name for image in images).most_common(1)[0]
         if count > 1:
             raise GenretError(f"{self._file} names the image {name} {count} times; every image may occur once")
@@ -122,7 +122,7 @@ class KarpathyDataset(SplitDataset):
             known = dict(KNOWN_COUNTS.get(name, {}))
             if self.config.use_restval and "restval" in known:
                 known["train"] += known.pop("restval")
-            # a copy may leave a whole split out, as Flickr8k's without test; then using it is the error
+            # a copy may lack a split, as Flickr8k's without test; only using that split is an error
             expected = {split: count for split, count in known.items() if split in counts}
             source = f"the published {name} has"
         for split, count in expected.items():

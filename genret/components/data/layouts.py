@@ -1,7 +1,6 @@
-"""Tables of captions as they are published, read row by row: one reader a layout, each within bounds.
+"""Published tables of captions, read row by row: one reader per layout, with bounded memory.
 
-Rows are dictionaries by column; which columns hold the image and its captions is not known here, but for what picks
-the delimiter.
+Rows are dictionaries by column. The meaning of columns is used only to detect the delimiter.
 """
 
 from __future__ import annotations
@@ -35,18 +34,18 @@ _FLICKR30K_BROKEN = re.compile(r"\s*(\d+)\s+(\S.*)", re.DOTALL)
 
 class TableRow(NamedTuple):
     place: str
-    """Where in the file, for people: `line 3`"""
+    """Position in the file, for messages: `line 3`"""
     values: dict[str, Any]
 
 
 class Layout(NamedTuple):
     name: str
-    """What the file was understood as: `a table with commas`"""
+    """The detected layout: `a table with commas`"""
     usual: bool
-    """As its suffix promises, so nobody needs to be told"""
+    """The layout matches the suffix, so it is not reported"""
     rows: Iterator[TableRow]
     remarks: list[str]
-    """What was passed over or mended; complete after the last row"""
+    """Skipped or repaired rows; complete after the last row"""
 
 
 @contextmanager
@@ -57,7 +56,7 @@ def opened(
     encoding: str | None,
     fits: Callable[[Mapping[str, Any]], bool],
 ) -> Iterator[Layout]:
-    """The rows of a table, while the block lasts. `fits`: are these the columns of a caption table?"""
+    """The rows of a table, within a `with` block. `fits`: whether these are the columns of a caption table."""
     kind = SUFFIXES.get(file.suffix.lower()) if format == "auto" else format
     if kind is None:
         raise GenretError(
@@ -87,21 +86,21 @@ def opened(
 
 
 def _kind_of(kind: str, stream: TextIO) -> str:
-    """Text files by their first lines, where the suffix says little."""
+    """Detects the layout of a text file by its first lines."""
     if kind == "jsonl":
         return kind
     first, second = stream.readline(MAX_TEXT_BYTES), stream.readline(100)
     if kind == "csv":
         start = first.lstrip()[:1]
         return "jsonl" if start == "{" else "json" if start == "[" else "token" if _TOKEN.match(first) else "csv"
-    try:  # a .json file may have an object a line
+    try:  # a .json file may have one object per line
         return "jsonl" if second.strip() and isinstance(json.loads(first), dict) else "json"
     except (ValueError, RecursionError):
         return "json"
 
 
 class _Lines:
-    """Numbered lines; those of one row, which quotes may stretch over many, stay within `MAX_TEXT_BYTES`."""
+    """Numbered lines; a quoted row may span many lines, up to `MAX_TEXT_BYTES`."""
 
     def __init__(self, file: Path, stream: TextIO):
         self.file, self._stream = file, stream
@@ -114,7 +113,7 @@ class _Lines:
 
     @property
     def place(self) -> str:
-        """The row's lines, for people."""
+        """The row's lines, for messages."""
         last = max(self.number, self._first)
         return f"line {last}" if last == self._first else f"lines {self._first} to {last}"
 
@@ -147,7 +146,7 @@ def _json_lines(lines: _Lines) -> Iterator[TableRow]:
 
 
 def _token_lines(lines: _Lines, remarks: list[str]) -> Iterator[TableRow]:
-    """Flickr8k.token.txt and its like. One of its names, `….jpg.1`, is that of no image, and no such file exists."""
+    """The format of Flickr8k.token.txt. Its name `….jpg.1` belongs to no existing file."""
     nameless = 0
     for text in lines:
         if text.strip():
@@ -165,7 +164,7 @@ def _token_lines(lines: _Lines, remarks: list[str]) -> Iterator[TableRow]:
 
 def _delimited(lines: _Lines, delimiter: str | None, fits: Callable[[Mapping[str, Any]], bool]) -> Layout:
     first = next((line for line in lines if line.strip(" \t\r\n,;|")), "")
-    if told := re.fullmatch(r"sep=([,;\t|])\s*", first):  # Excel's own mark
+    if told := re.fullmatch(r"sep=([,;\t|])\s*", first):  # Excel's delimiter line
         delimiter, first = delimiter or told[1], next(lines, "")
     usual = "\t" if lines.file.suffix.lower() == ".tsv" else ","
     delimiter = delimiter or _sniffed(first, usual, fits)
@@ -178,12 +177,12 @@ def _delimited(lines: _Lines, delimiter: str | None, fits: Callable[[Mapping[str
 def _sniffed(header: str, usual: str, fits: Callable[[Mapping[str, Any]], bool]) -> str:
     """The delimiter under which the header names the columns sought.
 
-    Captions are full of commas, so counting them, as `csv.Sniffer` does, takes words for columns.
+    Counting commas, as `csv.Sniffer` does, would fail: captions contain many.
     """
     tried = [usual, *(other for other in DELIMITERS if other != usual)]
     try:
         heads = {each: _header(next(csv.reader([header], delimiter=each), [])) for each in tried}
-    except csv.Error:  # reported where the rows are read
+    except csv.Error:  # reported when the rows are read
         return usual
     fitting = [each for each in tried if fits(dict.fromkeys(heads[each]))]
     return fitting[0] if fitting else max(tried, key=lambda each: len(heads[each]))
@@ -209,7 +208,7 @@ def _cells(lines: _Lines, first: str, delimiter: str, remarks: list[str]) -> Ite
                     cells, mended = _mended(head, cells), mended + 1
                 if len(cells) != len(head):
                     raise GenretError(f"{lines.file} {lines.place}: not as many columns as the first line")
-                # a column without a name is a spreadsheet's margin or pandas' row number
+                # a column without a name is empty or pandas' index
                 values = {
                     name: cell.strip() if padded else cell for name, cell in zip(head, cells, strict=True) if name
                 }

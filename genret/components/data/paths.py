@@ -23,9 +23,9 @@ def local_folder(path: Path | str, option: str = "root") -> Path:
 
 
 def below(name: str, source: Path | str, folder: Path | None = None) -> str:
-    """The path `name` out of a file, relative to its folder; refused if it leads out of it.
+    """Resolves the path `name` read from a file, relative to its folder; rejected if it leads outside.
 
-    An absolute path is understood if it lies below `folder`.
+    An absolute path is allowed if it lies below `folder`.
     """
     path = PurePosixPath(name.replace("\\", "/"))
     if folder is not None and path.is_absolute():
@@ -38,9 +38,9 @@ def below(name: str, source: Path | str, folder: Path | None = None) -> str:
 
 
 def check_present(folder: Path, names: Iterable[str], source: Path) -> dict[str, str]:
-    """All files `names` below `folder` exist; one error names the count and the first that is missing.
+    """Checks that all files `names` below `folder` exist; one error gives the count and the first missing one.
 
-    Returns the files of names that the disk spells otherwise: `é` in two ways, `.PNG` for `.png`.
+    Returns the files of names that are spelled differently on disk: `é` in two ways, `.PNG` for `.png`.
     """
     files = _Files(folder)
     spelled: dict[str, str] = {}
@@ -61,7 +61,7 @@ def check_present(folder: Path, names: Iterable[str], source: Path) -> dict[str,
 
 
 class _Files:
-    """What lies in a folder: one listing of it is far cheaper than a question for each of 100,000 files."""
+    """The files of a folder: one listing is far cheaper than 100,000 single checks."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -69,7 +69,7 @@ class _Files:
         self._alike: dict[PurePosixPath, dict[str, list[str]]] = {}
 
     def find(self, name: str) -> str | None:
-        """`name` as the disk spells it: itself, or the only file that differs in nothing but case and Unicode form."""
+        """`name` as spelled on disk: itself, or the only file that differs just in case or Unicode form."""
         path = PurePosixPath(name)
         if path.name in self._listing(path.parent):
             return name

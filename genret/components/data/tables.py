@@ -1,6 +1,6 @@
 """A table of captions → the images it names, each with its split, captions and metadata.
 
-How the table is written is the business of `layouts`; which images exist is not known here.
+`layouts` parses the table. Whether the images exist is not checked here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PUBLISHED = (
     ("filepath", CAPTION),
     ("filepath", "title"),  # open_clip
 )
-"""Columns of the image and of its captions in tables that are published."""
+"""Columns of the image and of its captions in published tables."""
 
 
 class Columns(NamedTuple):
@@ -61,7 +61,7 @@ class Table(NamedTuple):
 def read_table(
     file: Path, columns: Columns, folder: Path, format: Format, delimiter: str | None, encoding: str | None
 ) -> Table:
-    """Reads the captions of images below `folder`. Where `columns` have their default names, published ones will do."""
+    """Reads the captions of images below `folder`. With default `columns`, published names are accepted too."""
     choices = _choices(columns)
 
     def fits(values: Mapping[str, Any]) -> bool:
@@ -84,7 +84,7 @@ def read_table(
 
 
 def _choices(columns: Columns) -> list[tuple[str, str]]:
-    """Pairs of columns, the named ones first; published ones take the place of defaults."""
+    """Pairs of columns: first the named ones, then published ones if the names are defaults."""
     published = [
         pair for pair in PUBLISHED if columns.image in (IMAGE, pair[0]) and columns.caption in (CAPTION, pair[1])
     ]
@@ -134,7 +134,7 @@ def _missing(place: str, what: str, column: str, values: Mapping[str, Any]) -> G
 def _tell(
     file: Path, layout: Layout, columns: Columns, images: Mapping[str, TableImage], splits: Mapping[str, int]
 ) -> None:
-    """One line of what was understood: a warning, which people see, where anything had to be guessed."""
+    """Reports in one line how the table was read: as a warning if anything was guessed."""
     captions = sum(len(image.captions) for image in images.values())
     named = f"image '{columns.image}', caption '{columns.caption}'"
     parts = [f"{file} was read as {layout.name}, {named}: {len(images):,} images, {captions:,} captions"]

@@ -1,7 +1,7 @@
-"""The members of a tar file, found without unpacking it: names, places and sizes of its ordinary files.
+"""The members of a tar file, found without unpacking: names, offsets and sizes of regular files.
 
-Files of others are hostile: headers are read in bounded pieces, links and devices never, nothing is written anywhere,
-and names are only names. What a member means is not known here.
+Shards may be hostile: headers are read in bounded pieces, links and devices are skipped, nothing is written, and names
+are never used as paths.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from genret.components.data.text import MAX_TEXT_BYTES, decode_text
 from genret.errors import BadImage, GenretError
 
 MAX_HEADER_BYTES = 2**20
-"""Of a tar member: long names and extended headers may claim any size."""
+"""Limit for a tar member's headers: long names and extended headers may claim any size."""
 
 
 class Member(NamedTuple):
-    """An ordinary file of a shard, where it lies."""
+    """A regular file of a shard, with its offset."""
 
     name: str
     offset: int
     size: int
 
     def read(self, shard: Path, shown: str, limit: int, stream: IO[bytes] | None = None) -> bytes:
-        """Its bytes, from the shard or from an open stream of it; `BadImage` beyond `limit`, which names it `shown`."""
+        """Its bytes, from the shard or from an open stream of it; `BadImage`, naming it `shown`, beyond `limit`."""
         if self.size > limit:
             raise BadImage(f"{shown} has {self.size:,} bytes, more than the {limit:,} allowed")
         if stream is None:
@@ -40,7 +40,7 @@ class Member(NamedTuple):
 
 
 class _Headers:
-    """What tarfile may read of a shard: headers only, never more than `MAX_HEADER_BYTES` at once."""
+    """Limits what tarfile reads of a shard: headers only, at most `MAX_HEADER_BYTES` at once."""
 
     def __init__(self, stream: IO[bytes]):
         self._stream = stream
@@ -54,7 +54,7 @@ class _Headers:
 
 
 def scan(shard: Path) -> Iterator[Member]:
-    """The ordinary files of a shard, in order; links, devices and sparse files are left out."""
+    """The regular files of a shard, in order; links, devices and sparse files are left out."""
     try:
         # "r:": compressed shards cannot be read from the middle
         with shard.open("rb") as stream, tarfile.open(fileobj=cast(IO[bytes], _Headers(stream)), mode="r:") as tar:
@@ -65,7 +65,7 @@ def scan(shard: Path) -> Iterator[Member]:
                     yield Member(name, member.offset_data, member.size)
             stream.seek(tar.offset)
             if stream.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-                # tarfile takes a damaged header, or a missing end, for the end
+                # tarfile treats a damaged header or a missing end as the end
                 raise tarfile.ReadError(f"no end mark at byte {tar.offset:,}")
     except OSError as error:
         raise GenretError(f"the shard {shard} cannot be read: {error.strerror or error}") from error
@@ -74,7 +74,7 @@ def scan(shard: Path) -> Iterator[Member]:
 
 
 def text_of(member: Member, shard: Path, stream: IO[bytes]) -> str:
-    """A small member as text; one that is larger than a caption can be is refused."""
+    """A small member as text; rejected if larger than a caption can be."""
     name = f"{shard}:{member.name}"
     if member.size > MAX_TEXT_BYTES:
         raise GenretError(f"{name} has {member.size:,} bytes, more than the {MAX_TEXT_BYTES:,} allowed for text")

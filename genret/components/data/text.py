@@ -1,6 +1,6 @@
-"""Text files that others wrote: their encoding, JSON within bounds, and the captions that one value holds.
+"""Reads text files from outside: their encoding, JSON of bounded size, and the captions in a value.
 
-It does not know what a column or a key means.
+The meaning of columns and keys is defined elsewhere.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from genret.errors import GenretError
 from genret.kit.splits import clean_captions
 
 MAX_TEXT_BYTES = 2**20
-"""A file of captions, a line or a row larger than this is none."""
+"""Maximum size of a caption file, a line or a row."""
 MAX_JSON_BYTES = 256 * 2**20
-"""JSON is read as a whole; the largest that is published, of COCO, has 145 MB."""
+"""JSON is read as a whole; the largest published file, COCO's, has 145 MB."""
 SAVE = "save it as UTF-8"
 SET_ENCODING = "set dataset.encoding to what it is, such as cp1252, latin-1 or utf-16-le"
 
@@ -28,8 +28,8 @@ _PYTHON_LIST = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*,?\s*\]")
 
 
 def open_text(file: Path, encoding: str | None = None) -> TextIO:
-    """Opens a text file: in `encoding`, else as its byte order mark says, else as UTF-8."""
-    if file.exists() and not file.is_file():  # opening a pipe might never end
+    """Opens a text file in `encoding`, otherwise by its byte order mark, otherwise as UTF-8."""
+    if file.exists() and not file.is_file():  # opening a pipe might block
         raise GenretError(f"{file} is no ordinary file")
     if encoding is None:
         with file.open("rb") as stream:
@@ -38,7 +38,7 @@ def open_text(file: Path, encoding: str | None = None) -> TextIO:
 
 
 def decode_text(data: bytes, name: str, encoding: str | None = None, advice: str = SAVE) -> str:
-    """The text of a small file or archive member; `GenretError` names it `name` and says what to do."""
+    """The text of a small file or archive member; errors are `GenretError`s that call it `name`."""
     try:
         text = data.decode(encoding or _encoding_of(data))
     except UnicodeError as error:
@@ -48,13 +48,13 @@ def decode_text(data: bytes, name: str, encoding: str | None = None, advice: str
 
 
 def check_start(start: str, name: str | Path, advice: str = SAVE) -> None:
-    """Refuses text that begins as UTF-16 does where its byte order mark is missing."""
+    """Rejects text that looks like UTF-16 without a byte order mark."""
     if "\0" in start[:4]:
         raise GenretError(f"{name} is no UTF-8 text: it looks like UTF-16 without its mark; {advice}")
 
 
 def read_text(file: Path, encoding: str | None = None, advice: str = SAVE) -> str:
-    """A small text file; one larger than `MAX_TEXT_BYTES` is refused. `OSError` if it cannot be read."""
+    """A small text file; one larger than `MAX_TEXT_BYTES` is rejected. `OSError` if it cannot be read."""
     if file.exists() and not file.is_file():
         raise GenretError(f"{file} is no ordinary file")
     with file.open("rb") as stream:
@@ -106,7 +106,7 @@ def _listed(text: str) -> list[str]:
     try:
         found = json.loads(stripped)
     except (ValueError, RecursionError):
-        # string by string: Python's own parser need not stand what a hostile list nests
+        # string by string: Python's parser could fail on hostile nesting
         written = re.findall(_STRING, stripped) if _PYTHON_LIST.fullmatch(stripped) else None
         try:
             return [text] if written is None else [ast.literal_eval(string) for string in written]

@@ -1,9 +1,9 @@
 """Tar shards as the webdataset library and CLIP_benchmark write them, read from local disk.
 
 A sample is a run of members that share the name before the first dot: `s0000000.webp`, `s0000000.txt` (captions, one a
-line), `s0000000.json` (metadata, or captions), `s0000000.cls` (a class, by number). Everything else inside, pickles
-above all, is never looked at. CLIP_benchmark's layout is the default: `train/0.tar`, `test/0.tar`, …, beside them
-`nshards.txt`, and above them `classnames.txt`, whose names become metadata.
+line), `s0000000.json` (metadata, or captions), `s0000000.cls` (a class, by number). Everything else, pickles above all,
+is never read. CLIP_benchmark's layout is the default: `train/0.tar`, `test/0.tar`, …, beside them `nshards.txt`, and
+above them `classnames.txt`, whose names become metadata.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from genret.kit.splits import carve, clean_captions, nonempty, scalars
 
 MAX_SHARDS = 100_000
 REMEMBERED_SHARDS = 32
-"""Shards whose members' places are kept for `read`; a shard usually has 10,000 or fewer."""
+"""Number of shards whose member offsets are cached for `read`; a shard usually has 10,000 or fewer."""
 
 
 class WebDataset(Dataset):
@@ -47,9 +47,9 @@ class WebDataset(Dataset):
         dev_fraction: float = Field(0.05, gt=0, lt=1)
         """Share of the training images that become `dev`, when `dev` is null."""
         split_seed: int = 0
-        """Which images these are; not the seed of the training."""
+        """Seed of the choice of these images; independent of the training seed."""
         image_suffix: str | None = None
-        """Suffix of the image where samples have several, such as `input.png`; null: of the only one."""
+        """Suffix of the image if samples have several, such as `input.png`; null: samples have only one."""
         caption_suffix: str = "txt"
         """Suffix of the members with captions, one a line."""
         caption_key: str = "caption"
@@ -105,7 +105,7 @@ class WebDataset(Dataset):
             for member in scan(shard):
                 folder, name = os.path.split(member.name)
                 if name.startswith(".") or "__MACOSX" in folder.split("/"):
-                    continue  # macOS adds ._a.png to every a.png; webdataset, too, passes over hidden files
+                    continue  # macOS adds ._a.png to every a.png; webdataset also skips hidden files
                 base, _, suffix = name.partition(".")
                 key = f"{folder}/{base}" if folder else base
                 if sample is None or key != sample.key:
@@ -139,11 +139,11 @@ class WebDataset(Dataset):
         if suffix == wanted.lower() if wanted else is_image_name(member.name):
             return sample._replace(image=self._only(sample, member, shard))
         if unreadable(member.name) and sample.image is None:
-            return sample._replace(image=member)  # where it is decoded, it is reported
+            return sample._replace(image=member)  # reported when it is decoded
         return sample
 
     def _only(self, sample: _Sample, member: Member, shard: Path) -> Member:
-        """The sample's image: a second one, which may belong to a sample of its own, is refused."""
+        """The sample's image: a second image, which may belong to another sample, is rejected."""
         first = sample.image
         if first is not None and unreadable(first.name) is None:
             raise GenretError(
@@ -161,7 +161,7 @@ class WebDataset(Dataset):
         return captions
 
     def _class(self, text: str) -> str:
-        """A sample's class by its name where `classnames.txt` has it, else as it is written."""
+        """A sample's class: its name in `classnames.txt`, otherwise the text of the file."""
         number = text.strip()[:200]
         return self._class_names[int(number)] if number.isdecimal() and int(number) < len(self._class_names) else number
 
@@ -188,7 +188,7 @@ class WebDataset(Dataset):
         )
 
     def _members(self, shard: str) -> dict[str, Member]:
-        """Where the images of a shard lie, by member name."""
+        """The images of a shard, by member name."""
         if shard not in self._places:
             path = Path(shard)
             if not path.is_relative_to(self._root):
@@ -234,7 +234,7 @@ def _shards(root: Path, pattern: str) -> list[Path]:
 
 
 def _check_number(folder: Path, count: int) -> None:
-    """CLIP_benchmark notes the number of shards beside them: a download that broke off is noticed."""
+    """Compares with CLIP_benchmark's number of shards, to detect an incomplete download."""
     noted = folder / "nshards.txt"
     if noted.is_file():
         text = noted.read_text(errors="replace")[:20].strip()

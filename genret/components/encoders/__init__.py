@@ -1,1 +1,1 @@
-"""Frozen towers that turn pictures and texts into vectors, heads that join them, and the cache of what towers say."""
+"""Towers that encode images and texts, heads that map both to a shared space, and fine-tuning."""

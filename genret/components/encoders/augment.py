@@ -1,9 +1,9 @@
-"""Other views of a picture, for training only: moved, turned, scaled, recoloured, blurred.
+"""Augmented views of an image, for training only: shifted, rotated, scaled, recoloured, blurred.
 
-A view is a function of (seed, view number, pixels): it does not depend on the batch, the order or the machine's random
-state, so cached views stay valid and an interrupted encoding continues exactly.
+A view is a function of (seed, view number, pixels): it does not depend on the batch, the order or global random state,
+so cached views stay valid and an interrupted encoding continues exactly.
 
-B pictures   S side of the square that the tower sees
+B images   S side of the tower's square input
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from genret.api import Config
 from genret.components.encoders.preprocess import Preprocess
 
 OVERSAMPLING = 1.25
-"""Pictures are warped from a larger square, so that zooming in stays sharp."""
+"""Images are warped at this multiple of the input size, so that zoomed views stay sharp."""
 NUM_DRAWS = 24
 FLAT_SHARE = 0.6
-"""Share of the border that must have one colour for a picture to lie on a plain ground."""
+"""Share of the border that must have one colour for the background to count as plain."""
 SAME_COLOUR = 12 / 255
 
 
 class ViewOptions(Config):
-    """How training pictures are varied."""
+    """How training images are augmented."""
 
     strength: float = Field(1.0, ge=0, le=2)
-    """How far augmented views are from the plain picture; 0: not at all."""
+    """Strength of the augmentation; 0: none."""
     flip: float = Field(0.0, ge=0, le=1)
-    """Probability of a mirror image; 0 for pictures whose direction means something."""
+    """Probability of a horizontal flip; 0 for images whose direction matters."""
     seed: int = Field(0, ge=0)
-    """Another seed draws other views."""
+    """Seed of the views."""
 
 
 class Augment:
-    """Draws views. `strength` scales all of them; `flip` is the probability of a mirror image."""
+    """Draws views. `strength` scales all of them; `flip` is the probability of a horizontal flip."""
 
     def __init__(self, strength: float, flip: float, seed: int):
         self.strength = strength
@@ -50,7 +50,7 @@ class Augment:
         self.seed = seed
 
     def __call__(self, images: Sequence[Image.Image], view: int, preprocess: Preprocess) -> Tensor:
-        """B pictures → (B, 3, S, S) in 0..1."""
+        """B images → (B, 3, S, S) in 0..1."""
         framed = preprocess.pixels(images, OVERSAMPLING)
         draws = torch.from_numpy(np.stack([self._draws(image, view) for image in images])).float()
         return self.warp(framed, draws, preprocess.size)
@@ -66,17 +66,17 @@ class Augment:
         spread, chance = draws[:, :12] * 2 - 1, draws[:, 12:]  # in -1..1 and in 0..1
         grid = self._grid(spread[:, :6], chance[:, 0] < self.flip, size)
         moved = torch.empty(len(pixels), 3, size, size)
-        if flat.any():  # around a picture on a plain ground there is more of that ground ...
+        if flat.any():  # a plain background is continued beyond the border ...
             inner = F.grid_sample(pixels[flat] - ground[flat], grid[flat], padding_mode="zeros", align_corners=False)
             moved[flat] = inner + ground[flat]
-        if not flat.all():  # ... and around a photograph its mirror image
+        if not flat.all():  # ... and a photograph is reflected
             moved[~flat] = F.grid_sample(pixels[~flat], grid[~flat], padding_mode="reflection", align_corners=False)
         often = min(1.0, self.strength)
         coloured = self._colour(moved, spread[:, 6:], chance[:, 1] < 0.06 * often)
-        # on a plain ground only the figure changes colour; softly, since edges are blended
+        # on a plain background only the figure changes colour; with a soft mask, since edges are blended
         figure = ((moved - ground).abs().amax(1, keepdim=True) * 8).clamp(0, 1)
         result = torch.where(_as_map(flat), moved + figure * (coloured - moved), coloured)
-        # a figure on white sometimes stands on coloured paper
+        # a white background is sometimes recoloured
         paper = 1 - 0.5 * chance[:, 2:5, None, None]
         on_paper = flat & (ground.amin((1, 2, 3)) > 0.9) & (chance[:, 5] < 0.25 * often)
         result = torch.where(_as_map(on_paper), result * paper, result)
@@ -84,11 +84,11 @@ class Augment:
         return torch.where(_as_map(chance[:, 6] < 0.2 * often), blurred, result).clamp(0, 1)
 
     def _grid(self, spread: Tensor, mirrored: Tensor, size: int) -> Tensor:
-        """(B, 6), (B,) → where each pixel of the view is taken from, (B, S, S, 2)."""
+        """(B, 6), (B,) → the source position of each pixel of the view, (B, S, S, 2)."""
         s = self.strength
         turn, scale, stretch, shear, right, down = spread.unbind(1)
         angle = turn * (15 * math.pi / 180) * s
-        zoom = torch.exp((0.1 + 0.2 * scale) * s)  # above 1 the picture gets smaller
+        zoom = torch.exp((0.1 + 0.2 * scale) * s)  # above 1 the image is shrunk
         aspect = torch.exp(0.12 * stretch * s)
         mirror = torch.where(mirrored, -1.0, 1.0)
         cos, sin = angle.cos(), angle.sin()
@@ -99,7 +99,7 @@ class Augment:
         return F.affine_grid(torch.stack(rows, 1), [len(spread), 3, size, size], align_corners=False)
 
     def _colour(self, pixels: Tensor, spread: Tensor, grey_only: Tensor) -> Tensor:
-        """(B, 3, S, S), (B, 6), (B,) → the same pictures in other colours and another light."""
+        """(B, 3, S, S), (B, 6), (B,) → the same images with other colours and brightness."""
         s = self.strength
         hue, saturation, contrast, brightness, shade, direction = spread.unbind(1)
         turned = torch.einsum("bij,bjhw->bihw", _hue_rotation(0.25 * s * hue), pixels)
@@ -114,9 +114,9 @@ class Augment:
 
 
 def background(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 3, S, S) → the colour of the ground (B, 3, 1, 1) and whether the picture lies on a plain one (B,).
+    """(B, 3, S, S) → the background's colour (B, 3, 1, 1) and whether it is plain (B,).
 
-    It does if its four corners agree, or if most of its border has one colour.
+    It is plain if the four corners agree, or if most of the border has one colour.
     """
     corners = pixels[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]  # (B, 3, 4)
     corner = corners.mean(2, keepdim=True)
@@ -129,7 +129,7 @@ def background(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _hue_rotation(angle: Tensor) -> Tensor:
-    """(B,) → (B, 3, 3) rotations about the grey axis."""
+    """(B,) → (B, 3, 3) hue rotations about the grey axis."""
     cos, sin = angle.cos(), angle.sin() * math.sqrt(1 / 3)
     same, back, forth = cos + (1 - cos) / 3, (1 - cos) / 3 - sin, (1 - cos) / 3 + sin
     rows = [torch.stack(row, 1) for row in ((same, back, forth), (forth, same, back), (back, forth, same))]

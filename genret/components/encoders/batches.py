@@ -1,6 +1,6 @@
-"""Pictures as pixels, a batch at a time: the next batch is read and decoded while this one is trained on.
+"""Batches of pixels: the next batch is read and decoded during the training step of the current one.
 
-Memory holds two batches, whatever the size of the data set. A picture that cannot be read is missing from its batch.
+Memory holds two batches, whatever the size of the data set. Unreadable images are left out of their batch.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from genret.kit.encode import NUM_THREADS, opened
 
 class Batch(NamedTuple):
     pixels: Tensor
-    """(B', 3, S, S) in 0..1 of the pictures that could be read"""
+    """(B', 3, S, S) in 0..1 of the readable images"""
     indices: Tensor
-    """(B',) which they are"""
+    """(B',) the indices of these images"""
 
 
 class Batches:
-    """`batch(step)` gives pixels, and begins to read those of the step that follows.
+    """`batch(step)` returns pixels and starts to read those of the next step.
 
-    `examples(step)`: the pictures' indices and the epoch of a step; None after the last one.
+    `examples(step)`: the images' indices and the epoch of a step; None after the last one.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Batches:
         self._begun: dict[int, Future[Batch]] = {}
 
     def batch(self, step: int) -> Batch:
-        future = self._begun.pop(step, None) or self._begin(step)  # the first of a run, or of one that was resumed
+        future = self._begun.pop(step, None) or self._begin(step)  # the first step of a new or resumed run
         assert future is not None, "no step comes after the last"
         if (following := self._begin(step + 1)) is not None:
             self._begun = {step + 1: following}
@@ -63,13 +63,13 @@ class Batches:
     def _picture(self, index: int) -> Image.Image | None:
         try:
             return opened(self._read[index])
-        except BadImage:  # reported where the split is read for its vectors
+        except BadImage:  # reported when the split is encoded
             return None
 
 
 @contextmanager
 def reading_ahead() -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
-    """A thread that makes the next batch, and those that decode its pictures."""
+    """One thread that prepares the next batch, and several that decode its images."""
     ahead = ThreadPoolExecutor(1, thread_name_prefix="genret-batch")
     readers = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="genret-decode")
     try:

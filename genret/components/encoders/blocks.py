@@ -1,7 +1,7 @@
-"""Which parameters of a tower lie behind its last n blocks, whatever the architecture and however it names its parts.
+"""Finds the parameters of a tower's last n blocks, for any architecture and any naming.
 
-Nothing is read off names: the tower runs once on one example, with everything before the boundary cut off from the
-gradient, and what the gradient still reaches is what remains to be trained.
+Names are not used: the tower runs once on one example, with the gradient cut before these blocks. The parameters that
+still get a gradient are those to train.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from genret.errors import GenretError
 
 
 def last_parameters(tower: ImageTower | TextTower, last_layers: int | None) -> dict[str, nn.Parameter]:
-    """The parameters, by name, of the last `last_layers` blocks and of what follows them (norms, projections).
+    """The parameters, by name, of the last `last_layers` blocks and of the modules after them (norms, projections).
 
-    None: all that take part in the tower's vectors. A tower with fewer blocks gives all of them, without what precedes
-    them (embeddings). Blocks are what the library lists as such: a transformer's layers, a convolutional net's stages.
+    None: all parameters that the tower's vectors depend on. A tower with fewer blocks gives all blocks, without the
+    modules before them (embeddings). Blocks are a transformer's layers or a convolutional net's stages.
     """
     module: nn.Module = tower.module
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.is_floating_point()}
@@ -57,7 +57,7 @@ def _vector(tower: ImageTower | TextTower) -> Tensor:
 
 
 def _blocks_in_order(module: nn.Module, forward: Callable[[], Any]) -> list[nn.Module]:
-    """The blocks that `forward` goes through, first to last."""
+    """The blocks in the order in which `forward` calls them."""
     order: list[nn.Module] = []
     handles: list[RemovableHandle] = []
     for block in _blocks(module):
@@ -68,16 +68,16 @@ def _blocks_in_order(module: nn.Module, forward: Callable[[], Any]) -> list[nn.M
     finally:
         for handle in handles:
             handle.remove()
-    return list(dict.fromkeys(order))  # some nets go through one block several times
+    return list(dict.fromkeys(order))  # some nets call a block several times
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
-    """What the model lists as its blocks, or, where it has no lists, its parts of one class side by side."""
+    """The model's lists of blocks or, if it has none, sibling modules of one class."""
     return list(_alike(module, lists_only=True)) or list(_alike(module, lists_only=False))
 
 
 def _alike(module: nn.Module, lists_only: bool) -> Iterator[nn.Module]:
-    """The members of the outermost groups of composite modules of one class."""
+    """The members of the outermost groups of sibling composite modules of one class."""
     members = [member for member in module.children() if any(member.children())]
     classes = Counter(type(member) for member in members)
     if isinstance(module, nn.ModuleList | nn.Sequential) and len(classes) == 1 and lists_only:
@@ -93,9 +93,9 @@ def _alike(module: nn.Module, lists_only: bool) -> Iterator[nn.Module]:
 
 @contextmanager
 def _cut_off(blocks: list[nn.Module], inclusive: bool) -> Iterator[None]:
-    """No gradient flows back through `blocks` or out of them, save through the last one's own parameters.
+    """Detaches the inputs and outputs of `blocks`, except that the last one's own parameters keep their gradient.
 
-    `inclusive`: nor through the last one's.
+    `inclusive`: the last one's do not.
     """
     handles: list[RemovableHandle] = []
     for block in blocks:

@@ -1,11 +1,11 @@
-"""Fine-tuning of towers: CLIP's contrastive loss over pixels and words, descended through the towers themselves.
+"""Fine-tuning of towers: CLIP's contrastive loss over images and captions, with gradients through the towers.
 
-One caption of each picture is drawn per epoch, so a picture is never its own negative; pictures whose drawn captions
-have the same wording are each other's positives. Batch-normalization keeps its pretrained statistics: those of a batch
-of one small data set would be worse. An interrupted training continues exactly (genret/kit/loop.py): captions and views
-are functions of (seed, epoch, picture).
+One caption per image is sampled each epoch, so an image is never its own negative; images whose sampled captions are
+the same text are positives of each other. Batch normalization keeps its pretrained statistics: those of a small data
+set would be worse. An interrupted training continues exactly (genret/kit/loop.py): captions and views are functions of
+(seed, epoch, image).
 
-B pictures in a batch   N captioned training pictures   T captions
+B images in a batch   N captioned training images   T captions
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ TEXTS_AT_ONCE = 256
 
 
 class Finetune(LoopOptions):
-    """How the towers themselves are trained."""
+    """How the towers are fine-tuned."""
 
     towers: list[Modality] = ["image", "text"]
-    """Which are trained: [image, text], image or text."""
+    """Which towers are trained: [image, text], image or text."""
     last_layers: int | None = Field(None, ge=0)
-    """How many of a tower's last blocks are trained, with what follows them; null: the whole tower."""
+    """Number of a tower's last blocks to train, with the modules after them; null: the whole tower."""
     temperature: float | None = Field(None, gt=0, le=1)
-    """Where the learned temperature starts; null: the pretrained model's own, or 0.07."""
+    """Initial value of the learned temperature; null: the pretrained model's, or 0.07."""
     augment: ViewOptions = ViewOptions(strength=0.5)
-    """Each epoch sees another view of each picture; strength 0: the plain one."""
+    """Each epoch uses another view of each image; strength 0: the original."""
     epochs: int = Field(5, ge=0)
-    """Passes over the training pictures; 0 leaves the towers as they were."""
+    """Epochs over the training images; 0 leaves the towers unchanged."""
     batch_size: int = Field(64, ge=2)
-    """Pictures per step; each is told from the others' captions."""
+    """Images per step; the other images' captions are negatives."""
     lr: float = Field(1e-5, gt=0)
     """Peak learning rate (AdamW)."""
     weight_decay: float = Field(0.05, ge=0)
-    """Decoupled decay of matrices; vectors and norms are exempt."""
+    """Decoupled weight decay of matrices; vectors and norms are exempt."""
     patience: int = Field(2, ge=0)
-    """Validations without improvement after which training ends; 0: never early. The best weights are kept anyway."""
+    """Stop after this many validations without improvement; 0: never. The best weights are kept in any case."""
 
     @field_validator("towers", mode="before")
     @classmethod
@@ -70,7 +70,7 @@ class Finetune(LoopOptions):
 
 
 class Captioned(NamedTuple):
-    """The pictures that have captions."""
+    """The images that have captions."""
 
     read: list[Callable[[], Image.Image]]
     captions: list[list[str]]
@@ -83,16 +83,16 @@ class Captioned(NamedTuple):
         return cls([pictures.read[row] for row in sorted(captions)], [captions[row] for row in sorted(captions)])
 
     def draw(self, seed: int, epoch: int) -> list[str]:
-        """One caption of each picture."""
+        """Samples one caption of each image."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch + 1)
         draws = torch.rand(len(self.captions), generator=generator, dtype=torch.float64).tolist()
         return [own[int(draw * len(own))] for own, draw in zip(self.captions, draws, strict=True)]
 
 
 class _Trained(nn.Module):
-    """What the loop sees: the parameters that are trained, and those towers that are switched to training mode.
+    """The module of the training loop: the trained parameters, and the towers to switch to training mode.
 
-    A tower holds far more than what is trained; checkpoints and best weights hold no more than is registered here.
+    Only trained parameters are registered, so checkpoints and best weights do not hold whole towers.
     """
 
     def __init__(self, space: Space, parameters: dict[str, nn.Parameter], towers: Sequence[nn.Module]):
@@ -101,7 +101,7 @@ class _Trained(nn.Module):
         for name, parameter in parameters.items():
             parameter.requires_grad_(True)
             self.register_parameter(name.replace(".", "/"), parameter)
-        self._towers = tuple(towers)  # a tuple hides them from torch
+        self._towers = tuple(towers)  # a tuple, so that torch does not register them
 
     def train(self, mode: bool = True) -> _Trained:
         super().train(mode)
@@ -111,7 +111,7 @@ class _Trained(nn.Module):
 
 
 def _set_mode(module: nn.Module, training: bool) -> None:
-    """Training mode where something is trained; frozen parts and batch statistics stay as they are."""
+    """Training mode for modules that are trained; frozen parts and batch statistics do not change."""
     parameters = list(module.parameters())
     frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
     if not training or frozen or isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -132,10 +132,10 @@ def fine_tune(
     context: FitContext,
     warm_up: LoopOptions | None = None,
 ) -> dict[Modality, dict[str, nn.Parameter]]:
-    """Trains the towers in place and returns what was trained of each, by name; all of it is frozen again.
+    """Trains the towers in place and returns each one's trained parameters, by name; then all are frozen again.
 
-    `space` is where both sides meet, on the context's device. `warm_up`: first trains the space alone, for spaces that
-    start at random: their gradients would undo what the towers know (arXiv 2202.10054).
+    `space` is the shared space, on the context's device. `warm_up`: first trains the space alone, for randomly
+    initialized spaces, whose gradients would distort the pretrained features (arXiv 2202.10054).
     """
     pictures, held_out = Captioned.of(train), Captioned.of(dev)
     wordings: dict[str, int] = {}
@@ -146,7 +146,7 @@ def fine_tune(
     def pixels(images: Sequence[Image.Image], epoch: int) -> Tensor:
         if options.augment.strength == 0 and options.augment.flip == 0:
             return image.preprocess.pixels(images)
-        return augment(images, epoch + 1, image.preprocess)  # view 0 is the plain picture
+        return augment(images, epoch + 1, image.preprocess)  # view 0 is the original
 
     def look() -> float:
         with autocast(context.device, options.bf16):
@@ -161,7 +161,7 @@ def fine_tune(
 
             def step(indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
                 batch = batches.batch(number)
-                if not len(batch.indices):  # none of its pictures could be read
+                if not len(batch.indices):  # none of its images could be read
                     return {"loss": space.scale * 0.0, "scale": space.scale}
                 captions = pictures.draw(context.seed, epoch)
                 words = [captions[index] for index in batch.indices.tolist()]
@@ -190,7 +190,7 @@ def fine_tune(
 def sample_vectors(
     image: ImageTower, text: TextTower, train: CaptionedImages, seed: int, most: int
 ) -> tuple[Tensor, Tensor]:
-    """The frozen vectors of at most `most` pictures and captions, (n, D_image) and (n, D_text)."""
+    """The frozen vectors of at most `most` images and captions, (n, D_image) and (n, D_text)."""
     generator = torch.Generator().manual_seed(seed)
     captions = torch.randperm(len(train.captions), generator=generator)[:most].tolist()
     owners = sorted({int(train.owners[caption]) for caption in captions})
@@ -202,13 +202,13 @@ def sample_vectors(
 
 
 def _examples(count: int, seed: int, loop: LoopOptions, number: int) -> tuple[Tensor, int] | None:
-    """Which examples a step of the loop is for, and in which epoch; None after the last step."""
+    """The examples and the epoch of a step; None after the last step."""
     epoch, place = divmod(number, math.ceil(count / loop.batch_size))
     return (epoch_order(count, seed, epoch).split(loop.batch_size)[place], epoch) if epoch < loop.epochs else None
 
 
 def _recall(image: ImageTower, text: TextTower, space: Space, held_out: Captioned, batch_size: int) -> float:
-    """Mean of text-to-image R@1, 5 and 10 over the pictures that can be read, in per cent."""
+    """Mean of text-to-image R@1, 5 and 10 over the readable images, in percent."""
     rows, parts = list[int](), list[Tensor]()
     for place, vectors in _encoded(image, held_out.read, batch_size):
         rows += place
@@ -226,7 +226,7 @@ def _recall(image: ImageTower, text: TextTower, space: Space, held_out: Captione
 def _encoded(
     image: ImageTower, read: Sequence[Callable[[], Image.Image]], batch_size: int
 ) -> list[tuple[list[int], Tensor]]:
-    """Batches of plain pictures' vectors, with the pictures' places."""
+    """Batches of vectors of unaugmented images, with the images' indices."""
     items = [ImageItem(str(row), load) for row, load in enumerate(read)]
     found = []
     for batch in decoded(items, range(len(items)), batch_size, bad={}):

@@ -1,6 +1,6 @@
-"""Where image and text vectors meet: two small networks, or a space that they share already; and the contrastive loss.
+"""Maps image and text vectors to a shared space, by two small networks or as they are; and the contrastive loss.
 
-They know vectors only: no pictures, no texts, no towers.
+Works on vectors only, not on images, texts or towers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DEFAULT_TEMPERATURE = 0.07
-"""Where CLIP's learned temperature started (arXiv 2103.00020, 2.5)."""
+"""Initial value of CLIP's learned temperature (arXiv 2103.00020, 2.5)."""
 MAX_SCALE = 100.0
 """Upper bound of the inverse temperature, as in CLIP (arXiv 2103.00020, 2.5)."""
 
@@ -35,10 +35,10 @@ class Head(nn.Module):
             self.mlp = nn.Sequential(*layers)
 
     def standardize(self, features: Tensor) -> None:
-        """Takes mean and deviation from (N, D_in)."""
+        """Sets mean and standard deviation from (N, D_in)."""
         deviation, mean = torch.std_mean(features.float(), dim=0, correction=0)
         self.mean.copy_(mean)
-        # a dimension that hardly moves would have its noise blown up
+        # a lower bound, so that the noise of nearly constant dimensions is not amplified
         self.deviation.copy_(deviation.clamp_min(1e-3 * float(deviation.mean()) + 1e-8))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Heads(nn.Module):
 
 
 class JointSpace(nn.Module):
-    """The space of two towers that were trained together: nothing to learn but the temperature."""
+    """The space of two towers that were trained together; only the temperature is learned."""
 
     def __init__(self, temperature: float):
         super().__init__()
@@ -107,7 +107,7 @@ def info_nce(images: Tensor, texts: Tensor, same: Tensor, scale: Tensor) -> Tens
 
 
 def caption_groups(texts: Tensor) -> Tensor:
-    """(T, D) vectors of captions → (T,) the same number for captions with the same vector."""
+    """(T, D) vectors of captions → (T,) ids that are equal for captions with the same vector."""
     words = texts.detach().float().cpu().contiguous().view(torch.int32).to(torch.int64)  # bits, hashed below
     generator = torch.Generator().manual_seed(0)
     factors = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator) | 1
@@ -118,7 +118,7 @@ def caption_groups(texts: Tensor) -> Tensor:
 def text_to_image_recall(
     images: Tensor, texts: Tensor, owners: Tensor, ks: tuple[int, ...] = (1, 5, 10)
 ) -> list[float]:
-    """The share of texts (T, D) whose image (row `owners` of (N, D)) is among the best k; ties count against it."""
+    """The share of texts (T, D) whose image (row `owners` of (N, D)) is in the top k; ties count as misses."""
     hits = torch.zeros(len(ks), device=images.device)
     for start in range(0, len(texts), 1024):
         scores = texts[start : start + 1024] @ images.T

@@ -1,4 +1,4 @@
-"""CLIP and SigLIP of transformers: two towers that share a space from the start, so no heads are trained."""
+"""CLIP and SigLIP of transformers: two towers with a joint space, so no heads are trained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CLIPText(TowerConfig):
 
 
 class CLIPTextTower(TextTower):
-    """`shared` lends a module that is already loaded, where image and text tower are one model."""
+    """`shared`: the module already loaded for the image tower, if both towers are one model."""
 
     config: CLIPText
     shared: HuggingFaceImageTower | None = None
@@ -48,7 +48,7 @@ class CLIPTextTower(TextTower):
     def forward(self, texts: Sequence[str]) -> Tensor:
         module = self.module
         settings = module.config.text_config
-        # SigLIP was trained on texts padded to full length, and reads its last position
+        # SigLIP was trained on texts padded to full length and pools the last position
         whole = "siglip" in module.config.model_type
         batch = self._tokenizer(
             list(texts),
@@ -70,7 +70,7 @@ class CLIPEncoder(JointEncoder):
         model: str = "openai/clip-vit-base-patch32"
         """Name on the model hub, local folder or registered weights."""
         finetune: Finetune | None = None
-        """How the towers are trained; null: they stay frozen."""
+        """How the towers are trained; null: they are frozen."""
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)

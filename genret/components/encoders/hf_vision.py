@@ -21,7 +21,7 @@ class HuggingFaceImage(ImageTowerConfig):
     model: str = "facebook/dinov2-base"
     """Name on the model hub, local folder or registered weights."""
     pooling: Literal["auto", "cls", "mean", "pooler"] = "auto"
-    """How one vector is made of many; auto: the joint space of CLIP and SigLIP, else the class token, else the mean."""
+    """Pooling; auto: the joint space of CLIP and SigLIP, otherwise the class token, otherwise the mean."""
 
 
 class HuggingFaceImageTower(ImageTower):
@@ -50,7 +50,7 @@ class HuggingFaceImageTower(ImageTower):
             return joint_vector(self.module.get_image_features(pixel_values=inputs))
         module = getattr(self.module, "vision_model", self.module)  # the image half of a dual model
         extra: dict[str, Tensor] = {}
-        if module.config.model_type == "vit_mae":  # shuffles its patches by random numbers, unless it is given some
+        if module.config.model_type == "vit_mae":  # shuffles its patches at random unless noise is given
             patches = module.embeddings.patch_embeddings.num_patches
             extra["noise"] = torch.arange(patches, device=inputs.device).expand(len(inputs), -1)
         output = module(pixel_values=inputs, **extra)
@@ -62,7 +62,7 @@ class HuggingFaceImageTower(ImageTower):
         if states.ndim == 4:  # a convolutional net: (B, D, H, W)
             return states.mean((2, 3))
         if pooling == "auto":
-            trained_on_mean = getattr(module.config, "use_mean_pooling", False)  # BEiT and its kin
+            trained_on_mean = getattr(module.config, "use_mean_pooling", False)  # BEiT and similar models
             pooling = "cls" if _has_class_token(module) and not trained_on_mean else "mean"
         if pooling == "cls":
             if not _has_class_token(module):
@@ -72,13 +72,13 @@ class HuggingFaceImageTower(ImageTower):
 
 
 def _has_class_token(module: Any) -> bool:
-    if module.config.model_type == "dinov3_convnext":  # puts the mean of its map first and calls it [CLS]
+    if module.config.model_type == "dinov3_convnext":  # its first token is the mean of the feature map
         return True
     return any(name.endswith(("cls_token", "class_embedding")) for name, _ in module.named_parameters())
 
 
 def _num_prefix_tokens(module: Any, num_tokens: int, side: int) -> int:
-    """How many tokens stand before the patches': class, register and distillation tokens."""
+    """The number of tokens before the patches: class, register and distillation tokens."""
     patch = getattr(module.config, "patch_size", None)
     if isinstance(patch, int) and (side // patch) ** 2 <= num_tokens:
         return num_tokens - (side // patch) ** 2
@@ -86,7 +86,7 @@ def _num_prefix_tokens(module: Any, num_tokens: int, side: int) -> int:
 
 
 def read_preprocess(folder: Path) -> Preprocess:
-    """How the pictures of a folder's model are prepared."""
+    """The preprocessing of a folder's model."""
     settings = read_json(folder / "preprocessor_config.json") or read_json(folder / "processor_config.json")
     if settings is None:
         raise GenretError(f"{folder} has no preprocessor_config.json, so nobody knows how its pictures are prepared")
@@ -94,14 +94,12 @@ def read_preprocess(folder: Path) -> Preprocess:
 
 
 def load_model(folder: Path, may_miss: tuple[str, ...] = ()) -> nn.Module:
-    """A transformers model, whole: layers that the folder has no weights for would be random."""
+    """A transformers model; missing weights are an error, since those layers would be random."""
     from transformers import AutoModel
 
     has_weights(folder)
     settings = read_json(folder / "config.json") or {}
-    whole = (
-        {"mask_ratio": 0.0} if settings.get("model_type") == "vit_mae" else {}
-    )  # trained to see a quarter of a picture
+    whole = {"mask_ratio": 0.0} if settings.get("model_type") == "vit_mae" else {}  # keep all patches
     with loading(f"the model in {folder}"):
         model, report = AutoModel.from_pretrained(
             folder,
@@ -117,7 +115,7 @@ def load_model(folder: Path, may_miss: tuple[str, ...] = ()) -> nn.Module:
 
 
 def joint_vector(output: Any) -> Tensor:
-    """What `get_image_features` returns is a tensor up to transformers 4 and an output object since."""
+    """`get_image_features` returns a tensor up to transformers 4 and an output object since."""
     vectors = output if isinstance(output, Tensor) else output.pooler_output
     if vectors.ndim != 2:
         raise GenretError(

@@ -1,6 +1,6 @@
-"""What every encoder of two towers shares: their vectors, their keys, and fine-tuning them.
+"""Base of all two-tower encoders: vectors, cache keys and fine-tuning.
 
-Where both towers were trained into one space nothing is left to fit (`JointEncoder`); others add heads (paired.py).
+`JointEncoder` is for towers that were trained into one space and needs no fit; others add heads (paired.py).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class TwoTowerEncoder(Encoder):
     # ------------------------------------------------------------------------------------------------ fine-tuning
     @abstractmethod
     def space(self, train: CaptionedImages, context: FitContext) -> Space:
-        """Where pictures and captions meet while the towers are trained."""
+        """The shared space while the towers are trained."""
 
     def warm_up(self) -> LoopOptions | None:
-        """How that space is trained first, where it starts at random."""
+        """The warm-up of that space, if it is randomly initialized."""
         return None
 
     @property
@@ -76,12 +76,12 @@ class TwoTowerEncoder(Encoder):
                 raise ValueError("some of its parameters are missing")
         for side, tower in (("image.", self.image), ("text.", self.text)):
             weights = {name.removeprefix(side): value for name, value in tensors.items() if name.startswith(side)}
-            if weights:  # a tower that stayed as it was keeps its key, and so its cached vectors
+            if weights:  # an unchanged tower keeps its key and thus its cached vectors
                 tower.set_weights(weights, key)
 
 
 class JointEncoder(TwoTowerEncoder):
-    """Two towers that were trained into one space: no heads, and pictures have no training views."""
+    """Two towers that were trained into one space: no heads and no augmented views."""
 
     def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
         assert view == 0, "a pretrained joint space has no training views"
@@ -89,7 +89,7 @@ class JointEncoder(TwoTowerEncoder):
 
     def space(self, train: CaptionedImages, context: FitContext) -> Space:
         temperature = self.config.finetune.temperature
-        if temperature is None:  # what the pretrained towers are used to
+        if temperature is None:  # the temperature of the pretrained towers
             log_scale = getattr(self.image.module, "logit_scale", None)
             temperature = DEFAULT_TEMPERATURE if log_scale is None else math.exp(-log_scale.item())
         return JointSpace(temperature).to(context.device)

@@ -24,7 +24,7 @@ class OpenCLIPModel(TowerConfig):
     model: str = MODEL
     """Name in open_clip, `org/name` on the model hub, local folder or registered weights."""
     pretrained: str | None = TAG
-    """open_clip's tag of the weights of a named model, or a safetensors file; folders bring their own."""
+    """open_clip's tag of a named model's weights, or a safetensors file; not for folders, which hold their weights."""
 
 
 class OpenCLIPImage(OpenCLIPModel, ImageTowerConfig):
@@ -40,7 +40,7 @@ class OpenCLIPText(OpenCLIPModel):
 
 
 class OpenCLIPSource:
-    """Where a model comes from; loads it once for both of its towers."""
+    """Resolves a model and loads it once for both towers."""
 
     def __init__(self, model: str, pretrained: str | None, revision: str | None, resolve: Callable[[str], str] = str):
         self.name = model
@@ -50,7 +50,7 @@ class OpenCLIPSource:
         self._loaded: nn.Module | None = None
 
     def is_folder(self) -> bool:
-        """Whether the model is a folder of its own, here or on the hub, and not a name that open_clip knows."""
+        """Whether the model is a local or hub folder rather than a name in open_clip."""
         import open_clip
 
         if Path(self.model).expanduser().is_dir():
@@ -66,7 +66,7 @@ class OpenCLIPSource:
         return {"model": self.model, "weights": fingerprint(self._named_weights()[0])}
 
     def _named_weights(self) -> tuple[Path, dict[str, Any]]:
-        """The safetensors of a model that open_clip knows by name, and the settings of its tag."""
+        """The safetensors file of a model named in open_clip, and the settings of its tag."""
         import open_clip
 
         name = self.model.replace("/", "-")
@@ -106,7 +106,7 @@ class OpenCLIPSource:
                     self._loaded = open_clip.create_model(
                         self.model,
                         pretrained=str(path),
-                        force_quick_gelu=bool(card.get("quick_gelu")),  # a tag's weights say which activation they had
+                        force_quick_gelu=bool(card.get("quick_gelu")),  # the activation of the tag
                         force_preprocess_cfg={key: card[key] for key in _PREPROCESS if card.get(key) is not None},
                     )
         return self._loaded
@@ -117,7 +117,7 @@ class OpenCLIPSource:
         try:
             with loading(f"the tokenizer of the open_clip model '{self.name}'"):
                 return open_clip.get_tokenizer(f"local-dir:{self.folder()}" if self.is_folder() else self.model)
-        except GenretError as error:  # SigLIP and others have tokenizers of their own, which open_clip fetches by name
+        except GenretError as error:  # SigLIP and others have their own tokenizers, which open_clip downloads by name
             raise GenretError(
                 f"{error}; go online once, or give a local folder with the model and its tokenizer"
             ) from error
@@ -173,7 +173,7 @@ class OpenCLIPEncoder(JointEncoder):
 
     class Config(OpenCLIPModel, ImageTowerConfig):
         finetune: Finetune | None = None
-        """How the towers are trained; null: they stay frozen."""
+        """How the towers are trained; null: they are frozen."""
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)

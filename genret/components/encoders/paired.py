@@ -1,4 +1,4 @@
-"""Any image tower and any text tower, brought into one space by two heads that are trained on the captions."""
+"""Any image tower and any text tower, mapped to one space by two heads that are trained on the captions."""
 
 from __future__ import annotations
 
@@ -43,39 +43,39 @@ TOWERS: dict[type[Config], type[Tower]] = {
     OpenCLIPText: OpenCLIPTextTower,
 }
 STANDARDIZED_ROWS = 200_000
-"""Most vectors that mean and deviation are taken of."""
+"""Maximum number of vectors for mean and standard deviation."""
 MEETING_DIM = 256
-"""Width of the space in which towers are fine-tuned."""
+"""Width of the shared space during fine-tuning."""
 MEETING_ROWS = 2048
-"""Pictures and captions whose vectors that space is standardized by."""
+"""Number of images and captions whose vectors standardize the inputs of that space."""
 
 
 class HeadOptions(LoopOptions):
     """How the heads are trained."""
 
     epochs: int = Field(40, ge=0)
-    """Passes over the training captions; 0 leaves the heads as they were initialized."""
+    """Epochs over the training captions; 0 leaves the heads as initialized."""
     batch_size: int = Field(512, ge=2)
-    """Captions per step; each is told from the others' images."""
+    """Captions per step; the other captions' images are negatives."""
     weight_decay: float = Field(0.05, ge=0)
-    """Decoupled decay of matrices; vectors and norms are exempt."""
+    """Decoupled weight decay of matrices; vectors and norms are exempt."""
     patience: int = Field(6, ge=0)
-    """Validations without improvement after which training ends; 0: never early. The best weights are kept anyway."""
+    """Stop after this many validations without improvement; 0: never. The best weights are kept in any case."""
     bf16: bool | Literal["auto"] = False
-    """Mixed precision; the heads are so small that it gains nothing."""
+    """Mixed precision; no gain for such small heads."""
 
 
 class PairedFinetune(Finetune):
-    """How the towers themselves are trained, before the heads are.
+    """How the towers are fine-tuned, before the heads are trained.
 
-    The towers meet through linear heads of this training alone: the encoder's own are trained afterwards on the cached
-    vectors of the finished towers, on many more captions at a time than pixels allow.
+    This training uses temporary linear heads. The encoder's own heads are trained afterwards on the cached vectors of
+    the finished towers, with much larger batches than pixels allow.
     """
 
     warm_up_epochs: int = Field(1, ge=0)
-    """Passes in which only the temporary heads learn, so that their first gradients do not undo the towers."""
+    """Epochs that train only the temporary heads, so that their first gradients do not distort the towers."""
     warm_up_lr: float = Field(1e-3, gt=0)
-    """Peak learning rate of these passes."""
+    """Peak learning rate of these epochs."""
 
 
 class PairedEncoder(TwoTowerEncoder):
@@ -89,18 +89,18 @@ class PairedEncoder(TwoTowerEncoder):
         dim: int = Field(256, ge=8, le=4096)
         """Width of the shared space."""
         hidden: int = Field(512, ge=0, le=8192)
-        """Width of the heads' hidden layer, which adds to a linear map; 0: the linear map alone."""
+        """Width of the heads' hidden layer, added to a linear map; 0: only the linear map."""
         dropout: float = Field(0.2, ge=0, lt=1)
-        """Share of inputs and hidden units left out in training."""
+        """Dropout rate of inputs and hidden units."""
         temperature: float = Field(DEFAULT_TEMPERATURE, gt=0, le=1)
-        """Where the learned temperature starts."""
+        """Initial value of the learned temperature."""
         views: int = Field(1, ge=1, le=64)
-        """Views of each training picture, the plain one included; each step draws one."""
+        """Views per training image, the original included; each step samples one."""
         augment: ViewOptions = ViewOptions()
         train: HeadOptions = HeadOptions()
         """How the heads are trained."""
         finetune: PairedFinetune | None = None
-        """How the towers are trained before the heads; null: they stay frozen."""
+        """How the towers are fine-tuned before the heads; null: they are frozen."""
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)

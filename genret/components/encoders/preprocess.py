@@ -1,6 +1,6 @@
-"""Pictures → pixels, by what a model's card says. One path for all libraries, so that all share views and resizing.
+"""Images → pixels, by a model's preprocessing settings; the same code for all libraries.
 
-Of a very oblong picture only the middle is resized: 10 × 100,000 pixels cost no more than a few squares.
+Only the middle of a very long image is resized, so that 10 × 100,000 pixels cost no more than a few squares.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ FILTERS = {
 }
 MOST_OBLONG = 8
 ODD = ("do_flip_channel_order", "rescale_offset")
-"""Steps of transformers' image processors that would change the pixels."""
+"""Unsupported steps of transformers' image processors that would change the pixels."""
 WHOLE_FROM = 384
-"""From this size on, models with a `crop_pct` and no `crop_size` see the whole picture made square (ConvNeXt)."""
+"""From this size on, models with a `crop_pct` and no `crop_size` squash the whole image to a square (ConvNeXt)."""
 Resize = Literal["crop", "squash", "pad"]
 
 
 class Preprocess(NamedTuple):
     size: int
-    """S, the side of the square that the tower sees"""
+    """S, the side of the tower's square input"""
     resize: Resize
     resize_to: int
-    """The side that the picture is resized to before the central S × S are cut out; S or more"""
+    """The side that the image is resized to before the central S × S crop; S or more"""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bicubic"
     fill: int = 255
-    """Grey level around padded pictures"""
+    """Grey level around padded images"""
     rounds: bool = True
-    """Whether the corner of the centre is rounded (torchvision) or cut off (transformers)"""
+    """Whether the crop's offset is rounded (torchvision) or floored (transformers)"""
 
     def with_resize(self, resize: Resize | None) -> Preprocess:
-        """Another way to make pictures square than the model's own; whole pictures for `squash` and `pad`."""
+        """Another method than the model's to make images square; `squash` and `pad` use the whole image."""
         if resize is None or resize == self.resize:
             return self
         return self._replace(resize=resize, resize_to=self.size, fill=255)
 
     def pixels(self, images: Sequence[Image.Image], scale: float = 1.0) -> Tensor:
-        """B pictures → (B, 3, S', S') in 0..1, S' = scale · S."""
+        """B images → (B, 3, S', S') in 0..1, S' = scale · S."""
         stacked = np.stack([np.asarray(self.frame(image, scale)) for image in images])  # (B, S', S', 3)
         return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255.0
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) in 0..1 → what the model takes."""
+        """(B, 3, S, S) in 0..1 → normalized pixels."""
         mean, std = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
     def frame(self, image: Image.Image, scale: float = 1.0) -> Image.Image:
-        """The square of S' × S' pixels that the model would see."""
+        """The square of S' × S' pixels, before normalization."""
         side = round(self.size * scale)
         image = image if image.mode == "RGB" else image.convert("RGB")
         width, height = image.size
@@ -93,7 +93,7 @@ def _centre(image: Image.Image, side: int, rounds: bool) -> Image.Image:
 
 
 def _at_most(image: Image.Image, ratio: int) -> Image.Image:
-    """The central part of a picture that is longer than `ratio` times its width; the ends would be cut off anyway."""
+    """The central part of an image that is longer than `ratio` times its width; the crop would drop the ends anyway."""
     width, height = image.size
     if max(width, height) <= ratio * min(width, height):
         return image
@@ -118,7 +118,7 @@ def from_transformers(settings: Mapping[str, Any], where: str) -> Preprocess:
     to, squash = _edge(size)
     if side is None or to is None:
         raise GenretError(f"{where}: genret knows no pictures of size {size}, crop {crop}; it needs square ones")
-    if (share := settings.get("crop_pct")) and not (cuts and squash):  # ConvNeXt's and PoolFormer's way of saying it
+    if (share := settings.get("crop_pct")) and not (cuts and squash):  # as ConvNeXt and PoolFormer write it
         squash = crop is None and to >= WHOLE_FROM
         to = to if squash else int(to / share)
     filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -181,5 +181,5 @@ def _side(size: Any) -> int | None:
 
 
 def _edge(size: Any) -> tuple[int | None, bool]:
-    """What pictures are resized to, and whether both sides are."""
+    """The size to resize to, and whether both sides are set."""
     return _side(size), isinstance(size, Mapping) and "height" in size

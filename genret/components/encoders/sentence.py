@@ -1,7 +1,7 @@
-"""Sentence encoders from a Hugging Face folder, pooled as their folder says, without the sentence-transformers package.
+"""Sentence encoders from a Hugging Face folder, pooled by its settings, without the sentence-transformers package.
 
 Its format: `modules.json` lists steps (transformer, pooling, perhaps dense layers, perhaps normalization); folders
-without one are plain language models, pooled by the mean.
+without it are plain language models with mean pooling.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ ACTIVATIONS = {"Tanh": torch.tanh, "ReLU": torch.relu, "GELU": F.gelu, "Identity
 
 
 class SentenceText(TowerConfig):
-    """A sentence encoder, or any language model of transformers that reads texts."""
+    """A sentence encoder, or any text model of transformers."""
 
     type: Literal["sentence"] = "sentence"
     model: str = "sentence-transformers/all-MiniLM-L6-v2"
     """Name on the model hub, local folder or registered weights."""
     pooling: Literal["auto", "mean", "cls", "max", "last"] = "auto"
-    """How one vector is made of the tokens'; auto: as the folder says, else the mean."""
+    """Pooling of the tokens' vectors; auto: the folder's setting, otherwise the mean."""
     normalize: bool | Literal["auto"] = "auto"
-    """Vectors of length 1; auto: as the folder says."""
+    """Whether vectors have length 1; auto: the folder's setting."""
     prompt: str | None = None
-    """Put before every text, e.g. `query: ` for E5; null: the folder's default prompt, if it has one."""
+    """Prefix of every text, e.g. `query: ` for E5; null: the folder's default prompt, if it has one."""
     max_tokens: int | None = Field(None, ge=4, le=8192)
-    """Longer texts are cut; null: as the folder says."""
+    """Maximum length in tokens, longer texts are truncated; null: the folder's setting."""
 
 
 class Steps(NamedTuple):
-    """What a folder says about the way from tokens to one vector."""
+    """A folder's settings for pooling tokens to one vector."""
 
     pooling: Pooling = "mean"
     dense: tuple[Path, ...] = ()
@@ -75,7 +75,7 @@ class SentenceTextTower(TextTower):
             self._tokenizer = AutoTokenizer.from_pretrained(folder, **local)
             settings = AutoConfig.from_pretrained(folder, **local)
             half = settings.is_encoder_decoder or any("EncoderModel" in name for name in settings.architectures or ())
-            kind = AutoModelForTextEncoding if half else AutoModel  # T5's encoder alone
+            kind = AutoModelForTextEncoding if half else AutoModel  # only T5's encoder
             model, report = kind.from_pretrained(
                 folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
             )
@@ -123,7 +123,7 @@ def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
 
 
 def read_steps(folder: Path) -> Steps:
-    """Reads `modules.json` and what it points at; steps that genret does not know are refused."""
+    """Reads `modules.json` and the files that it names; unknown steps are rejected."""
     modules = read_json(folder / "modules.json")
     if modules is None:
         settings = read_json(folder / "1_Pooling" / "config.json")
@@ -145,7 +145,7 @@ def read_steps(folder: Path) -> Steps:
 
 
 def default_prompt(folder: Path) -> str:
-    """What `config_sentence_transformers.json` puts before texts of which nobody says what they are for."""
+    """The default prompt of `config_sentence_transformers.json`."""
     settings = read_json(folder / "config_sentence_transformers.json") or {}
     name = settings.get("default_prompt_name")
     return str((settings.get("prompts") or {}).get(name) or "") if name else ""
@@ -155,7 +155,7 @@ def _pooling(settings: dict[str, Any], folder: Path) -> Pooling:
     names: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls", "max": "max"}
     names |= {"max_tokens": "max", "lasttoken": "last"}
     modes = [key.removeprefix("pooling_mode_") for key, value in settings.items() if value is True]
-    given = settings.get("pooling_mode")  # written by newer versions
+    given = settings.get("pooling_mode")  # in newer versions
     wanted = ([given] if isinstance(given, str) else list(given)) if given else [m for m in modes if m in names]
     others = [key for key in modes if key not in names and f"pooling_mode_{key}" in settings]
     if len(wanted) != 1 or wanted[0] not in names or others:

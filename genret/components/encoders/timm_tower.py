@@ -1,4 +1,4 @@
-"""Any vision model of timm as an image tower: by name, by name with weights of one's own, or a local folder."""
+"""Any vision model of timm as an image tower: by name, by name with other weights, or a local folder."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class TimmImage(ImageTowerConfig):
     model: str = "tf_efficientnet_lite0"
     """Name in timm, or a local folder as timm saves it (config.json, model.safetensors)."""
     weights: str | None = None
-    """Local folder or safetensors file, registered weights, or a hub name; null: the model's own."""
+    """Local folder or safetensors file, registered weights, or a hub name; null: the model's default."""
     pretrained: bool = True
-    """false starts from random weights, for tests and comparisons."""
+    """false: random weights, for tests and comparisons."""
     seed: int = 0
     """Seed of random weights."""
     image_size: int | None = SIZE
-    """Side in pixels; null: the model's own."""
+    """Side in pixels; null: the model's default."""
     stages: int = Field(0, ge=0, le=8)
-    """How many of the last stages add the mean of their feature maps to the vector; 0: the final features only."""
+    """Number of last stages whose mean feature maps are appended to the vector; 0: the final features only."""
 
 
 class TimmImageTower(ImageTower):
@@ -102,7 +102,7 @@ class TimmImageTower(ImageTower):
             data = timm.data.resolve_model_data_config(model)
         self._preprocess = from_timm(data, c.image_size, f"the timm model '{c.model}'").with_resize(c.resize)
         for parameter in model.parameters():
-            if parameter.ndim == 4:  # all at once fails where there is a three-dimensional convolution
+            if parameter.ndim == 4:  # one call for the model fails if it has a 3D convolution
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         return model
 
@@ -120,7 +120,7 @@ def _folder(name: str) -> Path | None:
 
 
 def _near(name: str) -> list[str]:
-    """A few names that look alike: timm has a thousand."""
+    """A few similar names; timm has a thousand."""
     import difflib
 
     import timm

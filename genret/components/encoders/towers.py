@@ -1,6 +1,6 @@
-"""What every tower does. The same input gives the same vector until a model file changes or other weights are tuned.
+"""Base classes of towers. The same input gives the same vector until a model file changes or the tower is tuned.
 
-Towers know nothing of caching, heads or training. Their libraries are imported when the first vector is asked for.
+Caching, heads and training are elsewhere. A tower's library is imported when the first vector is computed.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ COUNT_FROM_PADDING = frozenset(
     ("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "data2vec-text", "ibert",
      "longformer", "luke", "xmod", "altclip_text_model")
 )  # fmt: skip
-"""Models whose first token stands at the position after the padding index, so that the table's first rows are lost."""
+"""Models whose positions start after the padding index, so that the table's first rows are unused."""
 
 
 class TowerConfig(Config):
     revision: str | None = None
-    """Commit of a model of the hub, so that a recipe means the same weights tomorrow."""
+    """Commit of a hub model, so that a recipe always loads the same weights."""
     bf16: bool | Literal["auto"] = "auto"
-    """Mixed precision; auto: where the processor multiplies bfloat16 natively."""
+    """Mixed precision; auto: if the processor supports bfloat16 natively."""
 
 
 class ImageTowerConfig(TowerConfig):
     resize: Literal["crop", "squash", "pad"] | None = None
-    """`crop`: shortest side, then the centre; `squash`: the whole picture made square; `pad`: the whole picture on a
-    white square; null: as the model was trained."""
+    """`crop`: resize the shortest side, then centre crop; `squash`: resize to a square; `pad`: the whole image on a
+    white square; null: as in the model's training."""
 
 
 class Tower(ABC):
-    """A model that is built when first needed, on the device it was moved to."""
+    """A model that is loaded when first needed, on the device it was moved to."""
 
     def __init__(self, config: Any, resolve_weights: Callable[[str], str] = str):
         self.config = config
@@ -58,13 +58,13 @@ class Tower(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """JSON values that tell this tower's vectors from any other's."""
+        """JSON values that identify this tower's vectors in the cache."""
 
     @property
     def module(self) -> Any:
         """The model, frozen and in evaluation mode."""
         if self._module is None:
-            with torch.inference_mode(False):  # parameters made in that mode could never be trained
+            with torch.inference_mode(False):  # parameters made in inference mode cannot be trained
                 self._module = self.build().eval().requires_grad_(False).to(self.device)
                 self._apply_lent()
         return self._module
@@ -85,7 +85,7 @@ class Tower(ABC):
         with torch.no_grad():
             for name, weights in self._tuned[1].items():
                 parameters[name].copy_(weights)
-        self._tuned = (self._tuned[0], {})  # the model holds them now
+        self._tuned = (self._tuned[0], {})  # the model holds them from now on
 
     @property
     def precision(self) -> str:
@@ -111,7 +111,7 @@ class ImageTower(Tower):
     @property
     @abstractmethod
     def preprocess(self) -> Preprocess:
-        """How a picture becomes the pixels that the tower was trained on."""
+        """The preprocessing that the tower was trained with."""
 
     @abstractmethod
     def forward(self, inputs: Tensor) -> Tensor:
@@ -123,13 +123,13 @@ class ImageTower(Tower):
             return self.forward(self.inputs(pixels)).float().cpu().clone()
 
     def inputs(self, pixels: Tensor) -> Tensor:
-        """(B, 3, S, S) in 0..1 → what `forward` takes, on the tower's device."""
+        """(B, 3, S, S) in 0..1 → normalized pixels, on the tower's device."""
         normalized = self.preprocess.normalize(pixels.to(self.device))
         return normalized.contiguous(memory_format=self._layout)
 
     @contextmanager
     def layout_for_training(self) -> Iterator[None]:
-        """On CPUs the usual layout of pixels and filters: torch 2.15 crashes on some gradients of the other."""
+        """On CPUs, contiguous pixels and filters: torch 2.15 crashes on some gradients in channels-last layout."""
         if self.device.type != "cpu":
             yield
             return
@@ -145,7 +145,7 @@ class ImageTower(Tower):
                 parameter.data = torch.empty_strided(parameter.shape, strides).copy_(parameter.data)
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB pictures → (B, D) float32 on the CPU."""
+        """RGB images → (B, D) float32 on the CPU."""
         return self.encode(self.preprocess.pixels(images))
 
 
@@ -161,11 +161,11 @@ class TextTower(Tower):
 
 
 SIZE = Field(None, ge=16, le=2048)
-"""An image size, where a tower may be run at another than its own."""
+"""The image size, for towers that accept other sizes than their default."""
 
 
 def most_tokens(settings: Any, tokenizer: Any, said: int | None = None) -> int:
-    """How many tokens of a text a model of transformers reads: as its positions, its tokenizer and `said` allow."""
+    """The maximum number of tokens: the least of the model's positions, its tokenizer's limit and `said`."""
     positions = getattr(settings, "max_position_embeddings", None)
     if isinstance(positions, int) and settings.model_type in COUNT_FROM_PADDING:
         positions -= settings.pad_token_id + 1

@@ -1,1 +1,1 @@
-"""Schemes that give every image a sequence of symbols."""
+"""Schemes that assign an identifier to every image."""

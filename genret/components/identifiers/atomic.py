@@ -1,6 +1,6 @@
 """GRACE's atomic identifiers (arXiv 2402.10805): one new token for each image.
 
-The vocabulary grows by the images of the fit, and nothing is left to write for any other.
+The vocabulary gets one voken per image of the fit; other images cannot have an identifier.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from genret.errors import GenretError
 
 
 class AtomicIdentifier(Identifier):
-    """A single symbol, which no other image bears."""
+    """A single voken that belongs to one image only."""
 
     new_images = "unsupported"
 

@@ -1,4 +1,4 @@
-"""The tokenizer network of paper 3.1: latent map, residual quantizer, decoder. It does not know losses or recipes.
+"""The tokenizer network of paper 3.1: latent map, residual quantizer and decoder.
 
 B images   D feature width   D_code latent width   M levels   K codes
 """
@@ -24,13 +24,13 @@ class Tokenized(NamedTuple):
     reconstruction: Tensor
     """(B, D) v̂_i, unit rows"""
     codebook_loss: Tensor
-    """Σ_d ‖sg(z) − ẑ^(d)‖², the codebook's side of Eqn. 4; 0 where codes follow moving averages."""
+    """Σ_d ‖sg(z) − ẑ^(d)‖², the codebook's part of Eqn. 4; 0 if codes are moving averages."""
 
 
 class TokenizerNetwork(nn.Module):
-    """Starts as plain residual quantization: latent map and decoder begin as an isometry and its inverse.
+    """Initialized as plain residual quantization: latent map and decoder are an isometry and its inverse.
 
-    From there the losses move it; a decoder that starts at random has to learn the identity first.
+    A randomly initialized decoder would have to learn the identity first.
     """
 
     def __init__(self, width: int, latent_width: int, hidden_width: int, quantizer: ResidualQuantizer):
@@ -47,7 +47,7 @@ class TokenizerNetwork(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(latent_width, hidden_width), nn.GELU(), last)
 
     def forward(self, features: Tensor) -> Tokenized:
-        """(B, D) unit rows → everything that the losses look at (Eqns. 2–5)."""
+        """(B, D) unit rows → the inputs of the losses (Eqns. 2–5)."""
         latent = self.latent(features)
         out = self.quantizer(latent)
         codebook_loss = latent.new_zeros(())

@@ -1,7 +1,7 @@
-"""The images of a fit, each with a number: what numeric, string and atomic identifiers are made of.
+"""Numbers the images of a fit, for numeric, string and atomic identifiers.
 
-It knows names of images and nothing else of them, so the numbers say nothing of a picture. Images that were not there
-get the next numbers, as far as the caller says how many went before them.
+Numbers depend on image ids only, not on content. New images get the next numbers, from the counts that the caller
+gives.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Order = Literal["shuffled", "dataset"]
 
 class NumberingConfig(api.Config):
     order: Order = "shuffled"
-    """Who gets which number: drawn by lot (seeded), or as the data set lists its images, where neighbours may be alike
-    and their numbers then tell something of them."""
+    """Order of the numbers: random (seeded), or the order of the data set, where neighbours may be similar, so that
+    numbers carry some information."""
 
 
 class KnownImages:
-    """Images of the fit; their place in `image_ids` is their number."""
+    """Images of the fit; their index in `image_ids` is their number."""
 
     def __init__(self, image_ids: Sequence[str]):
         self.image_ids = tuple(dict.fromkeys(image_ids))
@@ -36,7 +36,7 @@ class KnownImages:
 
     @classmethod
     def numbered(cls, image_ids: Sequence[str], order: Order, seed: int) -> KnownImages:
-        """Gives numbers by lot, or in the given order."""
+        """Assigns numbers at random, or in the given order."""
         if order == "dataset":
             return cls(image_ids)
         lot = torch.randperm(len(image_ids), generator=torch.Generator().manual_seed(seed))
@@ -49,7 +49,7 @@ class KnownImages:
         return image_id in self._number
 
     def numbers(self, corpus: Corpus) -> Tensor:
-        """(N,) int64. A new image gets the number that its place among the images named since the fit gives it."""
+        """(N,) int64. A new image's number follows from how many images were named since the fit."""
         first = len(self) + corpus.named_before
         return torch.tensor(
             [self._number.get(image_id, first + place) for place, image_id in enumerate(corpus.image_ids)],
@@ -68,14 +68,14 @@ class KnownImages:
 
 
 def fitted(known: KnownImages | None, scheme: str) -> KnownImages:
-    """The images of the fit, or an error that says that there was none."""
+    """The images of the fit; an error if there was none."""
     if known is None:
         raise GenretError(f"this {scheme} identifier is not fitted yet; train a run, or load one")
     return known
 
 
 def texts_of(facts: dict[str, Any], key: str) -> list[str]:
-    """A list of texts among what was read from a file."""
+    """Checks for a list of texts in data read from a file."""
     texts = facts[key]
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{key} is no list of texts")

@@ -1,6 +1,6 @@
 """GRACE's numeric identifiers (arXiv 2402.10805): an image's number, one new token per digit.
 
-They say nothing of the picture: a model can only memorize them, and a new image's can only be guessed.
+They do not depend on content: a model can only memorize them, and those of new images only guess.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from genret.errors import GenretError, UsageError
 from genret.kit import saving as stored
 
 MOST_DIGITS = 18
-"""So that numbers are 64-bit integers."""
+"""Limit, so that numbers fit 64-bit integers."""
 
 
 class NumericIdentifier(Identifier):
-    """A number of so many digits, zeros in front; ten tokens serve all places."""
+    """A number with a fixed count of digits and leading zeros; all positions share ten tokens."""
 
     new_images = "assigned"
 
     class Config(NumberingConfig):
         num_digits: int | None = Field(None, ge=1, le=MOST_DIGITS)
-        """Digits of every number; null: one more than the trained images need, so that later ones find numbers, too."""
+        """Digits per number; null: one more than the training images need, to leave numbers for new images."""
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)

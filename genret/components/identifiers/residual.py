@@ -1,6 +1,6 @@
-"""What schemes over a residual quantizer have in common: codes without collisions, hesitation, vectors of the symbols.
+"""Shared by schemes over a residual quantizer: collision handling, soft assignment, code vectors.
 
-It sees latent vectors; where these come from is the scheme's affair.
+It works on latent vectors, which the scheme computes.
 
 B vectors   D_code latent width   M levels   K codes   S symbols
 """
@@ -20,7 +20,7 @@ from genret.kit.codes.rows import CHUNK, with_random_rows
 
 
 class ResidualCoder:
-    """Codes latent vectors by a residual quantizer and settles who bears them."""
+    """Encodes latent vectors with a residual quantizer and resolves collisions."""
 
     def __init__(self, num_levels: int, codebook_size: int, shared: bool, beam: int, options: CollisionOptions):
         self.num_levels, self.beam = num_levels, beam
@@ -45,7 +45,7 @@ class ResidualCoder:
         return torch.cat([quantizer.encode(part.to(device), self.beam).cpu() for part in latent.split(CHUNK)])
 
     def decode(self, quantizer: ResidualQuantizer, codes: Tensor) -> Tensor:
-        """(R, M or M + 1) → ẑ (R, D_code), on the quantizer's device; an extra symbol says nothing."""
+        """(R, M or M + 1) → ẑ (R, D_code), on the quantizer's device; an extra symbol is ignored."""
         return quantizer.decode(codes[:, : self.num_levels].to(quantizer.codebooks.device))
 
     def _distances(self, quantizer: ResidualQuantizer, latent: Tensor) -> Distances:
@@ -65,12 +65,12 @@ class ResidualCoder:
     def code_probabilities(
         self, quantizer: ResidualQuantizer, latent: Tensor, codes: Tensor, temperature: float
     ) -> list[Tensor]:
-        """softmax_k −‖r_m − e_k‖² / 2τ, with the residual r_m that `codes` leave at level m. Of the extra symbol only
-        its frequency is known."""
+        """softmax_k −‖r_m − e_k‖² / 2τ, with the residual r_m that `codes` leave at level m. For the extra symbol: its
+        frequency."""
         residual, levels = latent, []
         for level in range(self.num_levels):
             book = quantizer.book(level)
-            nearness = -0.5 * distances(residual, book)  # −½‖r − e‖² but for ‖r‖², alike for all k
+            nearness = -0.5 * distances(residual, book)  # −½‖r − e‖² without ‖r‖², which is the same for all k
             levels.append((nearness / temperature).softmax(-1))
             residual = residual - book[codes[:, level].to(latent.device)]
         if len(self.vokens.sizes) > self.num_levels:
@@ -78,9 +78,9 @@ class ResidualCoder:
         return levels
 
     def additive(self, quantizer: ResidualQuantizer, latent: Tensor) -> Additive:
-        """An extra symbol adds nothing."""
+        """Extra symbols have no contribution."""
         return Additive(latent, [quantizer.book(level) for level in range(self.num_levels)])
 
     def code_vectors(self, quantizer: ResidualQuantizer) -> Tensor:
-        """(S, D_code) on the CPU. Extra symbols have no vector of their own: they start as random ones of like size."""
+        """(S, D_code) on the CPU. Extra symbols have no learned vector: they get random vectors of similar norm."""
         return with_random_rows(quantizer.code_vectors().cpu(), self.vokens.num_symbols)

@@ -21,9 +21,9 @@ from genret.kit.codes.rows import CHUNK, kmeans_rows
 
 
 class ResidualKMeansIdentifier(Identifier):
-    """M codes from coarse to fine: each level is a k-means of what the levels before left over.
+    """M codes from coarse to fine: each level clusters the residuals of the previous levels.
 
-    What `rq` starts from, as a scheme of its own; as good as it where pictures' and captions' vectors already meet.
+    This is the initialization of `rq`; as good as `rq` if image and caption vectors already share a space.
     """
 
     has_teacher = True
@@ -40,7 +40,7 @@ class ResidualKMeansIdentifier(Identifier):
         kmeans_iters: int = Field(20, ge=0)
         """Iterations of each k-means."""
         fit_texts: bool = False
-        """Whether caption vectors are clustered together with the images', so that codes also part what words part."""
+        """Whether to cluster caption vectors together with the images', so that codes separate captions, too."""
         encode_beam: int = Field(1, ge=1)
         """Partial encodings kept while quantizing; 1 is greedy."""
 
@@ -105,5 +105,5 @@ class ResidualKMeansIdentifier(Identifier):
             self.coder.collisions.restore(tensors, facts)
             books = tensors["codebooks"]
             quantizer = self._quantizer(books.shape[-1])
-            quantizer.load_state_dict({"codebooks": books}, strict=False)  # usage counts are of the fit alone
+            quantizer.load_state_dict({"codebooks": books}, strict=False)  # usage counts are not stored
             self.quantizer = quantizer.eval()

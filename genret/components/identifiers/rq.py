@@ -22,20 +22,20 @@ from genret.kit.codes.training import Quantized, train_autoencoder
 
 
 class RQTraining(LoopOptions):
-    """As the paper trains it, but for the length."""
+    """The paper's training, except for its length."""
 
     epochs: int = Field(20, ge=0)
-    """Passes over the training images; 0 keeps plain residual k-means."""
+    """Epochs over the training images; 0 keeps plain residual k-means."""
     batch_size: int = Field(2048, ge=1)
     """Images per step."""
     lr: float = Field(1e-4, gt=0)
     """Peak learning rate (AdamW)."""
     bf16: bool | Literal["auto"] = False
-    """Off: nearest codes are too close to call in bfloat16."""
+    """Off: bfloat16 is too coarse to find the nearest code."""
 
 
 class RQIdentifier(Identifier):
-    """M codes from coarse to fine; each level quantizes what the levels before left over."""
+    """M codes from coarse to fine; each level quantizes the residual of the previous levels."""
 
     uses_tokenizer_losses = True
     has_teacher = True
@@ -54,15 +54,15 @@ class RQIdentifier(Identifier):
         hidden_width: int = Field(512, ge=1)
         """Hidden width of the decoder."""
         codebooks: Literal["ema", "gradient"] = "ema"
-        """How codes move: as moving averages of what is assigned to them, or by gradient."""
+        """How codes learn: as moving averages of the residuals assigned to them, or by gradient."""
         ema_decay: float = Field(0.99, gt=0, lt=1)
         """Decay of the moving averages."""
         dead_code_threshold: float = Field(0.05, ge=0, lt=1)
-        """Codes chosen less often than this share of the average are revived at a residual of the batch; 0: never."""
+        """Codes used less often than this share of the average are reset to a residual of the batch; 0: never."""
         kmeans_iters: int = Field(10, ge=0)
         """Iterations of the k-means that initializes each level."""
         fit_texts: bool = False
-        """Whether caption vectors, too, are quantized in training, so that codes also part what words part."""
+        """Whether caption vectors are quantized in training too, so that codes also separate what captions separate."""
         encode_beam: int = Field(1, ge=1)
         """Partial encodings kept while quantizing; 1 is greedy."""
         train: RQTraining = RQTraining()

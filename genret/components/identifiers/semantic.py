@@ -1,8 +1,7 @@
-"""GRACE's semantic identifiers (arXiv 2402.10805): captions, in the language model's own tokens.
+"""GRACE's semantic identifiers (arXiv 2402.10805): captions in the language model's own tokens.
 
-An image has several, and two images may share one. Images of the fit have the captions that the fit saw of them; any
-other takes over, from the images nearest to it, the captions that fit its own vector best. It never looks at the
-captions of the images that it identifies.
+An image has several, and images may share one. Images of the fit keep their captions; a new image gets, from the
+captions of its nearest images, those most similar to its own vector. The captions of new images are never read.
 
     N images   T captions   D width of the shared space
 """
@@ -27,7 +26,7 @@ from genret.kit.captions import nearest_captions
 
 
 class Captioned(NamedTuple):
-    """What is kept of the fit: N images with captions, T different captions of each in the order of the images."""
+    """The state of a fit: N images with captions, and their T distinct captions in the order of the images."""
 
     image_ids: list[str]
     features: Tensor
@@ -43,18 +42,18 @@ class Captioned(NamedTuple):
 
 
 class SemanticIdentifier(Identifier):
-    """What people say of the picture: readable, but made of many tokens, and rarely of one picture alone."""
+    """Captions of the image: readable, but long, and rarely unique."""
 
     class Config(api.Config):
         per_image: int = Field(5, ge=1)
-        """Captions of each image at most."""
+        """Maximum number of captions per image."""
         max_words: int = Field(16, ge=1)
-        """Longer captions are cut."""
+        """Maximum number of words; longer captions are truncated."""
         lowercase: bool = True
-        """Whether captions that differ in capitals alone are one identifier."""
+        """Whether captions that differ only in case are one identifier."""
         neighbours: int = Field(10, ge=1)
-        """Nearest images of the fit whose captions are considered for a new one; those that fit the picture best are
-        taken."""
+        """Number of nearest images of the fit whose captions are candidates for a new image; the most similar ones are
+        used."""
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)
@@ -65,7 +64,7 @@ class SemanticIdentifier(Identifier):
     def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:
         if train.text_features is None or train.owners is None or not train.captions:
             raise GenretError("the semantic identifier is made of training captions, but there are none; use another")
-        texts: list[dict[str, int]] = [{} for _ in train.image_ids]  # of each image: wording → the caption's row
+        texts: list[dict[str, int]] = [{} for _ in train.image_ids]  # of each image: caption text → the caption's row
         for row, (caption, owner) in enumerate(zip(train.captions, train.owners.tolist(), strict=True)):
             if text := self.normalize(caption):
                 texts[owner].setdefault(text, row)
@@ -89,7 +88,7 @@ class SemanticIdentifier(Identifier):
         self._row = {image_id: row for row, image_id in enumerate(captioned.image_ids)}
 
     def normalize(self, caption: str) -> str:
-        """A caption as an identifier: one kind of spaces, no full stop, so many words at most."""
+        """A caption as an identifier: spaces normalized, no full stop, truncated to the maximum number of words."""
         text = unicodedata.normalize("NFKC", caption)
         if self.config.lowercase:
             text = text.lower()
@@ -109,7 +108,7 @@ class SemanticIdentifier(Identifier):
         return Identifiers(torch.tensor(owners, dtype=torch.int64), texts=texts)
 
     def _described(self, fit: Captioned, corpus: Corpus) -> Iterator[list[str]]:
-        """Of each new image, in order, the different captions of its nearest images, the best fitting first."""
+        """For each new image, the distinct captions of its nearest images, most similar first."""
         new = [row for row, image_id in enumerate(corpus.image_ids) if image_id not in self._row]
         if new:
             vectors, images = corpus.features[new].cpu().float(), fit.features.float()

@@ -1,6 +1,6 @@
-"""GRACE's string identifiers (arXiv 2402.10805): an image's number as text, cut by the language model's own tokenizer.
+"""GRACE's string identifiers (arXiv 2402.10805): an image's number as text, in the language model's own tokens.
 
-They say nothing of the picture: a model can only memorize them, and a new image's can only be guessed.
+They do not depend on content: a model can only memorize them, and those of new images only guess.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from genret.components.identifiers.known import KnownImages, NumberingConfig
 
 
 class StringIdentifier(Identifier):
-    """A number without zeros in front: a tokenizer may make one token of "17" and two of "1234"."""
+    """A number without leading zeros: a tokenizer may make one token of "17" and two of "1234"."""
 
     new_images = "assigned"
 

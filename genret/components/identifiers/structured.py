@@ -1,4 +1,4 @@
-"""GRACE's structured identifiers: the path through a tree of clusters, then the image's place within its leaf."""
+"""GRACE's structured identifiers: the path through a tree of clusters, then the image's index within its leaf."""
 
 from __future__ import annotations
 
@@ -20,28 +20,27 @@ from genret.kit import saving as stored
 
 
 class StructuredIdentifier(Identifier):
-    """Hierarchical k-means over the image vectors, new symbols for every level (GRACE, arXiv 2402.10805).
+    """Hierarchical k-means over the image vectors, with separate vokens per level (GRACE, arXiv 2402.10805).
 
-    All identifiers are as long as the deepest path: below a leaf that is not at the bottom the path goes on with code
-    0. That is no choice, so it costs the generator little, and no end symbol is needed. The last symbol is the place in
-    the leaf: it counts, and says nothing of the picture. A new image descends to the nearest centroids and takes the
-    first free place of its leaf. Symbols have no vectors: below the first level each stands for another cluster under
-    every parent.
+    All identifiers are as long as the deepest path: shorter paths are padded with code 0, which has no alternative, so
+    it costs the generator little, and no end token is needed. The last code is the index in the leaf, which does not
+    depend on content. A new image follows the nearest centroids and takes the first free index of its leaf. Codes have
+    no vectors: below the first level each means another cluster under every parent.
     """
 
     has_teacher = True
 
     class Config(api.Config):
         branching: int = Field(30, ge=2, le=65536)
-        """Clusters that a cluster is split into."""
+        """Number of clusters that a cluster is split into."""
         leaf_size: int = Field(30, ge=1, le=65536)
-        """Clusters of no more images are leaves; also the places of a leaf, or as many as the fit's largest leaf needs
-        if its images cannot be told apart."""
+        """Clusters with at most this many images are leaves. Also the number of indices in a leaf, unless a leaf of
+        indistinguishable images needs more."""
         kmeans_iters: int = Field(20, ge=0)
         """Iterations of each k-means."""
         collisions: Literal["nearest-free", "keep"] = "nearest-free"
-        """New images whose leaf has no place left: nearest-free, they go to the nearest leaf that has one; keep, they
-        share places, and images added later do not know which are free."""
+        """New images whose leaf is full: nearest-free uses the nearest leaf with a free index; keep shares indices, so
+        later images cannot know which are free."""
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)
@@ -72,7 +71,7 @@ class StructuredIdentifier(Identifier):
         self.vokens = Vokens((*(paths.amax(0) + 1).tolist(), places), learned=min(1, tree.depth))
 
     def _remember(self, image_ids: Sequence[str], codes: Tensor) -> None:
-        """The images of the fit, whose identifiers are theirs for good."""
+        """The images of the fit, whose identifiers never change."""
         assert self.tree is not None
         self._fit_rows = {image_id: row for row, image_id in enumerate(image_ids)}
         self._fit_codes = codes
@@ -123,8 +122,8 @@ class StructuredIdentifier(Identifier):
         return F.normalize(tree.centroids[tree.leaf(codes[:, :-1].cpu())], dim=-1)
 
     def code_probabilities(self, features: Tensor, codes: Tensor, temperature: float) -> list[Tensor]:
-        """softmax_k −‖v − c_k‖² / 2τ over the children of the node that `codes` lead to; the places that the fit filled
-        in a leaf are alike."""
+        """softmax_k −‖v − c_k‖² / 2τ over the children of the node that `codes` lead to; uniform over the indices that
+        the fit used in a leaf."""
         tree, vectors, codes = self._fitted(), features.cpu(), codes.cpu()
         nodes = torch.zeros(len(vectors), dtype=torch.int64)
         levels = []
@@ -157,7 +156,7 @@ class StructuredIdentifier(Identifier):
 
 
 class _Room:
-    """The places of every leaf; the lowest free one is the next."""
+    """The indices used in every leaf; the lowest free one is assigned next."""
 
     def __init__(self, used: Any):
         self.used = used
@@ -170,7 +169,7 @@ class _Room:
         return self._next[leaf] >= self.used.shape[1]
 
     def take(self, leaf: int, share: bool = False) -> int:
-        """The lowest free place, or -1. `share`: where none is free, all of them in turn."""
+        """The lowest free index, or -1. `share`: if none is free, all of them in turn."""
         if self.full(leaf):
             if not share:
                 return -1

@@ -1,1 +1,1 @@
-"""Terms of the training objectives."""
+"""Loss terms of both training stages."""

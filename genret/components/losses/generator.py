@@ -17,7 +17,7 @@ class TokenLoss(Loss):
 
     class Config(LossConfig):
         label_smoothing: float = Field(0.0, ge=0, lt=1)
-        """Share of the probability spread evenly over the symbols of the level."""
+        """Label smoothing: share of the probability spread evenly over the codes of the level."""
 
     stage = "generator"
 
@@ -27,8 +27,8 @@ class TokenLoss(Loss):
 
 
 class MemorizeLoss(TokenLoss):
-    """Cross-entropy of the identifier's tokens given the picture's vector: GRACE's learning to memorize (Li et al.,
-    arXiv 2402.10805), which its learning to retrieve by words builds upon."""
+    """Cross-entropy of the identifier's tokens given the image's vector: GRACE's "learning to memorize" (Li et al.,
+    arXiv 2402.10805), the first step of its training."""
 
     needs_image_logits = True
 
@@ -39,8 +39,8 @@ class MemorizeLoss(TokenLoss):
 
 
 class ReverseLoss(Loss):
-    """−log p(query | picture): the generator describes pictures, too, so that `rerank: reverse` can turn the question
-    round (TIGeR, Qu et al., arXiv 2406.05814)."""
+    """−log p(query | image): trains the generator to caption images as well, for reverse re-ranking with `rerank:
+    reverse` (TIGeR, Qu et al., arXiv 2406.05814)."""
 
     stage = "generator"
     needs_captions = True
@@ -51,7 +51,7 @@ class ReverseLoss(Loss):
 
 
 class RankLoss(Loss):
-    """L_dis (Eqn. 9): softmax cross-entropy of the right identifier among the beam-searched ones.
+    """L_dis (Eqn. 9): softmax cross-entropy of the positive identifier among beam-searched candidates.
 
     Scores are log-probability sums and the softmax is taken once; the authors' code takes it twice, which bounds the
     loss away from zero.
@@ -72,9 +72,9 @@ class RankLoss(Loss):
 class DistillLoss(Loss):
     """Cross-entropy against a dense teacher, summed over the levels: Σ_m −Σ_k p_m(k) log q_m(k).
 
-    The teacher is the caption's own vector, coded with hesitation (`Identifier.code_probabilities`): where words fit
-    several codes the generator learns all of them, each with its share, instead of the one that its picture happened to
-    get. Not in the paper; the idea is that of knowledge distillation (Hinton et al., arXiv 1503.02531).
+    The teacher is a soft assignment of the caption's own vector (`Identifier.code_probabilities`): if a caption fits
+    several codes, the generator learns the probability of each, not only the code of its image. Not in the paper; the
+    idea is knowledge distillation (Hinton et al., arXiv 1503.02531).
     """
 
     stage = "generator"
@@ -89,7 +89,7 @@ class DistillLoss(Loss):
             logits = batch.logits[:, position].float()
             log_probs = (logits if columns is None else logits[:, columns]).log_softmax(-1)
             places = soft.tokens if columns is None else torch.searchsorted(columns, soft.tokens)
-            there = batch.targets[:, position] >= 0  # a shorter identifier may be over
+            there = batch.targets[:, position] >= 0  # shorter identifiers have ended
             total = total - (there * (soft.probabilities * log_probs[:, places]).sum(-1)).mean()
         return total
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from genret.api import Loss, LossConfig, TokenizerBatch
 
 SAME_CAPTION = 1 - 1e-5
-"""Cosine from which two captions' vectors are those of the same words, but for rounding."""
+"""Cosine above which two caption vectors count as the same text, apart from rounding."""
 
 
 class ReconLoss(Loss):
-    """‖v_i − v̂_i‖² (Eqn. 3): the codes keep what the encoder saw."""
+    """‖v_i − v̂_i‖² (Eqn. 3): the codes preserve the image vector."""
 
     stage = "tokenizer"
 
@@ -23,10 +23,10 @@ class ReconLoss(Loss):
 
 
 class CommitLoss(Loss):
-    """Σ_d ‖z(v_i) − sg(ẑ^(d))‖² (Eqn. 4): every level brings the sum nearer.
+    """Σ_d ‖z(v_i) − sg(ẑ^(d))‖² (Eqn. 4): the latent is close to the partial sum of every level.
 
-    The paper writes v_i for z(v_i); the two are the same where the latent space is the feature space. The codebook's
-    side of this term is the quantizer's own business: moving averages, or a gradient of the mirrored term.
+    The paper writes v_i for z(v_i); the two are the same where the latent space is the feature space. The quantizer
+    handles the codebook's part of this term: by moving averages, or by the gradient of the mirrored term.
     """
 
     stage = "tokenizer"
@@ -36,7 +36,7 @@ class CommitLoss(Loss):
 
 
 class AlignLoss(Loss):
-    """‖v̂_i − v_t‖² (Eqn. 5): the reconstruction also lies near a caption's vector."""
+    """‖v̂_i − v_t‖² (Eqn. 5): the reconstruction is also close to a caption's vector."""
 
     stage = "tokenizer"
     needs_text = True
@@ -49,13 +49,13 @@ class AlignLoss(Loss):
 class ContrastiveAlignLoss(Loss):
     """InfoNCE between v̂_i and v_t, in both directions, as in CLIP (Radford et al., arXiv 2103.00020, Figure 3).
 
-    Where Eqn. 5 asks that a reconstruction be near its caption, this asks that it be nearer to it than to the captions
-    of the batch's other images. Images with the same caption are no one's negatives.
+    Eqn. 5 pulls a reconstruction to its caption; this term also pushes it away from the captions of the batch's other
+    images. Images with the same caption are not negatives of each other.
     """
 
     class Config(LossConfig):
         temperature: float = Field(0.07, gt=0)
-        """Cosines are divided by this before the softmax; lower weighs the nearest negatives most."""
+        """Cosines are divided by this before the softmax; lower values emphasize hard negatives."""
 
     stage = "tokenizer"
     needs_text = True
@@ -70,7 +70,7 @@ class ContrastiveAlignLoss(Loss):
 
 
 class DiversityLoss(Loss):
-    """Σ_k p̄_k log p̄_k, a mean over the levels: lowest where a level's codes are used evenly.
+    """Σ_k p̄_k log p̄_k, averaged over the levels: lowest if a level's codes are used evenly.
 
     p̄ is the batch's mean of softmax_k(−‖r_m − e_k‖² / τ), the soft assignment. MAGVIT-v2 has this term (Yu et al.,
     arXiv 2310.05737, the second half of its entropy penalty), as has vector-quantize-pytorch (`codebook_diversity`).
@@ -78,9 +78,9 @@ class DiversityLoss(Loss):
 
     class Config(LossConfig):
         weight: float = Field(0.1, ge=0)
-        """Factor of this term; 0 means that it is not computed at all."""
+        """Weight of this term; at 0 it is not computed."""
         temperature: float = Field(0.01, gt=0)
-        """How soft assignments are; lower is nearer to the codes that are really chosen."""
+        """Temperature of the soft assignment; lower is closer to the codes chosen."""
 
     stage = "tokenizer"
     needs_assignments = True
@@ -88,5 +88,5 @@ class DiversityLoss(Loss):
     def __call__(self, batch: TokenizerBatch) -> Tensor:
         assert batch.assignments, "needs_assignments promises them"
         shares = [(level / self.config.temperature).softmax(-1).mean(0) for level in batch.assignments]
-        # the clamp keeps the gradient finite at codes that nothing is near
+        # the clamp keeps the gradient finite at codes far from every residual
         return torch.stack([(share * share.clamp_min(1e-12).log()).sum() for share in shares]).mean()

@@ -1,4 +1,4 @@
-"""k-means in plain torch, for codebooks: bounded memory, no empty clusters, the same answer from the same generator.
+"""k-means in plain torch, for codebooks: bounded memory, no empty clusters, reproducible from a generator.
 
 N points   k clusters   D width
 """
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 22
-"""Most distances that are held at once."""
+"""Maximum number of distances in memory."""
 POINTS_PER_SEED = 16
-"""k-means++ looks at no more than this many points for each cluster that it seeds."""
+"""k-means++ uses at most this many points per cluster."""
 
 
 @torch.no_grad()
 def kmeans(x: Tensor, k: int, iters: int, generator: torch.Generator, weights: Tensor | None = None) -> Tensor:
     """Lloyd's algorithm after k-means++ (Arthur and Vassilvitskii 2007). x (N, D) → centroids (k, D).
 
-    It begins at the seeds, or half-way between them and the mean of all, whichever is better after one step. With many
-    dimensions and no clusters, as in what residual quantization leaves over, most points are nearer to their mean than
-    to any other point: seeds would stay alone with themselves there, and many codes be hardly ever used.
+    Starts from the seeds, or from midpoints between the seeds and the overall mean, whichever has the lower error after
+    one step. In residuals, which have many dimensions and no clusters, most points are closer to the mean than to any
+    other point: clusters would keep only their seed, and many codes would hardly be used.
 
-    `weights` (N,) counts a point more or less than once. A cluster that loses all its points moves to the point that is
-    worst served. Where there are fewer different points than clusters, the rest are slightly moved copies.
+    `weights` (N,): weights of the points. A cluster that loses all its points moves to the point farthest from its
+    centroid. If there are fewer distinct points than clusters, the rest are slightly perturbed copies.
     """
     assert x.ndim == 2 and len(x) > 0 and k >= 1
     x = x.float()
@@ -46,7 +46,7 @@ def lloyd_step(x: Tensor, centroids: Tensor, weights: Tensor) -> Tensor:
     negligible = 1e-8 * (x - x.mean(0)).square().sum(1).mean()
     codes = nearest(x, centroids)
     counts, sums = cluster_sums(x, codes, k, weights)
-    # Where nothing fell the old place stays, unless some point is far from its centroid.
+    # An empty cluster keeps its centroid, unless some point is far from its own.
     means = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1e-12)[:, None], centroids)
     error = squared_error(x, centroids, codes) * (weights > 0)
     far, order = error.topk(min(k, len(x)))
@@ -57,7 +57,7 @@ def lloyd_step(x: Tensor, centroids: Tensor, weights: Tensor) -> Tensor:
 
 
 def seed(x: Tensor, k: int, generator: torch.Generator, weights: Tensor) -> Tensor:
-    """k-means++: each next seed is drawn in proportion to its squared distance from the seeds so far."""
+    """k-means++: each seed is sampled with probability proportional to its squared distance from the seeds so far."""
     if len(x) > POINTS_PER_SEED * k:
         some = torch.randperm(len(x), generator=generator, device=generator.device)[: POINTS_PER_SEED * k]
         x, weights = x[some.to(x.device)], weights[some.to(x.device)]
@@ -80,7 +80,7 @@ def seed(x: Tensor, k: int, generator: torch.Generator, weights: Tensor) -> Tens
 
 
 def nearest(x: Tensor, centroids: Tensor) -> Tensor:
-    """x (..., D), centroids (k, D) → (...) int64, the nearest centroid of each point; of equals the first."""
+    """x (..., D), centroids (k, D) → (...) int64, the nearest centroid of each point; ties go to the first."""
     flat = x.reshape(-1, x.shape[-1])
     rows = max(1, BLOCK // len(centroids))
     codes = [distances(part, centroids).argmin(1) for part in torch.split(flat, rows)]
@@ -88,7 +88,7 @@ def nearest(x: Tensor, centroids: Tensor) -> Tensor:
 
 
 def distances(x: Tensor, centroids: Tensor) -> Tensor:
-    """x (..., D), centroids (k, D) → (..., k) squared distances less ‖x‖², which changes no comparison."""
+    """x (..., D), centroids (k, D) → (..., k) squared distances without ‖x‖², which does not affect comparisons."""
     with torch.autocast(x.device.type, enabled=False):
         return centroids.float().square().sum(1) - 2 * (x.float() @ centroids.float().T)
 
@@ -106,8 +106,8 @@ def squared_error(x: Tensor, centroids: Tensor, codes: Tensor) -> Tensor:
 def cluster_sums(x: Tensor, codes: Tensor, k: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """x (N, D), codes (N,) → how many points each cluster has (k,), and their sums (k, D).
 
-    The order of additions is fixed on every device, so that a repeated run gives the same bits: on a GPU `index_add_`
-    does not, and a product with one-hot rows does.
+    The order of additions is fixed, so that a repeated run gives the same bits: on a GPU `index_add_` is not
+    deterministic, and a product with one-hot rows is.
     """
     weights = torch.ones(len(x), device=x.device) if weights is None else weights
     counts, sums = x.new_zeros(k), x.new_zeros(k, x.shape[1])

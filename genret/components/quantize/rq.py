@@ -1,8 +1,8 @@
-"""Residual quantization: a vector as a sum of M code vectors, each the nearest to what the earlier ones left over.
+"""Residual quantization: a vector as a sum of M code vectors, each the nearest to the residual of the previous ones.
 
     r_1 = z,   code_m = argmin_k ‖r_m − e_k‖,   r_{m+1} = r_m − e_{code_m},   ẑ^(d) = Σ_{m ≤ d} e_{code_m}
 
-(Li et al., arXiv 2407.17274, Eqns. 1–2; Lee et al., arXiv 2203.01941.) Does not know images, identifiers or recipes.
+(Li et al., arXiv 2407.17274, Eqns. 1–2; Lee et al., arXiv 2203.01941.)
 
     B vectors   D width   M levels   K codes per level   S symbols: K if the levels share a codebook, else M·K
 """
@@ -17,33 +17,33 @@ from torch import Tensor, nn
 from genret.components.quantize.kmeans import BLOCK, cluster_sums, distances, kmeans, nearest
 
 POOLED_POINTS = 1 << 20
-"""Most residuals, over all levels, from which a shared codebook is initialized."""
+"""Maximum number of residuals, over all levels, to initialize a shared codebook."""
 
 
 class RQOutput(NamedTuple):
     codes: Tensor
     """(B, M) int64"""
     quantized: Tensor
-    """(B, D) ẑ^(M); its gradient goes straight through to z"""
+    """(B, D) ẑ^(M); straight-through gradient to z"""
     partial: Tensor
-    """(B, M, D) the partial sums ẑ^(1) .. ẑ^(M); their gradient goes to the codebooks, if these learn by gradient"""
+    """(B, M, D) the partial sums ẑ^(1) .. ẑ^(M); their gradient goes to the codebooks with `learn="gradient"`"""
 
 
 class ResidualQuantizer(nn.Module):
-    """`learn="ema"`: codes are moving averages of the residuals that chose them (van den Oord et al., arXiv 1711.00937,
-    appendix A.1), over about the last `1 / (1 - ema_decay)` batches. `learn="gradient"`: codes are parameters, and the
-    caller's loss on `partial` moves them.
+    """`learn="ema"`: codes are moving averages of the residuals assigned to them (van den Oord et al., arXiv
+    1711.00937, appendix A.1), over roughly the last `1 / (1 - ema_decay)` batches. `learn="gradient"`: codes are
+    parameters, trained by the caller's loss on `partial`.
 
-    A code that is chosen less than `dead_code_threshold` times as often as the average code is dead, and a residual of
-    the batch at hand takes its place (0: never). `shared`: one codebook for all levels.
+    A code that is used less than `dead_code_threshold` times as often as the average is dead and is replaced by a
+    residual of the current batch (0: never). `shared`: one codebook for all levels.
     """
 
     codebooks: Tensor
     """(1 or M, K, D)"""
     cluster_size: Tensor
-    """(1 or M, K) how often each code was chosen of late, 1 being the average"""
+    """(1 or M, K) moving average of each code's use, 1 being the mean over codes"""
     cluster_sum: Tensor
-    """(1 or M, K, D) sums of the residuals that chose it, in the same measure; unused with `learn="gradient"`"""
+    """(1 or M, K, D) sums of the residuals assigned to each code, in the same units; unused with `learn="gradient"`"""
     initted: Tensor
     """() bool, whether `init_kmeans` has run"""
 
@@ -75,12 +75,12 @@ class ResidualQuantizer(nn.Module):
         return self.codebooks[0 if self.shared else level]
 
     def code_vectors(self) -> Tensor:
-        """(S, D) the vector of every symbol, level after level."""
+        """(S, D) the vector of every code, level by level."""
         return self.codebooks.detach().flatten(0, 1).clone()
 
     # -------------------------------------------------------------------------------------------------------- training
     def forward(self, z: Tensor) -> RQOutput:
-        """z (B, D). In training mode the codebooks' moving averages and revivals follow, after every level has run."""
+        """z (B, D). In training mode, then updates moving averages and dead codes, after all levels have run."""
         z = z.float()
         codes = self.encode(z)
         partial = self.vectors(codes).cumsum(1)
@@ -92,10 +92,10 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def update(self, residuals: Tensor, codes: Tensor) -> None:
-        """residuals (B, M, D), what each level was given; codes (B, M), what it chose."""
+        """residuals (B, M, D), each level's input; codes (B, M), its choice."""
         if not len(codes):
             return
-        # Level by level, or all levels in one: a shared codebook changes only after the last of them has run.
+        # One level at a time, or all at once for a shared codebook, which changes only after the last level.
         given = residuals.flatten(0, 1)[:, None] if self.shared else residuals
         chosen = codes.flatten()[:, None] if self.shared else codes
         for book in range(len(self.codebooks)):
@@ -106,16 +106,16 @@ class ResidualQuantizer(nn.Module):
             if self.learn == "ema":
                 self.cluster_sum[book].lerp_(total * scale, 1 - self.ema_decay)
                 size = self.cluster_size[book][:, None]
-                # The quotient stays exact while an unused code's size fades, down to where floats end.
+                # The quotient stays exact while an unused code's count decays, down to the smallest float.
                 mean = self.cluster_sum[book] / size.clamp_min(1e-30)
                 self.codebooks[book] = torch.where(size > 1e-30, mean, self.codebooks[book])
             if self.dead_code_threshold > 0:
                 self.revive(book, points)
 
     def revive(self, book: int, points: Tensor) -> None:
-        """Puts dead codes on points (n, D) of the batch, each on another, as if they had been average codes for long.
+        """Moves dead codes to different points (n, D) of the batch and gives them average usage.
 
-        Draws from torch's global generator on the CPU, in every step alike: restoring its state repeats the draw.
+        Samples from torch's global CPU generator in every step, so that restoring its state repeats the sample.
         """
         drawn = points[torch.randperm(len(points)).to(points.device)]
         dead = self.cluster_size[book] < self.dead_code_threshold
@@ -129,10 +129,10 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def init_kmeans(self, x: Tensor, iters: int, generator: torch.Generator) -> None:
-        """x (N, D): residual k-means, each level on what the earlier ones leave.
+        """x (N, D): residual k-means, each level on the residuals of the previous ones.
 
-        A shared codebook is fitted on the residuals of all levels: on x alone first, then on those of one level more
-        each time, found with the codebook so far. (On x alone, later levels would have no small vectors to choose.)
+        A shared codebook is fitted on the residuals of all levels: first on x, then adding one level at a time,
+        computed with the current codebook. (Fitted on x alone, it would have no small vectors for later levels.)
         """
         x = x.float()
         if self.shared:
@@ -155,7 +155,7 @@ class ResidualQuantizer(nn.Module):
         self.initted.fill_(True)
 
     def residuals(self, x: Tensor, levels: int) -> Tensor:
-        """x (N, D) → (N, levels, D), what each of the first `levels` levels is given."""
+        """x (N, D) → (N, levels, D), the input of each of the first `levels` levels."""
         given = [x]
         for level in range(levels - 1):
             given.append(given[-1] - self.book(level)[nearest(given[-1], self.book(level))])
@@ -170,9 +170,9 @@ class ResidualQuantizer(nn.Module):
     # --------------------------------------------------------------------------------------------------------- coding
     @torch.no_grad()
     def encode(self, z: Tensor, beam: int = 1) -> Tensor:
-        """z (B, D) → codes (B, M), of equally near codes the first.
+        """z (B, D) → codes (B, M), ties go to the first code.
 
-        `beam` > 1 keeps that many partial sums per vector, those nearest to it, and is never worse than the greedy 1.
+        `beam` > 1 keeps the nearest partial sums of each vector and is never worse than greedy (1).
         """
         z = z.float()
         residual, codes = z, []
@@ -184,28 +184,28 @@ class ResidualQuantizer(nn.Module):
             return greedy
         rows = max(1, BLOCK // (beam * max(self.codebook_size, self.dim)))
         wide = torch.cat([self._beam(part, beam)[:, 0] for part in torch.split(z, rows)])
-        # A good end may lie behind a start that no beam kept.
+        # Beam search can miss the greedy result if it drops its prefix, so both are compared.
         error, error_wide = ((z - self.decode(c)).square().sum(1) for c in (greedy, wide))
         return torch.where((error_wide < error)[:, None], wide, greedy)
 
     @torch.no_grad()
     def candidates(self, z: Tensor, count: int) -> Tensor:
-        """z (B, D) → (B, w, M) different encodings of each vector, the nearest first, as a beam of `count` finds them.
+        """z (B, D) → (B, w, M) distinct encodings of each vector, nearest first, by a beam search of width `count`.
 
-        w is `count`, or all K^M encodings where there are no more; then their order is exact.
+        w is `count`, or K^M if that is less; then the order is exact.
         """
         rows = max(1, BLOCK // (count * max(self.codebook_size, self.dim)))
         return torch.cat([self._beam(part, count) for part in torch.split(z.float(), rows)])
 
     def _beam(self, z: Tensor, beam: int) -> Tensor:
-        """z (B, D) → (B, w, M), the `beam` best of the partial encodings that grow from the best of each level."""
+        """z (B, D) → (B, w, M), the `beam` best encodings of a beam search over the levels."""
         residual = z[:, None]  # (B, w, D)
         codes = torch.empty(len(z), 1, 0, dtype=torch.int64, device=z.device)
         for level in range(self.num_levels):
             book = self.book(level)
             error = residual.square().sum(-1, keepdim=True) + distances(residual, book)  # (B, w, K)
             error = error.clamp_min(0).flatten(1)
-            # Not-negative floats order as their bits do; below them the index, so that ties have one answer.
+            # Non-negative floats sort like their bits; the index in the low bits breaks ties.
             order = (error.view(torch.int32).long() << 32) | torch.arange(error.shape[1], device=z.device)
             kept = order.topk(min(beam, error.shape[1]), largest=False, sorted=True).indices
             parent, code = kept // self.codebook_size, kept % self.codebook_size
@@ -215,7 +215,7 @@ class ResidualQuantizer(nn.Module):
         return codes
 
     def assignments(self, z: Tensor, partial: Tensor) -> list[Tensor]:
-        """z (B, D), partial (B, M, D) → M tensors (B, K), −‖r_m − e_k‖² of what each level is given to each code."""
+        """z (B, D), partial (B, M, D) → M tensors (B, K), −‖r_m − e_k‖² from each level's input to each code."""
         given = torch.cat([z[:, None], z[:, None] - partial[:, :-1]], 1)
         return [
             -given[:, level].square().sum(1, keepdim=True) - distances(given[:, level], self.book(level))

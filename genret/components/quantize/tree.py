@@ -1,4 +1,4 @@
-"""Hierarchical k-means: a tree of clusters within clusters. Does not know images, identifiers or recipes.
+"""Hierarchical k-means: a tree of clusters within clusters.
 
 N points   D width   T nodes, the root first   C children at most   H depth: edges from the root to the deepest leaf
 """
@@ -14,25 +14,25 @@ from genret.components.quantize.kmeans import BLOCK, kmeans, nearest
 
 
 class Tree(NamedTuple):
-    """Nodes are numbered level by level, so that a node's children follow one another and come after it."""
+    """Nodes are numbered level by level, so that a node's children are consecutive and come after it."""
 
     centroids: Tensor
     """(T, D)"""
     first: Tensor
-    """(T,) int64, each node's first child; meaningless without children"""
+    """(T,) int64, each node's first child; undefined for leaves"""
     fan: Tensor
-    """(T,) int64, how many children each node has; 0: it is a leaf"""
+    """(T,) int64, the number of children of each node; 0 for leaves"""
     depth: int
     """H"""
 
     def child(self, nodes: Tensor, codes: Tensor) -> Tensor:
-        """nodes (n,), codes (n,) → (n,) the children that bear these codes; a leaf is its own child 0. -1: no such."""
+        """nodes (n,), codes (n,) → (n,) the children with these codes, or -1; a leaf is its own child 0."""
         inner = self.fan[nodes] > 0
         there = (nodes >= 0) & (codes >= 0) & (codes < self.fan[nodes].clamp_min(1))
         return torch.where(there, torch.where(inner, self.first[nodes] + codes, nodes), -1)
 
     def distances(self, x: Tensor, nodes: Tensor) -> Tensor:
-        """x (n, D), nodes (n,) → (n, C) ‖x − c‖² to each child's centroid, inf where there is none. A leaf is its own
+        """x (n, D), nodes (n,) → (n, C) ‖x − c‖² to each child's centroid, inf for missing children. A leaf is its own
         only child, at distance 0."""
         place = torch.arange(max(1, int(self.fan.max())))
         rows = max(1, BLOCK // (len(place) * x.shape[1]))
@@ -45,14 +45,14 @@ class Tree(NamedTuple):
         return torch.cat(parts) if parts else x.new_zeros(0, len(place))
 
     def leaf(self, paths: Tensor) -> Tensor:
-        """paths (n, H) → (n,) the leaves that they lead to, -1 where there is no such path."""
+        """paths (n, H) → (n,) the leaves that they lead to, -1 for invalid paths."""
         nodes = torch.zeros(len(paths), dtype=torch.int64)
         for codes in paths.unbind(1):
             nodes = self.child(nodes, codes)
         return nodes
 
     def descend(self, x: Tensor) -> Tensor:
-        """x (n, D) → paths (n, H): at every node to the nearest centroid; 0 below a leaf that is not at the bottom."""
+        """x (n, D) → paths (n, H): the nearest centroid at every node; padded with 0 below a leaf."""
         nodes, paths = torch.zeros(len(x), dtype=torch.int64), []
         for _ in range(self.depth):
             paths.append(self.distances(x, nodes).argmin(1))
@@ -78,10 +78,10 @@ class Grown(NamedTuple):
 
 @torch.no_grad()
 def grow(x: Tensor, branching: int, leaf_size: int, iters: int, generator: torch.Generator) -> Grown:
-    """x (N, D) → a tree whose leaves hold at most `leaf_size` points each, unless these cannot be told apart.
+    """x (N, D) → a tree whose leaves hold at most `leaf_size` points each, unless the points are indistinguishable.
 
     A node with more points is split by k-means into `branching` clusters, level after level, without recursion; empty
-    clusters are dropped. A split that leaves all points together (they are equal, or as good as) makes a leaf.
+    clusters are dropped. If a split leaves all points together (they are equal, or nearly), the node is a leaf.
     """
     assert len(x) and branching >= 2 and leaf_size >= 1
     x = x.float()

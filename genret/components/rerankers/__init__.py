@@ -1,1 +1,1 @@
-"""Scores candidates anew."""
+"""Rerankers: new scores for the candidates of the first stage."""

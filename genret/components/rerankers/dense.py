@@ -1,4 +1,4 @@
-"""The candidates of the first stage, ordered by the two towers: what the identifiers' rounding took away comes back."""
+"""Reranks candidates by the similarity of the two towers, which undoes the quantization of identifiers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One tower that sees picture and words together: BLIP's image-text matching (Li et al., arXiv 2201.12086)."""
+"""A single tower over image and text: BLIP's image-text matching (Li et al., arXiv 2201.12086)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from genret.components.rerankers.pictures import PictureConfig, PictureReranker,
 
 
 class ITMReranker(PictureReranker):
-    """How surely BLIP says that query and picture match: the difference of its two logits."""
+    """BLIP's score that query and image match: the difference of its two logits."""
 
     class Config(PictureConfig):
         model: str = "Salesforce/blip-itm-base-coco"
         """A BLIP with a matching head: name on the model hub, local folder or registered weights."""
         enc_token: bool = False
-        """Whether the words begin with BLIP's symbol [ENC], as its authors evaluate; else with [CLS], as in
+        """Whether the text begins with BLIP's token [ENC], as in its authors' evaluation; otherwise [CLS], as in
         transformers."""
 
     architectures = ("BlipForImageTextRetrieval",)
@@ -33,7 +33,7 @@ class ITMReranker(PictureReranker):
         text = self.model.text_encoder(
             input_ids=ids, attention_mask=words.mask, encoder_hidden_states=states
         ).last_hidden_state
-        with torch.autocast(text.device.type, enabled=False):  # logits of 8 bits would tie
+        with torch.autocast(text.device.type, enabled=False):  # bfloat16 logits would tie
             no, yes = self.model.itm_head(text[:, 0].float()).unbind(-1)
         difference: Tensor = yes - no
         return difference

@@ -1,9 +1,8 @@
-"""What rerankers share that look at pictures: a model of transformers that judges pairs of a picture and a text.
+"""Base of rerankers that read images: a model of transformers scores pairs of an image and a text.
 
-Of each query's candidates every picture is read and encoded once, and then judged together with every query that it is
-a candidate of. It does not know where pictures come from.
+Each candidate image is read and encoded once, then scored with every query that it is a candidate of.
 
-B queries   C candidates   P pictures   n pairs   L tokens of the longest query
+B queries   C candidates   P images   n pairs   L tokens of the longest query
 """
 
 from __future__ import annotations
@@ -29,14 +28,13 @@ log = logging.getLogger(__name__)
 
 class PictureConfig(RerankerConfig):
     candidates: int = Field(20, ge=1)
-    """Images of the first stage that are scored anew, its best ones; each costs a pass of the model. `-k` beyond it
-    widens it to k."""
+    """Number of top images of the first stage to rescore; each costs a forward pass. A larger `-k` raises it to k."""
     revision: str | None = None
-    """Commit of a model of the hub, so that a recipe means the same weights tomorrow."""
+    """Commit of a hub model, so that a recipe always loads the same weights."""
     batch_size: int = Field(32, ge=1)
-    """Pictures, and pairs of picture and query, that go through the model at a time."""
+    """Batch size of the model, in images and in pairs of image and query."""
     bf16: bool | Literal["auto"] = "auto"
-    """Mixed precision; auto: where the processor multiplies bfloat16 natively."""
+    """Mixed precision; auto: if the processor supports bfloat16 natively."""
 
 
 class Words(NamedTuple):
@@ -45,25 +43,25 @@ class Words(NamedTuple):
     ids: Tensor
     """(n, L)"""
     mask: Tensor
-    """(n, L) 1 where there is a token"""
+    """(n, L) 1 at real tokens"""
 
 
 class PictureReranker(Reranker):
-    """Scores pairs of picture and query; subclasses say by which model."""
+    """Scores pairs of image and query; subclasses define the model."""
 
     architectures: tuple[str, ...]
-    """Classes of transformers that can be loaded, as `config.json` names them."""
+    """Classes of transformers that can be loaded, by their name in `config.json`."""
     _model: Any = None
     _processor: Any = None
     device = torch.device("cpu")
 
     @abstractmethod
     def encode(self, pixels: Tensor) -> Tensor:
-        """(P, 3, S, S) → what `judge` wants to know of each picture, (P, ...)"""
+        """(P, 3, S, S) → the states that `judge` needs of each image, (P, ...)"""
 
     @abstractmethod
     def judge(self, states: Tensor, words: Words) -> Tensor:
-        """n pictures (n, ...) and n texts → (n,) how well they fit, higher is better."""
+        """n images (n, ...) and n texts → (n,) scores, higher is better."""
 
     def to(self, device: torch.device) -> None:
         self.device = device
@@ -86,7 +84,7 @@ class PictureReranker(Reranker):
         return scores
 
     def _pictures(self, candidates: Candidates) -> Iterator[tuple[Tensor, list[Image.Image]]]:
-        """The candidates' pictures, `batch_size` at a time, with their keys in ascending order."""
+        """The candidates' images, `batch_size` at a time, with their keys in ascending order."""
         unreadable: list[str] = []
         keys = candidates.rows[candidates.rows >= 0].unique()
         for some in keys.split(self.config.batch_size):
@@ -94,7 +92,7 @@ class PictureReranker(Reranker):
             for key in some.tolist():
                 try:
                     read[key] = candidates.read(key)
-                except BadImage as error:  # one spoilt picture is no reason to end a search
+                except BadImage as error:  # one damaged image must not end a search
                     unreadable.append(str(error))
             if read:
                 yield torch.tensor(list(read)), list(read.values())
@@ -130,7 +128,7 @@ class PictureReranker(Reranker):
 
 
 def _load(folder: Path, architectures: Sequence[str]) -> tuple[Any, Any]:
-    """Processor and model of a folder, whole: layers that it has no weights for would be random."""
+    """Processor and model of a folder; missing weights are an error, since those layers would be random."""
     import transformers
 
     named = (read_json(folder / "config.json") or {}).get("architectures") or ["nothing"]

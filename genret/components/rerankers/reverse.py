@@ -1,5 +1,6 @@
-"""The question turned round: how probable are these words, given the picture (TIGeR's reverse re-ranking, Qu et al.,
-arXiv 2406.05814)? A generator that writes identifiers favours frequent ones; log p(query | image) does not.
+"""Reverse re-ranking by log p(query | image) (TIGeR, Qu et al., arXiv 2406.05814).
+
+A generator of identifiers favours frequent ones; log p(query | image) does not.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class ReverseReranker(PictureReranker):
         return scores
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """BLIP: (P, 3, S, S) → (P, T, D) patches. GIT reads picture and words in one sequence: the pixels."""
+        """BLIP: (P, 3, S, S) → (P, T, D) patches. GIT reads image and text as one sequence: returns the pixels."""
         if not hasattr(self.model, "vision_model"):
             return pixels
         states: Tensor = self.model.vision_model(pixel_values=pixels).last_hidden_state
@@ -55,11 +56,11 @@ class ReverseReranker(PictureReranker):
         ids, mask = words
         if hasattr(self.model, "text_decoder"):
             ids = ids.clone()
-            ids[:, 0] = self.model.config.text_config.bos_token_id  # BLIP's captions begin with a symbol of their own
+            ids[:, 0] = self.model.config.text_config.bos_token_id  # BLIP's captions begin with a special token
             logits = self.model.text_decoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=states).logits
         else:
             logits = self.model(pixel_values=states, input_ids=ids, attention_mask=mask, use_cache=False).logits
-            logits = logits[:, -ids.shape[1] :]  # behind those of the picture
-        # the token at l is told by the ones before it; the last, the end of the caption, counts as well
+            logits = logits[:, -ids.shape[1] :]  # after those of the image
+        # the token at l is predicted from those before it; the end token counts as well
         told = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
         return (told * mask[:, 1:]).sum(1)

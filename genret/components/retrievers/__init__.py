@@ -1,1 +1,1 @@
-"""Whatever finds images by words."""
+"""Retrievers: find the images for a text query."""

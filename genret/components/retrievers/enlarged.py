@@ -1,8 +1,8 @@
-"""A run's first stage over more images than it has: its own, and made-up ones that fill its catalog up.
+"""A run's first stage over more images than it has: its own and synthetic ones, to measure speed.
 
-The model, its queries and the images of the run are real; a made-up image is a random identifier, or a random vector.
-So how long a search takes is measured as it would be, and what it finds means nothing. Random identifiers spread evenly
-over the codes, which is the widest trie that there can be.
+Model, queries and the images of the run are real; a synthetic image is a random identifier or a random vector. So the
+time of a search is realistic, and its results mean nothing. Random identifiers spread evenly over the codes, which
+gives the widest possible trie.
 
 N images   M levels   D width   R identifiers
 """
@@ -34,13 +34,13 @@ SEED = 0
 
 
 def made_up_codes(sizes: Sequence[int], count: int) -> Tensor:
-    """(count, M) codes, each level's drawn evenly."""
+    """(count, M) codes, uniform at each level."""
     generator = torch.Generator().manual_seed(SEED)
     return torch.stack([torch.randint(size, (count,), generator=generator) for size in sizes], dim=1)
 
 
 def trie(retriever: GenerativeRetriever, snapshot: Snapshot, num_images: int) -> Enlarged:
-    """Over a trie of random identifiers besides the catalog's own."""
+    """Search over the catalog's identifiers and random ones."""
     sizes, keys = retriever.identifier.vokens.sizes, snapshot.searchable_keys()
     extra = max(0, num_images - len(keys))
     rows = snapshot.read_identifiers(searchable=True)
@@ -49,7 +49,7 @@ def trie(retriever: GenerativeRetriever, snapshot: Snapshot, num_images: int) ->
     own = torch.from_numpy(rows.codes).long()
     own = torch.nn.functional.pad(own, (0, len(sizes) - own.shape[1]), value=-1)
     codes = torch.cat([own, made_up_codes(sizes, extra)])
-    first = int(keys[-1]) + 1  # made-up images have keys that no image of the run has
+    first = int(keys[-1]) + 1  # synthetic images have keys that no image of the run has
     images = np.concatenate([rows.image_keys, np.arange(first, first + extra)])
     identifiers = Identifiers(torch.arange(len(codes)), codes)
     tokens = tokenize_identifiers(retriever.backbone, identifiers, retriever.end_symbol)
@@ -60,7 +60,7 @@ def trie(retriever: GenerativeRetriever, snapshot: Snapshot, num_images: int) ->
         batch = QueryBatch(queries, retriever.text_vectors)
 
         def similarity(query: Ints, image: Ints) -> Floats:
-            """What orders images of one identifier: of the run's own ones; made-up ones have no vectors."""
+            """Orders the run's images within an identifier; synthetic images have no vectors."""
             real = image < first
             scores = np.zeros(len(image), np.float32)
             at = torch.from_numpy(np.searchsorted(keys, image[real]))
@@ -74,7 +74,7 @@ def trie(retriever: GenerativeRetriever, snapshot: Snapshot, num_images: int) ->
 
 
 def vectors(retriever: TwoTowerRetriever, snapshot: Snapshot, num_images: int) -> Enlarged:
-    """Over random unit vectors besides the catalog's own; `GenretError` where memory is short."""
+    """Search over the catalog's vectors and random unit vectors; `GenretError` if memory does not suffice."""
     keys, width = snapshot.searchable_keys(), snapshot.feature_dim
     total = max(num_images, len(keys))
     needed, room = 4 * width * total, free_bytes()

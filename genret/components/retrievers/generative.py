@@ -1,4 +1,4 @@
-"""A language model over a catalog: it writes identifiers under the catalog's trie (paper 3.3)."""
+"""Generative retrieval: a language model generates identifiers, constrained by the catalog's trie (paper 3.3)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 
 class GenerativeRetriever(CatalogRetriever):
-    """A language model writes identifiers under a trie: AVG, GRACE, IRGen, whatever the identifiers are made of."""
+    """A language model generates identifiers, constrained by a trie: AVG, GRACE, IRGen and others."""
 
     needs = ("identifier", "backbone", "loss")
     has_beams = True
@@ -54,7 +54,7 @@ class GenerativeRetriever(CatalogRetriever):
         assert resources.identifier is not None and resources.backbone is not None, "the recipe names both"
         self.identifier, self.backbone = resources.identifier, resources.backbone
         self.written_levels, self.end_symbol = resources.train.written_levels, resources.train.end_symbol
-        # identifiers are spelt by this run's models, so the cache of another run, or of another catalog, is none
+        # identifiers are tokenized by this run's models, so each run and catalog has its own cache
         spelling = tokenization_key(self.backbone, self.identifier.vokens, self.end_symbol)
         key = content_hash(f"{self.catalog.uid} {self.catalog.run_id} {spelling}".encode())[:20]
         cache = None if resources.folder is None else TrieCache(resources.folder / "trie", key)
@@ -76,13 +76,13 @@ class GenerativeRetriever(CatalogRetriever):
         return self.guided or super().wants_vectors
 
     def guide(self, query_features: Tensor, trie: Trie, allowed: LeafSets | None = None) -> Guide | None:
-        """(B, D) the queries' vectors → what is added to their beams' scores in `trie`; None without guidance."""
+        """(B, D) the queries' vectors → the guidance added to beam scores in `trie`; None without guidance."""
         sums = self.identifier.additive(query_features) if self.guided else None
         if sums is None:
             return None
-        # beams live where the language model does, identifiers are made wherever theirs is
+        # beams are on the language model's device, identifiers are computed on the scheme's device
         sums = Additive(sums.target.to(self.device), [book.to(self.device) for book in sums.books])
-        known = self._points  # of the trie that was last searched with guidance
+        known = self._points  # for the last trie searched with guidance
         if known is None or known[0] is not trie:
             tokens = [self.backbone.level_tokens(level) for level in range(len(sums.books))]
             known = self._points = trie, Points.of(trie, sums.books, tokens)
@@ -130,7 +130,7 @@ class GenerativeRetriever(CatalogRetriever):
         width = num_beams or k
         ranked = search(np.arange(len(batch)), width)
         wanted = np.full(len(batch), min(k, width))
-        for row in ranked.fewer_than(wanted):  # than there are, or because several identifiers led to one image
+        for row in ranked.fewer_than(wanted):  # than there are images, or because several identifiers led to one image
             mask = None if leaves is None else leaves[row]
             wanted[row] = min(wanted[row], index.num_images(allowed[row], mask))
         while width < index.trie.num_leaves and len(rows := ranked.fewer_than(wanted)):
@@ -160,7 +160,7 @@ class GenerativeRetriever(CatalogRetriever):
     # ------------------------------------------------------------------------------------------------------ indexing
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
         if self.identifier.new_images == "assigned":
-            # one by one: which place an image has does not depend on what else comes with it
+            # one by one, so that an image's identifier does not depend on the batch it comes in
             places = zip(image_ids, features[:, None], self._places(image_ids), strict=True)
             parts = (self.identifier.identify(Corpus([name], row, named_before=place)) for name, row, place in places)
             return [packed for part in parts for packed in packed_by_image(part, 1)]
@@ -171,13 +171,13 @@ class GenerativeRetriever(CatalogRetriever):
         return packed_by_image(self.identifier.identify(corpus), len(image_ids))
 
     def _places(self, image_ids: Sequence[str]) -> list[int]:
-        """How many images came into the catalog before each: its key, or the one that it will get, less one."""
+        """How many images were added to the catalog before each: its key, or its future key, minus one."""
         keys = self.catalog.keys_of(image_ids).tolist()
         new = dict.fromkeys(image_id for image_id, key in zip(image_ids, keys, strict=True) if key < 0)
         place = {image_id: self.catalog.highest_key() + i for i, image_id in enumerate(new)}
         return [place[image_id] if key < 0 else key - 1 for image_id, key in zip(image_ids, keys, strict=True)]
 
-    # ------------------------------------------------------------------------------------------ what it tells besides
+    # ------------------------------------------------------------------------------------------ further outputs
     def trace(
         self, snapshot: Snapshot, index: ImageTrie, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
     ) -> BeamTrace:
@@ -219,7 +219,7 @@ class GenerativeRetriever(CatalogRetriever):
 
 
 def _leaves(index: ImageTrie, allowed: Sequence[Allowed]) -> list[NDArray[np.bool_]] | None:
-    """The leaves (U,) that each query may reach, of equal restrictions the same object; None: all may reach all."""
+    """The leaves (U,) that each query may reach, the same object for equal restrictions; None: no restrictions."""
     distinct = {id(one): one for one in allowed}
     if all(one.everything for one in distinct.values()):
         return None
@@ -228,7 +228,7 @@ def _leaves(index: ImageTrie, allowed: Sequence[Allowed]) -> list[NDArray[np.boo
 
 
 def _only(ranked: Ranked, allowed: Sequence[Allowed]) -> Ranked:
-    """Drops images that merely share an identifier with an allowed one."""
+    """Drops images that are not allowed but share an identifier with an allowed one."""
     keep = np.stack([one.among(row) for one, row in zip(allowed, ranked.images, strict=True)])
     order = np.argsort(~keep, axis=1, kind="stable")
     images = np.where(keep, ranked.images, -1)

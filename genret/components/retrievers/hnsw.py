@@ -1,8 +1,8 @@
 """Approximate dense search by FAISS's HNSW graph (Malkov and Yashunin, arXiv 1603.09320), in memory.
 
-It answers in the same form as the exact search. It pays from some 100,000 images, in a process that asks many queries:
-the graph is made when first needed, which takes longer than many exact searches. With one thread (GENRET_NUM_THREADS=1)
-it is the same graph every time.
+Results have the form of the exact search. It pays off from about 100,000 images and for many queries: building the
+graph, at the first search, takes longer than many exact searches. With one thread (GENRET_NUM_THREADS=1) the graph is
+deterministic.
 
 Q queries   N images   D width
 """
@@ -21,9 +21,9 @@ from genret.search.dense import DenseHits
 LINKS = 32
 """Neighbours of each image in the graph (M); the lowest level has twice as many."""
 EF_CONSTRUCTION = 200
-"""Candidates looked at when an image is linked in."""
+"""Candidates examined when an image is inserted (efConstruction)."""
 EF_SEARCH = 128
-"""Candidates looked at by a search; at least 4 k."""
+"""Candidates examined by a search (efSearch); at least 4 k."""
 
 
 class HNSW:
@@ -37,14 +37,14 @@ class HNSW:
         self._graph.add(_rows(images))
 
     def search(self, queries: Tensor, k: int) -> DenseHits:
-        """queries (Q, D) → k of the most similar images of each, as `dense_search` does it but for a few misses."""
+        """queries (Q, D) → k of the most similar images of each, as by `dense_search`, with a few misses."""
         k_there = max(1, min(k, self._graph.ntotal))
         if not len(queries) or not self._graph.ntotal:
             return DenseHits(torch.full((len(queries), k), -1), torch.full((len(queries), k), -torch.inf))
         options = self._parameters(efSearch=max(EF_SEARCH, 4 * k_there))
         scores, rows = self._graph.search(_rows(queries), k_there, params=options)
         scores[rows < 0] = -np.inf
-        order = np.lexsort((rows, -scores), axis=1)  # of equal ones the lower row first, as in exact search
+        order = np.lexsort((rows, -scores), axis=1)  # ties go to the lower row, as in exact search
         rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
         missing = ((0, 0), (0, k - k_there))
         return DenseHits(

@@ -1,7 +1,7 @@
-"""The trie of all searchable images, kept in step with a catalog that others change.
+"""The trie of all searchable images, updated as other processes change the catalog.
 
-It is loaded once, from a cache beside the catalog where there is one, and brought forward by what changed since: n
-images added to N cost a running search work for n, and copies of what it had. Does not know queries.
+It is loaded once, from a cache beside the catalog if possible, and updated by the changes since: n images added to N
+cost work for n, and copies of the old tables.
 
     R identifiers   L tokens
 """
@@ -22,15 +22,15 @@ from genret.search.tokenization import strip_padding
 Tokenize = Callable[[IdentifierRows], Tensor]
 """R > 0 rows of a catalog → (R, L) tokens, -1 after the end."""
 LEAST_CACHED = 10_000
-"""Identifiers below which the trie is made as quickly as it would be read."""
+"""Below this many identifiers, building the trie is as fast as reading it."""
 MOST_BEHIND = 0.05
-"""Share of the identifiers by which a cache may be behind its catalog before it is written anew."""
+"""A cache is rewritten if more than this share of its identifiers changed."""
 SAMPLE = 64
-"""Identifiers of a cache that are compared with the catalog."""
+"""Number of identifiers of a cache to compare with the catalog."""
 
 
 class LiveTrie:
-    """Has to be asked by one thread at a time, and of rising versions; what it returned is never changed."""
+    """Not thread-safe; versions must not decrease. Returned tries are never modified."""
 
     def __init__(self, tokenize: Tokenize, device: torch.device, cache: TrieCache | None = None):
         self._tokenize = tokenize
@@ -42,7 +42,7 @@ class LiveTrie:
         """Identifiers that changed since the cache was written."""
 
     def at(self, snapshot: Snapshot) -> ImageTrie | None:
-        """The trie of what is searchable in this version of the catalog, on the device; None without images."""
+        """The trie of the searchable images of this catalog version, on the device; None without images."""
         if self._known is None:
             self._known = self._cached(snapshot)
         if self._known is None or self._known.version != snapshot.version:
@@ -65,7 +65,7 @@ class LiveTrie:
         return found
 
     def _built(self, snapshot: Snapshot) -> ImageTrie | None:
-        """From all rows of the catalog, as they stream."""
+        """Builds the trie from all rows of the catalog, as a stream."""
         keys, tokens = [], []
         for rows in snapshot.identifier_rows(searchable=True):
             keys.append(rows.image_keys)
@@ -85,7 +85,7 @@ class LiveTrie:
 
     # ------------------------------------------------------------------------------------------------------ cache
     def _cached(self, snapshot: Snapshot) -> Versioned | None:
-        """What the cache holds, brought forward to this version; None if that is not what the catalog says."""
+        """The cached trie, updated to this version; None if it does not match the catalog."""
         found = None if self._cache is None else self._cache.load()
         if found is None or (changes := snapshot.changes_since(found.version)) is None:
             return None
@@ -94,7 +94,7 @@ class LiveTrie:
         return found if found.held is None or self._agrees(snapshot, found.held) else None
 
     def _agrees(self, snapshot: Snapshot, index: ImageTrie) -> bool:
-        """Whether some identifiers are spelt as the catalog and the backbone spell them."""
+        """Whether a sample of identifiers has the tokens that catalog and backbone give."""
         starts, images = index.leaf_images
         leaves = np.unique(np.linspace(0, len(starts) - 2, SAMPLE).astype(np.int64))
         rows = snapshot.identifiers_of(images[starts[leaves]].astype(np.int64))
@@ -116,7 +116,7 @@ class LiveTrie:
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    """Tables of different widths, one below the other; empties the list on the way, so that nothing is there twice."""
+    """Concatenates tables of different widths; empties the list meanwhile, to hold nothing twice."""
     table = parts[0].new_full((sum(map(len, parts)), max(part.shape[1] for part in parts)), -1)
     end = len(table)
     while parts:

@@ -1,4 +1,4 @@
-"""Numbers that tell how sure a beam search is, from the log-probabilities of the identifiers that it found.
+"""Confidence signals of a beam search, from the log-probabilities of the identifiers found.
 
 B queries   C images found
 """
@@ -11,17 +11,17 @@ from genret.search.confidence import Floats, best_scores
 from genret.search.ranking import Ranked
 
 NAMES = ("best", "mass", "margin", "entropy")
-"""Of the best identifiers' log-probabilities s_1 ≥ s_2 ≥ …: s_1; log Σ exp s_i; s_1 − s_2; the entropy, in nats, of
-exp s_i / Σ exp s_j."""
+"""From the log-probabilities s_1 ≥ s_2 ≥ … of the identifiers found: s_1; log Σ exp s_i; s_1 − s_2; the entropy, in
+nats, of exp s_i / Σ exp s_j."""
 WIDEST_MARGIN = 20.0
-"""Log-probability that the best identifier is ahead of none."""
+"""Upper bound of the margin s_1 − s_2, also used if only one identifier was found."""
 
 
 def beam_signals(ranked: Ranked) -> Floats:
-    """(B, C) found → (B, 4), what `NAMES` says; -inf in the first where nothing was found."""
+    """(B, C) found → (B, 4), the signals `NAMES`; the first is -inf if nothing was found."""
     scores = best_scores(_one_of_each_leaf(ranked))
     best = scores[:, 0]
-    odds = np.exp(scores - np.where(np.isfinite(best), best, 0.0)[:, None])  # of each against the best
+    odds = np.exp(scores - np.where(np.isfinite(best), best, 0.0)[:, None])  # relative to the best
     total = np.maximum(odds.sum(axis=1), 1e-300)
     share = odds / total[:, None]
     entropy = -(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1)
@@ -30,7 +30,7 @@ def beam_signals(ranked: Ranked) -> Floats:
 
 
 def _one_of_each_leaf(ranked: Ranked) -> Floats:
-    """(B, C) the score of each identifier once, -inf elsewhere: images of one identifier are one piece of evidence."""
+    """(B, C) each identifier's score once, -inf elsewhere: images that share an identifier count once."""
     leaves = np.where(ranked.images >= 0, ranked.leaves, -1)
     order = np.argsort(leaves, axis=1, kind="stable")
     sorted_leaves = np.take_along_axis(leaves, order, axis=1)

@@ -1,4 +1,4 @@
-"""A beam search of many queries, with what the error ledger wants to know of it.
+"""A beam search of many queries, with the data for the error ledger.
 
 Q queries   M levels   b beams   A identifiers of an image
 """
@@ -40,7 +40,7 @@ def trace(
     num_beams: int,
     progress: Progress,
 ) -> BeamTrace:
-    """Searches every query; right (Q,): the catalog key of each one's image."""
+    """Searches every query; right (Q,): the catalog key of each query's image."""
     leaves = leaves_of(index, right)
     parts: list[_Part] = []
     size = retriever.options.batch_size
@@ -87,7 +87,7 @@ def leaves_of(index: ImageTrie, keys: Ints) -> Tensor:
     order = np.argsort(owners, kind="stable")
     counts = np.bincount(owners, minlength=len(distinct))
     place = np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners[order]]
-    table = np.full((len(distinct) + 1, int(counts.max(initial=1))), -1)  # the last row: images without identifiers
+    table = np.full((len(distinct) + 1, int(counts.max(initial=1))), -1)  # last row: images without identifiers
     table[owners[order], place] = leaves[order]
     rows = np.searchsorted(distinct, keys).clip(max=len(distinct) - 1)
     return torch.from_numpy(table[np.where(distinct[rows] == keys, rows, len(distinct))])
@@ -96,8 +96,8 @@ def leaves_of(index: ImageTrie, keys: Ints) -> Tensor:
 def forced_scores(
     retriever: GenerativeRetriever, index: ImageTrie, batch: QueryBatch, leaves: Tensor, progress: Progress
 ) -> NDArray[np.float32]:
-    """(Q,) what beams would score the right identifier (the best one, of several), whether or not they reach it."""
-    if retriever.options.score == "trie":  # normalized over children: no beam-free score is comparable
+    """(Q,) the beam score of the positive identifier (the best, if several), whether or not a beam reaches it."""
+    if retriever.options.score == "trie":  # normalized over the children, so no comparable score without beams
         return np.full(len(batch), -np.inf, np.float32)
     trie, backbone, written = index.trie, retriever.backbone, retriever.written_levels
     columns = columns_of(backbone, retriever.options.score, trie.depth)

@@ -1,9 +1,9 @@
-"""The trie of a catalog's images on disk, so that opening a large run need not read every identifier.
+"""The trie of a catalog's images on disk, so that opening a large run does not read every identifier.
 
     <folder>/<key>-<version>/trie.safetensors, images.safetensors
 
-A cache: it may be deleted at any time. Damaged, foreign or outdated entries count as missing, and a folder that cannot
-be written does without. Does not know whether an entry is still true: the catalog's version and `LiveTrie` say so.
+It may be deleted at any time. Damaged, foreign or outdated entries count as missing, and a read-only folder has no
+cache. `LiveTrie` checks, with the catalog's version, whether an entry is still valid.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FILES = ("trie.safetensors", "images.safetensors")
 OWN = re.compile(r"[0-9a-z]+-\d+|(?P<partial>[0-9a-f]{32}\.partial)")
 """Names of entries."""
 FORGOTTEN = 24 * 3600
-"""Seconds after which nobody is writing an unfinished entry any more."""
+"""Seconds after which an unfinished entry counts as abandoned."""
 
 
 class Versioned(NamedTuple):
@@ -41,14 +41,14 @@ class Versioned(NamedTuple):
 
 
 class TrieCache:
-    """`key` names what the trie's tokens depend on besides the catalog's version."""
+    """`key` identifies what the tokens depend on besides the catalog's version."""
 
     def __init__(self, folder: Path, key: str):
         self.folder = folder
         self.key = key
 
     def load(self) -> Versioned | None:
-        """The newest entry that can be read, mapped into memory; None without one."""
+        """The newest readable entry, memory-mapped; None if there is none."""
         for version, path in sorted(self._entries(), reverse=True):
             try:
                 with safe_open(path / "images.safetensors", framework="pt") as file:
@@ -64,7 +64,7 @@ class TrieCache:
         return None
 
     def save(self, found: Versioned) -> None:
-        """Whole or not at all, in the place of all older entries."""
+        """Writes an entry atomically and removes older ones."""
         assert found.held is not None
         path = self.folder / f"{self.key}-{found.version}"
         partial = self.folder / f"{uuid.uuid4().hex}.partial"
@@ -79,15 +79,15 @@ class TrieCache:
                 partial.rename(path)
             self._forget(path)
         except (OSError, SafetensorError):
-            pass  # read-only, or full: the next process reads the catalog as this one did
+            pass  # read-only or full: the next process reads the catalog again
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
     def _forget(self, newest: Path) -> None:
-        """Removes older entries, and nothing else: a folder that is linked from elsewhere is left as it is."""
+        """Removes older entries only; symbolic links are not followed."""
         if self.folder.is_symlink():
             return
-        for other in self.folder.iterdir():  # whoever has mapped one keeps it
+        for other in self.folder.iterdir():  # processes that have mapped an entry keep it
             kind = OWN.fullmatch(other.name)
             if kind is None or other == newest or other.is_symlink() or not other.is_dir():
                 continue
@@ -104,7 +104,7 @@ class TrieCache:
 
 
 def _flush(file: Path) -> None:
-    """Its bytes reach the disk before its new name does."""
+    """Flushes the file to disk before it is renamed."""
     handle = os.open(file, os.O_RDONLY)
     try:
         os.fsync(handle)

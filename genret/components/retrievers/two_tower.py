@@ -1,4 +1,4 @@
-"""Two towers and a search over all image vectors: the baseline beside every generative result."""
+"""Dense retrieval with two towers over all image vectors: the baseline of every generative result."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from genret.search.restrict import Allowed
 from genret.search.trace import Enlarged
 
 ROCCHIO_GAMMA = 0.15
-"""How far rejected images push a query away: Rocchio's γ, as in Manning, Raghavan, Schütze, Introduction to Information
-Retrieval (2008), 9.1.1, whose α is 1."""
+"""Weight of rejected images: Rocchio's γ, as in Manning, Raghavan, Schütze, Introduction to Information Retrieval
+(2008), 9.1.1, whose α is 1."""
 
 
 class Vectors(NamedTuple):
@@ -42,7 +42,7 @@ class TwoTowerRetriever(CatalogRetriever):
 
     class Config(api.Config):
         index: Literal["exact", "hnsw"] = "exact"
-        """How the nearest vectors are found: exactly, or by FAISS's HNSW graph (pip install 'genret[faiss]')."""
+        """Nearest-neighbour search: exact, or by FAISS's HNSW graph (pip install 'genret[faiss]')."""
 
     _vectors: Vectors | None = None
 
@@ -51,10 +51,10 @@ class TwoTowerRetriever(CatalogRetriever):
         return Vectors(snapshot.version, keys, features, self.graph_of(features))
 
     def index_at(self, snapshot: Snapshot) -> Vectors:
-        """Read, and made into a graph where the recipe asks for one, when first needed; later, what changed is read."""
+        """Loads the vectors, and builds the graph if configured, at the first search; later reads only changes."""
         version, known = snapshot.version, self._vectors
         if known is None or known.version != version:
-            # an empty catalog does not know yet how wide its vectors will be
+            # the width of the vectors is unknown in an empty catalog
             changes = snapshot.changes_since(known.version) if known is not None and len(known.keys) else None
             if known is None or changes is None:
                 self._vectors = self.build_index(snapshot, snapshot.searchable_keys())
@@ -72,7 +72,7 @@ class TwoTowerRetriever(CatalogRetriever):
         return HNSW(features) if self.config.index == "hnsw" else None
 
     def nearest_of(self, features: Tensor) -> Callable[[Tensor, int], DenseHits]:
-        """The search over these vectors that the recipe asks for: queries (Q, D), k → the nearest of each."""
+        """The recipe's search over these vectors: queries (Q, D), k → the nearest of each."""
         graph = self.graph_of(features)
         return lambda queries, k: nearest(queries, features, graph, k)
 
@@ -92,7 +92,7 @@ class TwoTowerRetriever(CatalogRetriever):
         depth, vectors = max(self.depth(k), LOOKED_AT), batch.vectors
         shape = len(vectors), depth
         ranked = Ranked(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
-        for one in {id(one): one for one in allowed}.values():  # equal restrictions together
+        for one in {id(one): one for one in allowed}.values():  # queries with equal restrictions together
             rows = np.flatnonzero([other is one for other in allowed])
             found = restricted(vectors[torch.from_numpy(rows)], index, depth, one)
             ranked.images[rows], ranked.scores[rows] = found.images, found.scores
@@ -108,18 +108,18 @@ class TwoTowerRetriever(CatalogRetriever):
 
 
 def restricted(queries: Tensor, searched: Vectors, k: int, allowed: Allowed) -> Ranked:
-    """queries (Q, D) unit rows → the k most similar of the images that all of them may find.
+    """queries (Q, D) unit rows → the k most similar of the images allowed to all of them.
 
-    Scores are cosines, less γ times the mean cosine to the rejected images: q · x − γ mean(r · x).
+    Scores are cosines minus γ times the mean cosine to the rejected images: q · x − γ mean(r · x).
     """
     _, keys, features, graph = searched
     if len(rejected := features[torch.from_numpy(_rows_of(keys, allowed.unlike))]):
         queries = queries - ROCCHIO_GAMMA * rejected.mean(0)
-    if allowed.only is not None:  # a graph of all images cannot be searched for a few of them: exactly, then
+    if allowed.only is not None:  # the graph cannot be restricted to a few images, so the search is exact
         rows = torch.from_numpy(np.flatnonzero(allowed.among(keys)))
         found = dense_search(queries, features, k, rows)
         return Ranked(_keys_of(keys, found.rows), found.scores.numpy(), np.full(found.rows.shape, -1))
-    found = nearest(queries, features, graph, k + len(allowed.without))  # enough where all that may not are found
+    found = nearest(queries, features, graph, k + len(allowed.without))  # enough even if all excluded images are found
     images = _keys_of(keys, found.rows)
     keep = allowed.among(images)
     order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
@@ -129,16 +129,16 @@ def restricted(queries: Tensor, searched: Vectors, k: int, allowed: Allowed) -> 
 
 
 def _keys_of(keys: Ints, rows: Tensor) -> Ints:
-    """Rows, -1 where there is none → the images' keys."""
+    """Rows → the images' keys; -1 stays -1."""
     found: Ints = np.append(keys, -1)[rows.numpy()]
     return found
 
 
 def _rows_of(keys: Ints, chosen: Ints) -> Ints:
-    """The rows of those keys that are there."""
+    """The rows of the keys that exist."""
     return np.flatnonzero(Allowed(only=chosen).among(keys)) if len(chosen) else chosen
 
 
 def nearest(queries: Tensor, features: Tensor, graph: HNSW | None, k: int) -> DenseHits:
-    """The k images of each query: by the graph where there is one, else exactly."""
+    """The k images of each query: by the graph if there is one, otherwise exactly."""
     return dense_search(queries, features, k) if graph is None else graph.search(queries, k)

@@ -1,1 +1,1 @@
-"""How evenly codes are used, and what they keep of the images."""
+"""Codebook diagnostics: how evenly codes are used, and how well they preserve image vectors."""

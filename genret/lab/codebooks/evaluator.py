@@ -1,4 +1,4 @@
-"""The quality gate between the stages of a training, and the use of codes among the images of a split."""
+"""Codebook diagnostics between the stages of training, and code usage among the images of a split."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILE = "quality.json"
 
 
 class CodebookEvaluator(Evaluator):
-    """How evenly the codes of each level are used; in training, whether identifiers are fit to be learned."""
+    """Code usage of each level; in training, also checks of the identifiers before the generator is trained."""
 
     def after_identifiers(self, run: Path, identifier: Identifier, named: Identifiers, dev: Corpus, ui: Ui) -> None:
         gate = None if named.codes is None else gate_of(identifier, named.codes, dev)
@@ -34,7 +34,7 @@ class CodebookEvaluator(Evaluator):
     def evaluate(self, run: Run, found: Evaluated, ui: Ui) -> dict[str, Any] | None:
         sizes = () if run.components.identifier is None else run.components.identifier.vokens.sizes
         codes = found.retriever.catalog.identifiers_of(found.asked.keys).codes
-        if codes is None or not len(codes) or not sizes:  # words, or images without identifiers
+        if codes is None or not len(codes) or not sizes:  # identifiers of text, or images without identifiers
             return None
         levels = usage_statistics(torch.from_numpy(codes).long(), sizes)
         return {
@@ -50,7 +50,7 @@ def gate_of(identifier: Identifier, codes: torch.Tensor, dev: Corpus) -> Gate | 
     if dev.text_features is None or dev.owners is None or identifier.new_images != "content_based":
         return None
     dev_codes = identifier.identify(dev.without_captions()).codes
-    if dev_codes is None or len(dev_codes) != len(dev.features):  # several of an image have no one reconstruction
+    if dev_codes is None or len(dev_codes) != len(dev.features):  # several identifiers: no single reconstruction
         return None
     if (reconstruction := identifier.reconstruct(dev_codes)) is None:
         return None

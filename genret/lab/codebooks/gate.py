@@ -1,6 +1,6 @@
-"""The quality gate between tokenizer and generator: are these identifiers fit to be learnt and searched by?
+"""Codebook diagnostics between tokenizer and generator training.
 
-Codebook collapse is the field's most reported failure, and it shows long before a generator is trained.
+Codebook collapse is a common failure and can be detected before a generator is trained.
 
     R identifiers   M levels   Q queries   N images   D width
 """
@@ -22,26 +22,26 @@ from genret.search.dense import dense_ranks
 COLLAPSED_BELOW = 0.1
 """A level is collapsed if its perplexity is below this share of the codes that it could use."""
 JUDGED_FROM = 8
-"""Levels that could use fewer codes are not judged: a digit that tells namesakes apart is nearly constant by nature."""
+"""Levels that could use fewer codes are not checked: a code that only resolves collisions is nearly constant."""
 UNIQUE_FROM = 0.7
 """Share of identifiers that should belong to one image alone."""
 CEILING_FROM = 0.7
-"""Share of the raw vectors' recall@10 that quantized ones should reach."""
+"""Share of the original vectors' recall@10 that quantized ones should reach."""
 
 
 class LevelQuality(NamedTuple):
     size: int
     """codes of the level"""
     usable: int
-    """codes that R identifiers could use at most"""
+    """maximum number of codes that R identifiers could use"""
     usage: float
     """share of the codes that occur, in percent"""
     entropy: float
     """in bits"""
     perplexity: float
-    """2^entropy: as many equally frequent codes would be as uncertain"""
+    """2^entropy: the equivalent number of equally frequent codes"""
     learned: bool = True
-    """whether it is a codebook; a level that numbers what others do not tell apart is uneven by nature"""
+    """whether it has a learned codebook; a level that only resolves collisions is uneven by design"""
 
     @property
     def collapsed(self) -> bool:
@@ -55,11 +55,11 @@ class Gate(NamedTuple):
     levels: list[LevelQuality]
     num_identifiers: int
     unique_rate: float
-    """share of the R identifiers that are borne once, 0 to 1"""
+    """share of the R identifiers that belong to one image only, 0 to 1"""
     max_bucket: int
-    """most images with one identifier"""
+    """largest number of images with one identifier"""
     ceiling: dict[str, float | None] | None
-    """dense search by reconstructed vectors: the ceiling that generation works under; None if codes say nothing"""
+    """dense search by reconstructed vectors, the quantization upper bound; None if codes have no vectors"""
     raw: dict[str, float | None]
     """dense search by the vectors themselves"""
 
@@ -68,7 +68,7 @@ class Gate(NamedTuple):
         return not self.warnings()
 
     def warnings(self) -> list[str]:
-        """What is wrong in plain words, each with what to try."""
+        """Problems in plain words, each with a suggestion."""
         found = [
             f"level {number} of the identifiers is collapsed: it uses {level.usage:.0f} % of its {level.size} codes, "
             f"as unevenly as if there were {level.perplexity:.1f} (of {level.usable} that it could use); try a smaller "
@@ -119,9 +119,9 @@ def quality_gate(
     relevant: Tensor | RelevantLike,
     learned: int | None = None,
 ) -> Gate:
-    """Judges a scheme by its codes (R, M), -1 after the end, of any images, and by searching N images.
+    """Diagnostics from a scheme's codes (R, M), -1 after the end, and from a dense search over N images.
 
-    query_features (Q, D) search features (N, D) and what the codes say of the same images, reconstruction (N, D);
+    query_features (Q, D) search features (N, D) and the same images' vectors decoded from codes, reconstruction (N, D);
     `relevant`: (Q,) image rows or a collection of rows per query. `learned`: as in `Vokens`.
     """
     assert codes.ndim == 2 and codes.shape[1] == len(sizes), "one codebook size per level"
@@ -148,7 +148,7 @@ def quality_gate(
 
 
 def gate_table(gate: Gate) -> Table:
-    """For a terminal: a row per level, then what the whole is worth."""
+    """A table for the terminal: a row per level, then the overall figures."""
     verdict = "good" if gate.ok else f"{len(gate.warnings())} warning{'s' * (len(gate.warnings()) > 1)}"
     recall = [f"raw vectors {_figures(gate.raw)}"]
     if gate.ceiling is not None:
@@ -170,7 +170,7 @@ def gate_table(gate: Gate) -> Table:
 
 
 def _ranks(queries: Tensor, images: Tensor, relevant: Relevant) -> Ints:
-    """(Q,) ranks of the best placed relevant images in a dense search."""
+    """(Q,) ranks of the highest-ranked relevant images in a dense search."""
     pairs = dense_ranks(queries.cpu().float()[torch.from_numpy(relevant.queries)], images.cpu().float(), relevant.rows)
     starts = np.searchsorted(relevant.queries, np.arange(relevant.num_queries))
     return np.minimum.reduceat(pairs, starts) if relevant.num_queries else pairs

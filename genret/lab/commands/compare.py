@@ -31,11 +31,11 @@ def compare(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Put finished runs side by side and say which differences are more than luck.
+    """Compare finished runs and test which differences are significant.
 
     Figures come with 95 % bootstrap intervals over queries, differences from the first run with Fisher's paired
-    randomization test. Runs of one recipe with several seeds count as one, by their means. What a run has not been
-    evaluated for yet is evaluated now.
+    randomization test. Runs of one recipe with several seeds count as one, by their means. Missing evaluations are made
+    first.
 
     \b
     Examples:

@@ -41,8 +41,8 @@ def report(
 ) -> None:
     """Write one HTML page about a finished run, or about several side by side.
 
-    What was found, against what; recall by beams; where the rest is lost; identifiers; the best and worst queries with
-    their pictures; learning curves; the recipe. The page is one file that needs no network and runs no script.
+    Results and baselines; recall by beams; where relevant pictures are lost; identifiers; the best and worst queries
+    with their pictures; learning curves; the recipe. The page is one file, without network access or scripts.
 
     \b
     Examples:

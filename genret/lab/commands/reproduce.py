@@ -15,7 +15,7 @@ from genret.errors import UsageError
 from genret.lab.commands.sweep import Keep, KeepOption
 
 MOST_IMAGES = 100_000_000
-"""Of a catalog that is filled up to measure speed."""
+"""Catalog sizes for measuring speed."""
 
 
 class On(StrEnum):
@@ -59,11 +59,11 @@ def reproduce(
     keep: KeepOption = Keep.ALL,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a table or a figure of the paper and show what comes out beside what the paper says.
+    """Reproduce a table or a figure of the paper and show the results beside the paper's figures.
 
-    Runs what is missing, as `genret sweep` does: runs that tables share are made once, and the same command goes on
-    after a stop. Below a table stands which of the paper's differences are seen here, with significance. What is shown
-    is kept as TABLE.json and TABLE.md beside the runs. Overrides apply to every row, for a quicker look, say.
+    Missing runs are trained, as by `genret sweep`: tables share runs, and the same command continues after a stop.
+    Below a table, the paper's differences are compared with ours, with significance. The output is saved as TABLE.json
+    and TABLE.md beside the runs. Overrides apply to every row, for example for a quick try.
 
     \b
     Examples:
@@ -76,7 +76,7 @@ def reproduce(
     from genret.lab.paper.paper import read_table
 
     state = state_of(context)
-    with state.ui(True) as ui:  # what single runs say is beside the point here
+    with state.ui(True) as ui:  # output of single runs is not shown
         wanted = read_table(table)
         where = [] if root is None else [f"dataset.root={root}"]
         folder = paper.find_recipes(recipes)

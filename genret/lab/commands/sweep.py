@@ -52,10 +52,10 @@ def sweep(
 ) -> None:
     """Run a recipe over a grid of options and show one table.
 
-    Every combination is checked before anything runs. Each is a run directory; stages whose inputs are unchanged are
-    reused, finished runs are read, interrupted ones continue: give the same command again. A run that fails is reported
-    and the others go on (exit code 1 at the end). The table is kept as table.json and table.md beside the runs.
-    Widths in search.num_beams are measured on one run each, without training anew.
+    Every combination is checked before anything runs. Each is a run directory; stages with unchanged inputs are reused,
+    finished runs are read, and interrupted ones continue when the command is repeated. A failed run is reported and the
+    others continue (exit code 1 at the end). The table is saved as table.json and table.md beside the runs. Values of
+    search.num_beams are measured on one run each, without new training.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def sweep(
     from genret.recipe.compatibility import notes
 
     state = state_of(context)
-    with state.ui(True) as ui:  # what single runs say is beside the point here
+    with state.ui(True) as ui:  # output of single runs is not shown
         made = plan(recipes, overrides or [], grids, seeds, state.registries)
         folder = out or state.settings.home / "sweeps" / sweep_name(recipes, made.axes)
         for note in dict.fromkeys(

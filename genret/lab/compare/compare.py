@@ -1,7 +1,7 @@
-"""`genret compare`: finished runs side by side, and whether their differences are more than luck.
+"""`genret compare`: finished runs side by side, with significance tests of their differences.
 
-Runs of one recipe that differ by their seed alone are one contestant: its figures are means over seeds, and tests take
-the mean of each query. It reads what evaluations kept; no model is loaded.
+Runs of one recipe that differ only in their seed form one group: its figures are means over seeds, and tests use the
+mean of each query. Only stored evaluations are read; no model is loaded.
 
 Q queries   M measures
 """
@@ -67,7 +67,7 @@ class Contestant(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PairedTest:
-    """One paired test: how much better `name` is than `against`."""
+    """One paired test: the difference of `name` and `against`."""
 
     name: str
     against: str
@@ -78,7 +78,7 @@ class PairedTest:
     p: float
     """Fisher's randomization test, two-sided"""
     p_holm: float
-    """p, adjusted for the number of tests of this measure"""
+    """p-value adjusted for the number of tests of this measure"""
 
 
 class Comparison(NamedTuple):
@@ -101,7 +101,7 @@ class Comparison(NamedTuple):
 
 
 def compare(outcomes: Sequence[RunSummary], all_pairs: bool = False) -> Comparison:
-    """Everyone against the first, or all against all; `GenretError` if the runs were asked different queries."""
+    """Compares all runs with the first, or all pairs; `GenretError` if the runs have different queries."""
     rows = _paired_ranks(outcomes)
     seeds: dict[str, list[int]] = {}
     for place, one in enumerate(outcomes):
@@ -119,7 +119,7 @@ def compare(outcomes: Sequence[RunSummary], all_pairs: bool = False) -> Comparis
 
 
 def difference(name: str, outcomes: list[RunSummary], against: str, others: list[RunSummary]) -> list[PairedTest]:
-    """How much better some runs are than others, by measure; empty where figures cannot exist."""
+    """Differences between runs by measure; empty if there are no figures."""
     rows = _paired_ranks([*outcomes, *others])
     one = _contestant(name, outcomes, rows[: len(outcomes)])
     other = _contestant(against, others, rows[len(outcomes) :])
@@ -127,7 +127,7 @@ def difference(name: str, outcomes: list[RunSummary], against: str, others: list
 
 
 def _paired_ranks(outcomes: Sequence[RunSummary]) -> list[Ints | None]:
-    """Each run's ranks, all in one order of queries."""
+    """Each run's ranks, in a common order of queries."""
     there = [(place, one) for place, one in enumerate(outcomes) if one.found is not None]
     rows: list[Ints | None] = [None] * len(outcomes)
     for place, one in there:
@@ -187,14 +187,14 @@ def _tests(pairs: list[tuple[Contestant, Contestant]]) -> list[PairedTest]:
 
 
 def _experiment(one: RunSummary) -> str:
-    """What runs that differ by their seed alone have in common."""
+    """The common key of runs that differ only in their seed."""
     plain = one.recipe.canonical()
     plain["train"] = {key: value for key, value in plain["train"].items() if key != "seed"}
     return json.dumps(plain, sort_keys=True)
 
 
 def _names(runs: list[Path]) -> list[str]:
-    """The directories' own names where they tell them apart."""
+    """The directories' names if these are unique."""
     short = [run.resolve().name for run in runs]
     return short if len(set(short)) == len(runs) else [str(run) for run in runs]
 

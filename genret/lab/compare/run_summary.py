@@ -1,4 +1,4 @@
-"""A finished run's figures on one split, read from what evaluation kept in its directory; no model is loaded.
+"""A finished run's figures on one split, read from stored evaluations; no model is loaded.
 
 Q queries
 """
@@ -22,7 +22,7 @@ from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe, Slot
 
 MEASURES = (*(f"recall@{k}" for k in CUTOFFS), "mrr", "ndcg@10")
-"""What runs are compared by: means over queries. Recalls are percentages, the others lie between 0 and 1."""
+"""The measures for comparing runs: means over queries. Recalls are percentages, the others lie between 0 and 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class RunSummary:
     num_beams: int | None
     """None for retrievers without beams"""
     found: QueryRanks | None
-    """None where figures cannot exist; `remark` says why"""
+    """None if there can be no figures; `remark` says why"""
     dense: QueryRanks | None
     """Of the two-tower search with the same features"""
     remark: str | None
@@ -50,14 +50,14 @@ class RunSummary:
 
 
 def way_of(recipe: Recipe, num_beams: int | None) -> str:
-    """How such a run searches; its recipe's own beams unless `num_beams` says otherwise."""
+    """How a run searches; with the recipe's beams unless `num_beams` is given."""
     return beams(num_beams or recipe.search.num_beams) if recipe.retriever.has_beams else OWN_SEARCH
 
 
 def read_run_summary(
     run: Path, registries: Registries, split: str = "test", num_beams: int | None = None
 ) -> RunSummary:
-    """The figures with the recipe's own beams, or with `num_beams`; `NotMeasured` if evaluation has not been there."""
+    """The figures with the recipe's beams, or with `num_beams`; `NotMeasured` if these were not evaluated."""
     recipe = load_recipe([run / "recipe.yaml"], [], registries)
     way = way_of(recipe, num_beams)
     found, dense = read_ranks(run, split, way), read_ranks(run, split, TWO_TOWER)
@@ -72,7 +72,7 @@ def read_run_summary(
 
 
 def _remark(run: Path, split: str) -> tuple[str | None, bool]:
-    """What evaluation said of the run's figures, and whether there can be none."""
+    """The evaluation's remark on the run's figures, and whether there can be none."""
     found = summary(run)
     evaluation = found.get("evaluation")
     if evaluation is None:
@@ -82,11 +82,11 @@ def _remark(run: Path, split: str) -> tuple[str | None, bool]:
 
 
 class NotMeasured(GenretError):
-    """Nothing is wrong: this split or beam width has not been looked at yet."""
+    """This split or beam width has not been evaluated yet."""
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """What training left in `summary.json`: seconds by stage, the evaluation at its end."""
+    """Contents of training's `summary.json`: seconds by stage, the final evaluation."""
     try:
         found: dict[str, Any] = json.loads((run / "summary.json").read_text())
     except (OSError, ValueError):
@@ -95,7 +95,7 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def measured(ranks: Ints, num_beams: int | None) -> NDArray[np.float64]:
-    """(Q,) ranks → (Q, measures) each query's share in every measure; NaN where there are too few beams for it."""
+    """(Q,) ranks → (Q, measures) each query's value of every measure; NaN if there are too few beams for it."""
     hits = [np.where(num_beams is None or k <= num_beams, 100.0 * (ranks <= k), np.nan) for k in CUTOFFS]
     gain = np.where(num_beams is None or num_beams >= 10, discounted(ranks, 10), np.nan)
     return np.stack([*hits, reciprocal(ranks), gain], axis=1)
@@ -116,12 +116,12 @@ class Figure(NamedTuple):
 
 
 def over_seeds(values: Sequence[float]) -> Figure:
-    """Mean and spread of one measure over runs that differ by their seed alone."""
+    """Mean and spread of one measure over runs that differ only in their seed."""
     return Figure(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None)
 
 
 def figures(outcomes: Sequence[RunSummary]) -> dict[str, Figure | None]:
-    """By measure, over seeds; None where any of the runs has none."""
+    """By measure, over seeds; None if a run lacks it."""
     means = [
         np.full(len(MEASURES), np.nan) if one.found is None else measured(one.found.ranks, one.num_beams).mean(axis=0)
         for one in outcomes
@@ -131,7 +131,7 @@ def figures(outcomes: Sequence[RunSummary]) -> dict[str, Figure | None]:
 
 
 def two_tower(outcomes: Sequence[RunSummary]) -> Recalls | None:
-    """Of the same encoder's dense search, mean over seeds; None where it was not kept."""
+    """Dense search with the same encoder, mean over seeds; None if not stored."""
     found = [one.two_tower for one in outcomes]
     if not found or None in found:
         return None
@@ -139,7 +139,7 @@ def two_tower(outcomes: Sequence[RunSummary]) -> Recalls | None:
 
 
 def median_of(outcomes: Sequence[RunSummary]) -> float | None:
-    """The median rank of the right image, mean over seeds; None where half of a run's queries did not find theirs."""
+    """The median rank of the relevant image, mean over seeds; None if half of a run's queries did not find it."""
     medians = [None if one.found is None else median_rank(one.found.ranks) for one in outcomes]
     known = [median for median in medians if median is not None]
     return float(np.mean(known)) if known and len(known) == len(medians) else None
@@ -150,7 +150,7 @@ def text_of(figure: Figure | None, measure: str) -> str:
 
 
 def digits_of(measure: str) -> int:
-    """Of percentages one, of what lies between 0 and 1 three."""
+    """Decimals: one for percentages, three for values between 0 and 1."""
     return 1 if measure.startswith("recall") else 3
 
 

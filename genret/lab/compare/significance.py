@@ -1,7 +1,7 @@
-"""Is a difference between two runs more than luck? Paired resampling over queries, which assumes no distribution.
+"""Significance of differences between two runs: paired resampling over queries, without distributional assumptions.
 
 Smucker, Allan and Carterette, "A Comparison of Statistical Significance Tests for Information Retrieval Evaluation"
-(CIKM 2007), recommend both. It knows nothing of runs: figures of queries go in, probabilities and intervals come out.
+(CIKM 2007), recommend both. Input: figures per query; output: p-values and intervals.
 
 Q queries   C columns (figures, or differences of figures, of the same queries)
 """
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 ROUNDS = 10_000
-"""Resamplings. The smallest p-value that they can tell is 1 / (ROUNDS + 1)."""
+"""Number of resamplings. The smallest possible p-value is 1 / (ROUNDS + 1)."""
 CHUNK = 4_000_000
-"""Random numbers held at a time."""
+"""Maximum number of random numbers in memory."""
 
 
 def randomization_test(differences: Floats, rounds: int = ROUNDS, seed: int = 0) -> Floats:
     """(Q, C) paired differences → (C,) two-sided p-values of Fisher's randomization test.
 
-    If the two runs were alike, a query's difference might as well bear the other sign: p is the share of random signs
-    under which the mean lies as far from 0 as it does, the given signs included.
+    Under the null hypothesis each difference could have either sign: p is the share of random sign flips, the observed
+    signs included, whose mean is at least as far from 0 as the observed mean.
     """
     observed = np.abs(differences.sum(axis=0))
-    rows = differences[np.any(differences != 0, axis=1)]  # no sign changes a difference of 0
+    rows = differences[np.any(differences != 0, axis=1)]  # a sign flip does not change 0
     as_far = np.zeros(differences.shape[1], np.int64)
     random = np.random.default_rng(seed)
     for size in _chunks(rounds, len(rows)):
@@ -38,7 +38,7 @@ def randomization_test(differences: Floats, rounds: int = ROUNDS, seed: int = 0)
 
 
 def bootstrap_intervals(values: Floats, level: float = 0.95, rounds: int = ROUNDS, seed: int = 0) -> Floats:
-    """(Q, C) → (C, 2) percentile bootstrap confidence intervals of the means; queries are drawn with replacement."""
+    """(Q, C) → (C, 2) percentile bootstrap confidence intervals of the means; queries are sampled with replacement."""
     random = np.random.default_rng(seed)
     num_queries = len(values)
     means = []
@@ -50,7 +50,7 @@ def bootstrap_intervals(values: Floats, level: float = 0.95, rounds: int = ROUND
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of one family of tests, adjusted so that a chance find among them stays as rare as for a single test."""
+    """p-values of one family of tests, adjusted to control the family-wise error rate."""
     adjusted, highest = list(p_values), 0.0
     for place, test in enumerate(sorted(range(len(p_values)), key=lambda test: p_values[test])):
         highest = max(highest, min(1.0, (len(p_values) - place) * p_values[test]))

@@ -1,1 +1,1 @@
-"""How sure a search is."""
+"""Confidence of a search."""

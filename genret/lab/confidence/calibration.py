@@ -1,6 +1,6 @@
-"""Calibration: signals of answerable and unanswerable queries → a probability, and what that probability is worth.
+"""Calibration: signals of answerable and unanswerable queries → a probability, and its quality.
 
-It knows neither searches nor images; `confidence.py` asks the queries.
+`evaluator.py` runs the searches.
 
     n queries   F signals
 """
@@ -20,11 +20,11 @@ from genret.search.confidence import Confidence
 Floats = NDArray[np.float64]
 
 FEWEST = 10
-"""With fewer development queries than this nothing is fitted."""
+"""Minimum number of development queries for a fit."""
 PENALTY = 1e-2
-"""Of the squared weights, against a sample that is separable by chance."""
+"""L2 penalty of the weights, for samples that are separable by chance."""
 BINS = 10
-"""Of the expected calibration error (Guo et al. 2017, Eqn. 5), of equal width."""
+"""Number of bins, of equal width, of the expected calibration error (Guo et al. 2017, Eqn. 5)."""
 THRESHOLDS = (0.3, 0.5, 0.7)
 
 
@@ -33,7 +33,7 @@ class SignalSets(NamedTuple):
 
     all_there: Floats
     nothing_alike: Floats
-    """Without the answers and what is alike"""
+    """Without the answers and images similar to them"""
     no_answer: Floats | None
     """Without the answers"""
     num_images: int
@@ -41,16 +41,16 @@ class SignalSets(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Separation:
-    """How well a confidence tells answerable from unanswerable queries."""
+    """How well a confidence separates answerable from unanswerable queries."""
 
     split: str
     num_queries: int
-    """Each asked with all images there and with nothing alike: odds are even"""
+    """Each searched with all images, and without its answers and similar ones: equally many of both"""
     num_images: int
     auroc: float
-    """p(a query is surer with all images there than another with nothing alike), ties count half; 0.5 is chance"""
+    """p(higher confidence with all images than without answers and similar ones), ties count half; 0.5 is chance"""
     auroc_no_answer: float | None
-    """the same against leaving out the answers alone, which is what the strictest reader calls unanswerable"""
+    """the same against leaving out only the answers, the strictest meaning of unanswerable"""
     ece: float
     """expected calibration error, 0 to 1: mean distance between confidence and share of answerable queries, by bins"""
     thresholds: list[dict[str, float | None]]
@@ -63,7 +63,7 @@ class Separation:
 
 
 def fit(asked: SignalSets, signals: Sequence[str], split: str) -> Confidence | None:
-    """Logistic regression on standardized signals; None where too few queries found anything."""
+    """Logistic regression on standardized signals; None if too few queries found anything."""
     known, answerable = _labelled(asked)
     there = np.isfinite(known).all(axis=1)
     known, answerable = known[there], answerable[there]
@@ -96,7 +96,7 @@ def regress(x: Floats, y: NDArray[np.bool_], penalty: float = PENALTY) -> tuple[
 
 
 def judge(confidence: Confidence, asked: SignalSets, split: str) -> Separation:
-    """What the confidence is worth on these queries."""
+    """The quality of the confidence on these queries."""
     known, answerable = _labelled(asked)
     sure = confidence.of_signals(known)
     strictly = asked.no_answer

@@ -1,10 +1,10 @@
-"""Fits and judges a search's confidence: can it tell queries that have an answer from queries that have none?
+"""Fits and evaluates a search's confidence: does it separate queries with an answer from queries without?
 
-Queries are asked of all images of a split, which hold their answers, and again with images left out, exactly, by the
-restricted search, as if they had never been indexed: the answers alone, or the answers and all that looks like them. An
-image answers a query if the query is one of its captions, in these words or other spelling. Where only the answer is
-left out, the next best picture is often nearly as good; "nothing matches" means that nothing of its kind is there, so
-that is what the confidence is fitted to, on the development split alone. Both are judged on the evaluated split.
+Each query is searched over all images of a split, answers included, and again with images excluded by the restricted
+search, exactly as if they were not indexed: the answers alone, or the answers and all similar images. An image answers
+a query if the query is one of its captions, after normalization. If only the answer is excluded, the next best image is
+often nearly as good; "nothing matches" means that nothing similar exists. So the confidence is fitted to the second
+case, on the development split alone. Both cases are evaluated on the evaluated split.
 
     Q queries   n of them in the sample   N images   F signals
 """
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from genret.run import Run
 
 SAMPLE = 300
-"""Queries that are asked again, at most."""
+"""Maximum number of queries searched again."""
 ALIKE = 0.05
-"""Share of a split's images, those nearest to an answer in the shared space, that count as alike. A share, so
-that the hole is as large where images are many as where they are few."""
+"""Share of a split's images, nearest to an answer in the shared space, that count as similar. It is a share, so that it
+does not depend on the number of images."""
 
 
 class ConfidenceEvaluator(Evaluator):
-    """How well a search's confidence tells queries that have an answer from queries that have none."""
+    """How well a search's confidence separates queries with an answer from queries without."""
 
     def after_training(self, run: Run, ui: Ui) -> None:
         if calibrate(run, ui) is None:
@@ -73,8 +73,8 @@ class ConfidenceEvaluator(Evaluator):
 
 
 def calibrate(run: Run, ui: Ui) -> Confidence | None:
-    """Fits a run's confidence on its development split and stores it in the run. None, and nothing stored, where that
-    split cannot tell: without captions, with too few, or where its images' identifiers could only be guessed."""
+    """Fits a run's confidence on its development split and stores it in the run. None, and nothing stored, if that
+    split has too few captions or its images' identifiers could only be guessed."""
     (run.folder / FILE).unlink(missing_ok=True)
     retriever, split = run.retriever, run.dataset.dev_split
     retriever.confidence = None
@@ -104,8 +104,8 @@ def ask(
     first: Ranked | None = None,
     strictly: bool = True,
 ) -> SignalSets:
-    """Asks a fixed sample of the queries. first: what the first stage found for all Q queries, if that is known.
-    strictly: also without the answers alone."""
+    """Searches a fixed sample of the queries. first: the first stage's results for all Q queries, if known. strictly:
+    also searches without only the answers."""
     size = len(asked.queries)
     rows = np.sort(np.random.default_rng(0).permutation(size)[:SAMPLE])
     sample, answers = asked.chosen(rows), answers_of(asked).of_queries(rows)
@@ -141,7 +141,7 @@ def _without(
     label: str,
     ui: Ui,
 ) -> Ranked:
-    """The first stage's answers as if the hidden images of each query (rows of the split) were not there."""
+    """The first stage's results without the hidden images of each query (rows of the split)."""
     parts, size = list[Ranked](), retriever.options.batch_size
     places = np.searchsorted(hidden.queries, np.arange(len(sample.queries) + 1))
     allowed = [

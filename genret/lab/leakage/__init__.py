@@ -1,1 +1,1 @@
-"""What training knows of the searched images."""
+"""Leakage between splits."""

@@ -1,7 +1,6 @@
-"""Finds what one split has in common with another: the same picture, by file or by pixels, pictures that look alike,
-captions of the same words. It knows vectors, hashes and words; what to do about a finding is the caller's.
+"""Finds overlaps of two splits: identical images (by file or pixels), near-duplicates, captions of the same words.
 
-    N images of the split that is known, S of the one that is searched   D width of the towers' vectors   T captions
+N images of the known split, S of the searched split   D width of the towers' vectors   T captions
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from genret.train.data import Split
 Kind = Literal["same-file", "same-pixels", "near-duplicate", "same-caption"]
 
 NEAR = 0.85
-"""Cosine of two images' tower vectors, less the mean vector, from which they are near-duplicates. With that mean, the
-vectors of some towers (CLIP's above all) are all alike. On Flickr8k with EfficientNet-Lite0 a photograph and itself at
-3/4 of its size as JPEG of quality 75 have 0.90 in the median, and 5 % of them less than 0.83; of 1,000 searched
-photographs 1 % have a nearest training photograph above 0.80, 0.1 % above 0.90, and these are shots of one scene."""
+"""Cosine of two images' centred tower vectors above which they are near-duplicates. Without centring, the vectors of
+some towers (CLIP's above all) are all similar. On Flickr8k with EfficientNet-Lite0 a photograph and itself at 3/4 of
+its size as JPEG of quality 75 have 0.90 in the median, and 5 % of them less than 0.83; of 1,000 searched photographs 1
+% have a nearest training photograph above 0.80, 0.1 % above 0.90, and these are shots of one scene."""
 NEIGHBOURS = 5
-"""Near-duplicates of one image that are named."""
+"""Maximum number of near-duplicates listed per image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """One thing that a searched split has in common with another."""
+    """One overlap of a searched split with another."""
 
     kind: Kind
     split: str
@@ -41,10 +40,10 @@ class Leak:
     other_image_id: str
     other_uri: str
     caption: str | None = None
-    """As the searched image bears it"""
+    """As in the searched split"""
     similarity: float | None = None
     left_out: bool = False
-    """Whether the other image was left out of its split because of it"""
+    """Whether the other image was removed from its split for this reason"""
 
 
 def same_pictures(known: Split, searched: Split, copies: Iterable[Copy], left_out: bool) -> list[Leak]:
@@ -53,7 +52,7 @@ def same_pictures(known: Split, searched: Split, copies: Iterable[Copy], left_ou
 
 
 def near_duplicates(known: Split, searched: Split, apart_from: Iterable[int]) -> list[Leak]:
-    """Images of `searched` that look like one of `known`, apart from these rows of it, which are spoken for."""
+    """Images of `searched` that look like one of `known`, except its rows that are exact copies."""
     rows = _others(len(known.records), apart_from)
     if not len(rows) or not len(searched.records):
         return []
@@ -68,7 +67,7 @@ def near_duplicates(known: Split, searched: Split, apart_from: Iterable[int]) ->
 
 
 def same_captions(known: Split, searched: Split, apart_from: Iterable[int]) -> list[Leak]:
-    """Captions of `searched` whose words are also a caption in `known`, with the first image there that bears them."""
+    """Captions of `searched` whose words are also a caption in `known`, with the first image there that has it."""
     gone = set(apart_from)
     bearers: dict[str, int] = {}
     for caption, row in zip(known.captions, known.owners.tolist(), strict=True):

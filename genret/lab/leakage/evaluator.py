@@ -1,4 +1,4 @@
-"""What training and development know of the searched images, said beside every figure."""
+"""Leakage of searched images into training and development, reported with every figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LeakageEvaluator(Evaluator):
-    """What training and development know of the searched pictures: copies, look-alikes, captions of the same words."""
+    """Leakage of searched images into training and development: copies, near-duplicates, captions of the same words."""
 
     def before_training(self, run: Path, splits: TrainingSplits, ui: Ui) -> None:
         found = find_leakage(splits)

@@ -1,8 +1,8 @@
-"""What training and development know of the searched pictures and must be said beside every figure.
+"""Leakage of searched images into training and development, to be reported with every figure.
 
-Training goes without pictures that are also searched or developed on; all else that splits have in common is reported
-by name and stays: a caption of the same words, a picture that looks alike, a development picture that is searched. The
-full list is `leakage.json` in the run; outputs carry counts and a few examples.
+Training drops images that are also in the searched or development split. All other overlaps are only reported: captions
+of the same words, near-duplicates, development images that are searched. The full list is `leakage.json` in the run;
+outputs have counts and a few examples.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from genret.train.copies import TrainingSplits, copies
 FILE = "leakage.json"
 FORMAT = 1
 EXAMPLES = 5
-"""Leaks of a kind that outputs name; the file has all."""
+"""Number of leaks of a kind shown in outputs; the file has all."""
 
 
 class Leakage(NamedTuple):
-    """Everything that a run's splits have in common."""
+    """All overlaps of a run's splits."""
 
     images: dict[str, int]
-    """How many of each split were compared"""
+    """Number of images compared of each split"""
     concepts: str | None
-    """`seen-concepts` where the data set shares wordings between splits by design"""
+    """`seen-concepts` if the data set shares captions between splits by design"""
     leaks: list[Leak]
     remark: str | None = None
-    """What made-up captions have in common with true ones"""
+    """Overlap of synthetic captions with original ones"""
 
     def between(self, split: str, other: str) -> list[Leak]:
         return [leak for leak in self.leaks if (leak.split, leak.other_split) == (split, other)]
@@ -46,7 +46,7 @@ class Leakage(NamedTuple):
 
 
 def find_leakage(splits: TrainingSplits) -> Leakage:
-    """Compares every split with those searched after it."""
+    """Compares every split with the later ones."""
     train, dev, test = splits.train, splits.dev, splits.test
     gone = {one.row for found in splits.copies.values() for one in found}
     leaks = [leak for one in (dev, test) for leak in same_pictures(train, one, splits.copies[one.name], left_out=True)]
@@ -61,7 +61,7 @@ def find_leakage(splits: TrainingSplits) -> Leakage:
 
 
 def read_leakage(run: Path, split: str) -> dict[str, Any] | None:
-    """What outputs say of a split: counts by kind and other split, and examples; None if nothing was looked for."""
+    """A split's summary for outputs: counts by kind and other split, and examples; None if nothing was compared."""
     path = run / FILE
     if not path.exists():
         return None
@@ -105,7 +105,7 @@ def summary(found: Leakage, split: str) -> dict[str, Any]:
 
 
 def _telling(leaks: Sequence[Leak]) -> list[Leak]:
-    """The plainest of each searched image."""
+    """The clearest leak of each searched image."""
     plainest: dict[tuple[str, str | None], Leak] = {}
     for leak in sorted(leaks, key=lambda leak: -(leak.similarity or 0)):
         plainest.setdefault((leak.image_id, leak.caption), leak)
@@ -113,7 +113,7 @@ def _telling(leaks: Sequence[Leak]) -> list[Leak]:
 
 
 def sentences(found: dict[str, Any] | None, split: str) -> list[str]:
-    """The same for people, a line each."""
+    """The same as lines of text."""
     if found is None:
         return ["not looked for; genret train --run DIR --resume does"]
     lines = [_sentence(group, split, found) for group in found["groups"]]

@@ -1,4 +1,4 @@
-"""genret among MTEB's models: `pip install genret[mteb]`. Nothing else of genret imports this package, or mteb."""
+"""genret runs as MTEB models: `pip install genret[mteb]`. Nothing else in genret imports this package, or mteb."""
 
 from genret.errors import GenretError
 

@@ -1,4 +1,4 @@
-"""What MTEB is told of a run: only what is known. Unknown facts are None, as MTEB asks for it."""
+"""A run's metadata for MTEB. Unknown facts are None, as MTEB requires."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
 
 TASK_FILE = "mteb.json"
-"""Beside a data set that was written from a task: which one."""
+"""File beside a data set exported from a task that names the task."""
 SAME_PICTURES = {
     "flickr30k": {"Flickr30kI2TRetrieval", "Flickr30kT2IRetrieval"},
     "coco": {"MSCOCOI2TRetrieval", "MSCOCOT2IRetrieval"},
 }
-"""Tasks of MTEB that are made of a `karpathy` data set, by a word of its folder's or file's name: runs trained on
-it are not zero-shot there."""
+"""MTEB tasks built from a `karpathy` data set, by a word of its folder's or file's name: runs trained on it are not
+zero-shot there."""
 
 
 def meta_of(run: Path, recipe: Recipe, num_beams: int | None) -> ModelMeta:
-    """Revisions tell runs apart by their weights, so MTEB's cache never mixes two up."""
+    """Revisions identify runs by their weights, so that MTEB's cache does not mix them up."""
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     dense = not recipe.has_identifiers
     judged = recipe.rerank is not None
     told: dict[str, Any] = {
-        "loader": None,  # a run is opened by its directory, which a name cannot tell
+        "loader": None,  # a run is opened by its directory, not by name
         "name": f"genret/{run.resolve().name}",
         "revision": run_id_of(run),
         "release_date": None,
         "languages": None,
         "modalities": ["text", "image"],
-        # parts that are only loaded when needed do not say how large they are
+        # parts that are loaded lazily have no known size
         "n_parameters": None,
         "memory_usage_mb": None,
         "max_tokens": None,
@@ -48,15 +48,15 @@ def meta_of(run: Path, recipe: Recipe, num_beams: int | None) -> ModelMeta:
         "similarity_fn_name": ScoringFunction.COSINE if dense and not judged else ScoringFunction.CUSTOM,
         "use_instructions": False,
         "training_datasets": trained_on(recipe),
-        "model_type": ["dense"] if dense else [],  # MTEB has no word for models that write identifiers
+        "model_type": ["dense"] if dense else [],  # MTEB has no term for generative retrieval
         "experiment_kwargs": _experiment(recipe, num_beams),
     }
     return ModelMeta(**told)
 
 
 def trained_on(recipe: Recipe) -> set[str] | None:
-    """Names of tasks whose pictures the run has been trained on; None: not known to be any, nor to be none, because
-    what the encoder's pretraining saw is not recorded."""
+    """Names of tasks whose images the run was trained on; None: unknown, because the encoder's pretraining data are not
+    recorded."""
     options = recipe.dataset.options.model_dump()
     root = options.get("root")
     if recipe.dataset.type == "karpathy":
@@ -68,5 +68,5 @@ def trained_on(recipe: Recipe) -> set[str] | None:
 
 
 def _experiment(recipe: Recipe, num_beams: int | None) -> dict[str, Any] | None:
-    """What else the figures depend on: the width of the search, where it is not the run's own."""
+    """Other settings that affect figures: the number of beams, if it is not the run's own."""
     return None if num_beams in (None, recipe.search.num_beams) else {"num_beams": num_beams}

@@ -1,9 +1,8 @@
-"""A run as an MTEB model: the benchmark's pictures get identifiers by the run's own scheme, its queries are searched.
+"""A run as an MTEB model: the benchmark's images get identifiers by the run's scheme and are searched with its queries.
 
 The run directory is only read. Each corpus gets an empty copy of it in a temporary folder, filled by the retriever's
-`index`: what MTEB measures is the inductive protocol, whatever the run was trained on. Queries are searched as `genret
-search` does it, with the run's own beams and reranker, and never wider: a generative run finds as many pictures as its
-beams lead to, however many MTEB asks for (`top_k` is 1,000 there).
+`index`, so MTEB always measures the inductive protocol. Queries are searched as `genret search` does it, with the run's
+own beams and reranker, and no more beams: a generative run may find fewer images than MTEB's `top_k` of 1,000.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 
 class GenretSearch:
-    """A finished run as MTEB's `SearchProtocol`, for tasks that look for pictures by words (`t2i`).
+    """A finished run as MTEB's `SearchProtocol`, for text-to-image tasks (`t2i`).
 
-    `mteb.evaluate(GenretSearch("runs/avg-1"), tasks)`. Bound to one run; used for one corpus after another.
+    `mteb.evaluate(GenretSearch("runs/avg-1"), tasks)`. Bound to one run; usable for several corpora in turn.
     """
 
     def __init__(self, run: Path | str, *, num_beams: int | None = None, settings: Settings | None = None):
@@ -67,10 +66,10 @@ class GenretSearch:
         num_beams: int | None = None,
         settings: Settings | None = None,
     ) -> GenretSearch:
-        """Trains a recipe on the task's own training split, or finds the run that did, and opens it.
+        """Trains a recipe on the task's own training split, or finds a finished run, and opens it.
 
-        The protocol is the recipe's, inductive unless it says otherwise: the searched pictures are given identifiers by
-        the tokenizer that the training pictures trained. Files and overrides are those of `genret train`.
+        The protocol is the recipe's, inductive unless it says otherwise: searched images get identifiers from the
+        tokenizer trained on the training images. Files and overrides are those of `genret train`.
         """
         from genret.lab.mteb.training import train_on
 
@@ -84,9 +83,9 @@ class GenretSearch:
 
     # ------------------------------------------------------------------------------------------------ MTEB's protocol
     def index(self, corpus: Dataset, *, task_metadata: TaskMetadata, **words: Any) -> None:
-        """Gives every picture of the corpus an identifier (or a vector, in a two-tower run) in an empty catalog.
+        """Gives every image of the corpus an identifier (or a vector, in a two-tower run) in an empty catalog.
 
-        Pictures that cannot be read are left out and named in the log; they count as not found.
+        Unreadable images are logged and left out; they count as not found.
         """
         _check(task_metadata)
         self.close()
@@ -108,9 +107,9 @@ class GenretSearch:
         top_ranked: dict[str, list[str]] | None = None,
         **words: Any,
     ) -> dict[str, dict[str, float]]:
-        """Query id → image id → score, higher is better and never equal: MTEB orders equal scores by name.
+        """Query id → image id → score, higher is better; no ties, because MTEB orders these by name.
 
-        `top_ranked`: the only pictures that each query may find, all of which are then ranked.
+        `top_ranked`: the only images that each query may find, all of which are then ranked.
         """
         if self._retriever is None:
             raise UsageError("search comes after index: MTEB hands over the corpus first")
@@ -118,7 +117,7 @@ class GenretSearch:
         texts = dict(zip(queries["id"], texts_of(queries), strict=True))
         found: dict[str, dict[str, float]] = {query_id: {} for query_id in texts}
         among = {query_id: self._known((top_ranked or {}).get(query_id, [])) for query_id in texts}
-        # an empty query finds nothing, nor does one that nothing is to be ranked for
+        # empty queries and queries with nothing to rank find nothing
         asked = {one: text for one, text in texts.items() if text.strip() and (top_ranked is None or among[one])}
         if top_ranked is None:
             results = self._retriever.search(list(asked.values()), k=self._width(top_k), num_beams=self.num_beams)
@@ -132,20 +131,20 @@ class GenretSearch:
         return found
 
     def _known(self, image_ids: Sequence[str]) -> list[str]:
-        """Those that could be indexed."""
+        """The images that could be indexed."""
         assert self._retriever is not None
         keys = self._retriever.catalog.keys_of(image_ids)
         return [image_id for image_id, key in zip(image_ids, keys.tolist(), strict=True) if key >= 0]
 
     def close(self) -> None:
-        """Forgets the corpus and what was made of it."""
+        """Drops the corpus and its index."""
         if self._retriever is not None:
             self._retriever.catalog.close()
             self._retriever = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _width(self, top_k: int) -> int:
-        """As many pictures as a search finds without being widened, and not more than `top_k`."""
+        """The number of images that a search finds with its own beams, at most `top_k`."""
         assert self._retriever is not None
         widths = [top_k]
         if (beams := self.num_beams or self._retriever.num_beams) is not None:
@@ -156,12 +155,12 @@ class GenretSearch:
 
 
 def empty_copy(run: Path, folder: Path) -> None:
-    """A run directory with the same models, by links where the system has them, and nothing to search."""
+    """A run directory with the same models, by links if possible, and an empty catalog."""
     folder.mkdir(parents=True, exist_ok=True)
     for stage in run.resolve().glob("*/stage.json"):
         try:
             (folder / stage.parent.name).symlink_to(stage.parent, target_is_directory=True)
-        except OSError:  # no links here
+        except OSError:  # links are not supported here
             place_stage(stage.parent, folder / stage.parent.name)
     for file in (run / "recipe.yaml", run / "environment.json"):
         if file.exists():

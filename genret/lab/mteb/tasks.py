@@ -1,7 +1,6 @@
-"""A retrieval task of MTEB as a data set of genret: pictures and a table in a folder, for recipes with `type: folder`.
+"""A retrieval task of MTEB as a data set of genret: images and a table in a folder, for recipes with `type: folder`.
 
-Knows nothing of models. What is searched in MTEB is the split `test` here; its queries are that split's captions, which
-training never sees.
+MTEB's corpus becomes the split `test`; its queries are that split's captions, which training never sees.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 TABLE = "captions.jsonl"
 DEV_FRACTION = 0.1
-"""Of the training pictures, chosen by a hash of their ids: the development split, which tasks of MTEB have not."""
+"""Share of the training images, chosen by a hash of their ids, for the development split, which MTEB tasks lack."""
 
 
 def write_task(
@@ -39,9 +38,9 @@ def write_task(
     test_split: str = "test",
     subset: str | None = None,
 ) -> Path:
-    """Writes a task's training and searched pictures with the queries that ask for them; returns `folder`.
+    """Writes a task's training and searched images with their queries; returns `folder`.
 
-    A folder that holds this task already is left as it is. A picture that is in both corpora is only searched.
+    A folder that already holds this task is not changed. An image in both corpora is only searched.
     """
     asked = {"task": task.metadata.name, "train": train_split, "test": test_split, "subset": subset}
     asked["revision"] = task.metadata.dataset.get("revision")
@@ -103,16 +102,16 @@ def _lines(split: RetrievalSplitData, task: str, folder: Path, name: str, left_o
 
 
 def _suffix(data: bytes) -> str:
-    """For people who look into the folder; genret goes by the content."""
+    """The file suffix, for people; genret detects the format from the content."""
     try:
         with Image.open(BytesIO(data)) as image:
             return f".{(image.format or 'image').lower()}"
-    except Exception:  # what is wrong with it is said when it is read
+    except Exception:  # the error is reported when the image is read
         return ".image"
 
 
 def pictures(corpus: Dataset, task: str) -> Iterator[tuple[Record, Callable[[], bytes]]]:
-    """The rows of a corpus (columns `id` and `image`) as a retriever's `index` takes them: encoded, never decoded."""
+    """The rows of a corpus (columns `id` and `image`) as a retriever's `index` takes them: encoded, not decoded."""
     import datasets
 
     if "image" not in corpus.column_names:
@@ -126,7 +125,7 @@ def pictures(corpus: Dataset, task: str) -> Iterator[tuple[Record, Callable[[], 
 
 
 def texts_of(queries: Dataset) -> list[str]:
-    """What is asked; an instruction stands behind the query, as with MTEB's own models."""
+    """The query text, followed by its instruction if any, as in MTEB's own models."""
     texts = list(queries["text"])
     if other := next((text for text in texts if not isinstance(text, str)), None):
         raise GenretError(f"MTEB's queries are conversations ({str(other)[:40]}...); genret reads plain text only")
@@ -137,7 +136,7 @@ def texts_of(queries: Dataset) -> list[str]:
 
 
 def _bytes(image: Any, name: str) -> bytes:
-    """The encoded picture, as the file had it; one that only exists as pixels becomes a PNG."""
+    """The encoded image as in its file; one that exists only as pixels is encoded as PNG."""
     if isinstance(image, dict) and image.get("bytes"):
         return bytes(image["bytes"])
     if isinstance(image, dict) and image.get("path"):

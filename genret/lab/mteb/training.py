@@ -1,4 +1,4 @@
-"""Training on a task's own training split, where no run is at hand."""
+"""Training on a task's own training split."""
 
 from __future__ import annotations
 

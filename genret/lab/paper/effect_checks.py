@@ -1,4 +1,4 @@
-"""What the paper says of two rows, and whether it is seen here: differences, each with its significance."""
+"""The paper's differences between two rows, and whether they are reproduced, with significance."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from genret.lab.paper.reproduce import Line
 from genret.lab.sweep.sweep import RowResult
 
 ALIKE = 0.5
-"""Points of recall below which the paper's own figures say nothing: a tenth of its test queries' sampling error."""
+"""Points of recall below which differences are ignored: a tenth of the paper's sampling error over test queries."""
 LEVEL = 0.05
-"""p-values below it are more than luck."""
+"""Significance level."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EffectCheck:
-    """What the paper says of two rows, and whether it is seen here."""
+    """The paper's difference between two rows, and whether it is reproduced."""
 
     protocol: str
     row: str
@@ -39,7 +39,7 @@ class EffectCheck:
 def effect_checks(
     table: PaperTable, data: DataSet, lines: Sequence[Line], results: Sequence[RowResult]
 ) -> list[EffectCheck]:
-    """The paper's differences between rows, each with ours and whether it is more than luck."""
+    """The paper's differences between rows, each with ours and its significance."""
     source = reported_on(data, table)
     found = []
     for protocol in dict.fromkeys(line.protocol for line in lines):
@@ -53,7 +53,7 @@ def effect_checks(
         firsts = there[:1] * (len(there) - 1) if table.compare == "first" else there[:-1]
         for (a, ours_a, paper_a), (b, ours_b, paper_b) in zip(firsts, there[1:], strict=True):
             tests = difference(a.of.name, ours_a.outcomes, b.of.name, ours_b.outcomes)
-            by_measure = {test.measure: test for test in tests}  # empty where figures cannot exist
+            by_measure = {test.measure: test for test in tests}  # empty if there are no figures
             for k, left, right in zip(CUTOFFS, paper_a, paper_b, strict=True):
                 test = by_measure.get(f"recall@{k}")
                 if test is not None and left is not None and right is not None:

@@ -1,4 +1,4 @@
-"""The paper's Figure 5: pairs of images with their vokens, chosen by a rule instead of by eye.
+"""The paper's Figure 5: pairs of images with their vokens, chosen by a rule.
 
 For every number of shared vokens, the pair of median similarity among neighbours in the order of identifiers.
 """
@@ -27,7 +27,7 @@ class PrefixPairs(NamedTuple):
 
 
 def pairs_of(line: Line, result: RowResult, registries: Registries) -> PrefixPairs:
-    """Of the first finished run; none where there is no run."""
+    """From the first finished run; empty without one."""
     from genret.lab.report.vokens import named_images, nearest_captions, shared_prefixes
 
     if not result.outcomes:

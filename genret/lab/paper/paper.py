@@ -1,4 +1,4 @@
-"""The paper's tables as data: what to run, and what the authors report. The files are `tables/*.yaml`.
+"""The paper's tables as data: the runs, and the authors' figures. The files are `tables/*.yaml`.
 
 Li et al., arXiv 2407.17274. Figures are R@1, R@5 and R@10 in percent, of Flickr30K's 1K test unless said otherwise.
 """
@@ -19,7 +19,7 @@ from genret.recipe.schema import Protocol
 
 DataSet = Literal["emoji", "flickr8k", "flickr30k", "coco"]
 DATA = "data"
-"""Stands among a row's recipes where the data set's own recipe is laid over."""
+"""Placeholder in a row's recipes for the data set's recipe."""
 REPORTED_ON = {"flickr30k": "Flickr30K, 1K test", "coco": "MS-COCO, 5K test"}
 Shows = Literal["quality", "speed", "sizes", "pairs"]
 """Tables of recalls, with speeds beside them, speeds by catalog size, and pairs of images."""
@@ -27,59 +27,59 @@ Shows = Literal["quality", "speed", "sizes", "pairs"]
 
 class PaperRow(Config):
     name: str
-    """As the paper calls it."""
+    """The paper's name."""
     recipes: list[str] = ["avg.yaml", DATA]
-    """Files of the folder of recipes, laid over one another; `data` is the data set's."""
+    """Recipe files, merged in order; `data` is the data set's recipe."""
     own: list[str] = []
-    """Keys of the recipe that make the method: in them the data set's recipe, which is written for AVG, has no say."""
+    """Recipe keys that define the method; the data set's recipe, written for AVG, does not change them."""
     set: list[str] = []
-    """Overrides, as `--set` takes them."""
+    """Overrides, in the format of `--set`."""
     beams: int | None = Field(None, ge=1)
-    """Width of the search; the recipe's own if null."""
+    """Number of beams; null: the recipe's."""
     paper: dict[DataSet, list[float | None]] = {}
     """R@1, R@5, R@10 as reported, by data set."""
     paper_speed: float | None = None
     """Queries per second as reported."""
     optional: bool = False
-    """Left out, with the reason, where weights are not at hand; other rows then end the command before it begins."""
+    """If weights are missing: this row is skipped, with the reason; without `optional`, the command fails at once."""
     only: list[DataSet] = []
     """Data sets for which the row makes sense; empty: all."""
     note: str | None = None
-    """What has to be known about the row."""
+    """A note on the row."""
 
 
 class PaperCase(Config):
     """A pair of images in Figure 5."""
 
     shared: int = Field(ge=0)
-    """How many vokens they have in common, from the first."""
+    """Length of their common prefix, in vokens."""
     about: str
-    """What the paper says of it."""
+    """The paper's description."""
 
 
 class PaperTable(Config):
     title: str
-    """Opens the table."""
+    """Introduction of the table."""
     shows: Shows = "quality"
-    """What is made of the rows' runs."""
+    """Kind of output."""
     protocols: list[Protocol] = []
-    """Every row under each of them; empty: under the recipe's own."""
+    """Protocols for every row; empty: the recipe's own."""
     compare: Literal["order", "first", "neighbours"]
-    """Which rows are held against each other: by the paper's order, each against the first, each against the next."""
+    """Which rows are compared: by the paper's order, each with the first, each with the next."""
     on: dict[DataSet, list[str]] = {}
     """Overrides of all rows for a data set."""
     rows: list[PaperRow]
-    """In the order in which they are shown."""
+    """In display order."""
     sizes: list[int] = []
-    """Catalog sizes at which speed is measured, beside the run's own."""
+    """Catalog sizes at which speed is measured, in addition to the run's own."""
     paper_speed_on: str = ""
-    """What the reported speeds were measured on."""
+    """Hardware of the reported speeds."""
     cases: list[PaperCase] = []
-    """The pairs that the paper shows."""
+    """The paper's pairs."""
 
     @property
     def file_name(self) -> str:
-        """`table3`, `figure4`: as it is asked for and kept."""
+        """`table3`, `figure4`: the name on the command line and of output files."""
         return self.title.partition(":")[0].replace(" ", "").lower()
 
     def rows_on(self, data: str) -> list[PaperRow]:
@@ -92,7 +92,7 @@ def tables() -> list[str]:
 
 
 def read_table(name: str) -> PaperTable:
-    """The table or figure called so; `table 3`, `Table3` and `3` are as good."""
+    """The table or figure of this name; `table 3`, `Table3` and `3` are accepted too."""
     wanted = re.sub(r"[\s_-]+", "", name).lower()
     wanted = f"table{wanted}" if wanted.isdigit() else wanted
     if wanted not in tables():
@@ -101,7 +101,7 @@ def read_table(name: str) -> PaperTable:
 
 
 def reported_on(data: DataSet, table: PaperTable) -> DataSet:
-    """The data set whose figures of the paper stand beside ours: the same one if it reports on it, else Flickr30K."""
+    """The data set whose paper figures are shown beside ours: the same if reported, otherwise Flickr30K."""
     return data if any(data in row.paper for row in table.rows) else "flickr30k"
 
 

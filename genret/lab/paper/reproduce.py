@@ -1,7 +1,7 @@
-"""`genret reproduce`: what a table or figure of the paper needs to be run, as rows of a sweep.
+"""`genret reproduce`: the runs of a table or figure of the paper, as rows of a sweep.
 
-Rows that several tables share (AVG itself) are one run, because runs are found by their recipes. What is made of the
-runs is in `paper_shown.py`.
+Rows that several tables share (AVG itself) are one run, because runs are found by their recipes. `shown.py` makes the
+output.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ OVERLAYS: dict[DataSet, list[str]] = {
     "flickr30k": ["scale/flickr30k.yaml"],
     "coco": ["scale/coco.yaml"],
 }
-"""What is laid over a recipe to train it on a data set; emoji is what recipes name themselves."""
+"""Recipe overlay for each data set; recipes use emoji by default."""
 
 
 class Line(NamedTuple):
-    """One line of the table to be."""
+    """One row of the table."""
 
     of: PaperRow
     protocol: str
@@ -45,7 +45,7 @@ def lines_of(
     seeds: int | None,
     registries: Registries,
 ) -> list[Line]:
-    """Every row of the table as runs to be made, all of them checked; `overrides` come last."""
+    """Every row of the table as validated runs; `overrides` are applied last."""
     fixed = any(word.partition("=")[0].strip() == "protocol" for word in overrides)
     lines, faults = [], dict[str, None]()
     for protocol in (None,) if fixed or not table.protocols else table.protocols:
@@ -65,7 +65,7 @@ def lines_of(
                 faults |= {f"{row.name}: {fault}": None for fault in error.errors}
             else:
                 label = slug(f"{row.name}_{found[0].protocol}")
-                left_out = chance_level(found[0], registries)  # a training would only tell what is known beforehand
+                left_out = chance_level(found[0], registries)  # no training needed: the result is known
                 lines.append(Line(row, found[0].protocol, SweepRow(label, found, row.beams, left_out)))
     if faults:
         raise RecipeError(faults)
@@ -73,13 +73,13 @@ def lines_of(
 
 
 def _without(file: Path, own: Sequence[str]) -> list[str]:
-    """What a recipe file says, but for some keys, as overrides: they merge by the same rule."""
+    """A recipe file without some keys, as overrides, which are merged by the same rule."""
     found = parse(file.read_text(encoding="utf-8")).value
     return [override(key, value) for key, value in found.items() if key not in own]
 
 
 def find_recipes(given: Path | None) -> Path:
-    """The folder of recipes: the one named, else the working directory's, else that of the clone genret runs from."""
+    """The folder of recipes: the given one, otherwise the working directory's, otherwise that of genret's clone."""
     clone = Path(__file__).parents[3] / "recipes"
     for folder in [given] if given else [Path("recipes"), clone]:
         if (folder / "avg.yaml").is_file():
@@ -89,8 +89,7 @@ def find_recipes(given: Path | None) -> Path:
 
 
 def with_inputs(lines: Sequence[Line], data: DataSet) -> list[Line]:
-    """Refuses at once what would fail in every row: pictures or models that are not there. Rows that may be left out
-    are, and say why."""
+    """Fails early on missing images or models. Optional rows are skipped, with the reason."""
     for line in lines:
         options = line.row.recipes[0].dataset.options
         root = getattr(options, "root", None)
@@ -112,7 +111,7 @@ def with_inputs(lines: Sequence[Line], data: DataSet) -> list[Line]:
 
 
 def _models(recipe: Recipe) -> list[str]:
-    """Names of the pretrained models that a row needs beside its encoder."""
+    """Names of the pretrained models that a row needs besides its encoder."""
     slots = [recipe.backbone if recipe.has_identifiers else None, recipe.rerank]
     names = (getattr(slot.options, "model", None) for slot in slots if slot is not None)
     return [name for name in names if name]
@@ -125,6 +124,6 @@ def _is_at_hand(model: str) -> bool:
 
     try:
         hf_hub_download(model, "config.json")
-    except Exception:  # no network, no such model, no permission: the sentence is the same
+    except Exception:  # no network, no such model or no permission: the same message
         return False
     return True

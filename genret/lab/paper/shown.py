@@ -1,4 +1,4 @@
-"""What `genret reproduce` makes of a table's runs: a document for programs, a table for people, and files of both."""
+"""The output of `genret reproduce`: a JSON document, a table, and files of both."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Workplace(NamedTuple):
 
 
 def checked_sizes(table: PaperTable, sizes: Sequence[int] | None, keep: Keep) -> list[int]:
-    """The catalog sizes to measure at; `UsageError` for options that mean nothing for this table."""
+    """The catalog sizes to measure at; `UsageError` for options that do not apply to this table."""
     if sizes and not table.sizes:
         raise UsageError(f"--sizes says nothing for {table.file_name}, which measures no speed; leave it out")
     if keep != "all" and table.shows != "quality":
@@ -53,7 +53,7 @@ def make(
     sizes: Sequence[int],
     at: Workplace,
 ) -> Made:
-    """Measures and shows what the table asks for, and leaves it beside the runs."""
+    """Measures and shows the table, and writes it beside the runs."""
     if table.shows == "sizes":
         made = _sizes(table, data, lines, results, sizes, at)
     elif table.shows == "pairs":

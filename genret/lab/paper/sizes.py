@@ -14,7 +14,7 @@ from genret.lab.paper.speed import BATCH, Speeds, shown
 from genret.lab.sweep.sweep import RowResult
 
 PAPER_IMAGES = 300_000
-"""At which the paper gives figures (its Table 2)."""
+"""Sizes with figures in the paper (its Table 2)."""
 COLOURS = ("#0a58ca", "#b3450b", "#1a7f37", "#8a3ab9")
 
 
@@ -67,7 +67,7 @@ def text_table(table: PaperTable, data: str, lines: Sequence[Line], speeds: Spee
 
 
 def chart(table: PaperTable, lines: Sequence[Line], speeds: Speeds) -> str | None:
-    """An SVG that stands alone; None where nothing was measured."""
+    """A standalone SVG; None if nothing was measured."""
     from genret.lab.report.charts import HEIGHT, WIDTH, Axis, Series, line_chart
 
     series, sizes = [], set[float]()
@@ -90,7 +90,7 @@ def chart(table: PaperTable, lines: Sequence[Line], speeds: Speeds) -> str | Non
     keys = enumerate(zip(COLOURS, lines, strict=False))
     names = "".join(place.format(24 + 13 * row, colour, escape(line.of.name)) for row, (colour, line) in keys)
     opened = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    opened = opened.replace(f"0 0 {WIDTH} {HEIGHT}", f"0 0 {WIDTH + 20} {HEIGHT}", 1)  # the last number is a long one
+    opened = opened.replace(f"0 0 {WIDTH} {HEIGHT}", f"0 0 {WIDTH + 20} {HEIGHT}", 1)  # room for the last label
     head, body = opened.split(">", 1)
     return f'{head}><style>{style}</style><rect width="100%" height="100%" fill="white"/>{body}{names}</svg>\n'
 

@@ -1,8 +1,7 @@
-"""Queries per second of a table's runs: over their own images, and over catalogs filled up with made-up ones.
+"""Queries per second of a table's runs: over their own images, and over catalogs filled up with synthetic ones.
 
-All of a search is timed: reading the query, the text encoder where one is used, and looking up what was found (the
-latter not in filled catalogs). What was measured is kept after every size, and is not measured again by the same runs
-on the same machine.
+The whole search is timed: tokenization, the text encoder if used, and the lookup of results (not in filled catalogs).
+Results are stored after every size, and not measured again for the same runs on the same machine.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from genret.train.artifacts import content_key
 from genret.train.environment import describe
 
 BATCH = 1
-"""Queries that are asked together."""
+"""Batch size in queries."""
 K = 10
-"""Images that are asked for; generative runs search with their row's beams."""
+"""Number of images retrieved; generative runs search with their row's beams."""
 OWN = "own"
-"""The unit in which every run searches its own images."""
+"""The unit for a run's own images."""
 
 
 class Speeds(NamedTuple):
-    """By unit (`own`, or a catalog size) and row. An entry has either figures or a `note` why there are none."""
+    """By unit (`own`, or a catalog size) and row. An entry has figures or a `note` why there are none."""
 
     machine: dict[str, Any]
     units: dict[str, dict[str, dict[str, Any]]]
@@ -94,7 +93,7 @@ def measure(
     settings: Settings,
     ui: Ui,
 ) -> Speeds:
-    """Times what has not been timed yet; runs that failed or were left out have no speed."""
+    """Times the missing entries; runs that failed or were skipped have no speed."""
     machine = _machine(settings)
     there = [(line, result.outcomes[0].run) for line, result in zip(lines, results, strict=True) if result.outcomes]
     key = content_key(
@@ -116,7 +115,7 @@ def measure(
 
 
 def shown(speed: float | None) -> str:
-    """Three digits, whatever the magnitude."""
+    """Three significant digits."""
     if speed is None:
         return "–"
     return f"{speed:,.0f}" if speed >= 1000 else np.format_float_positional(float(f"{speed:.3g}"), trim="-")
@@ -166,7 +165,7 @@ def _own(searchers: Sequence[Searcher]) -> dict[str, dict[str, Any]]:
 
 
 def _filled(searchers: Sequence[Searcher], size: int) -> dict[str, dict[str, Any]]:
-    """First stages over filled catalogs; rerankers look at as many images however many there are."""
+    """First stages over filled catalogs; the cost of rerankers does not depend on catalog size."""
     found: dict[str, dict[str, Any]] = {}
     rivals: list[tuple[str, Callable[[int], Any]]] = []
     for one in searchers:

@@ -1,1 +1,1 @@
-"""`genret report`: what a run found, lost and learnt, as one page that needs nothing else."""
+"""`genret report`: a run's results as one standalone HTML page."""

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: no script, no style of their own, colours from the page's classes, so that they follow the
-reader's light or dark mode. They are small: a page lays several side by side, and a phone one below the other.
+"""Charts as inline SVG, without script or styles: colours come from the page's classes and follow light or dark mode.
+Charts are small: pages show several side by side, phones one below the other.
 
-All text is escaped here. It knows nothing of runs.
+All text is escaped here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from genret.kit.text import clean
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 38
 COLOURS = 6
-"""Classes `s0` … `s5` of the style sheet; further series begin anew."""
+"""Classes `s0` … `s5` of the style sheet; further series reuse them."""
 
 
 class Series(NamedTuple):
@@ -27,21 +27,21 @@ class Series(NamedTuple):
     """Ascending in x"""
     colour: int = 0
     dashed: bool = False
-    """For what other lines are held against"""
+    """For reference lines"""
 
 
 class Axis(NamedTuple):
     label: str
     ticks: Sequence[float] = ()
-    """Where none are given, round numbers"""
+    """Default: round numbers"""
     log: bool = False
     from_zero: bool = False
     whole: bool = False
-    """Whether only whole numbers mean something, as with epochs"""
+    """Whether ticks are whole numbers, as for epochs"""
 
 
 def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Markup:
-    """A figure with its title and lines; nothing where there are no points. Whose line is whose, `legend` says."""
+    """A figure with title and lines; empty without points. `legend` names the lines."""
     finite = (one._replace(points=[p for p in one.points if all(map(math.isfinite, p))]) for one in series)
     lines = [one for one in finite if one.points]
     points = [point for one in lines for point in one.points]
@@ -74,14 +74,14 @@ def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Markup
 
 
 def legend(series: Sequence[Series]) -> Markup:
-    """The keys of lines, for one chart or several that have them in common."""
+    """The legend of one chart, or of several with the same series."""
     return Markup('<div class="legend">{}</div>').format(Markup("").join(_key(one) for one in series))
 
 
 def bar(start: float, end: float, most: float, kind: str) -> Markup:
     """A floating bar of a waterfall, for a cell of a table: from `start` to `end` on a scale of 0 to `most`.
 
-    `kind`: a class of the style sheet (`total`, `loss`, `gain`). What it says must stand beside it in words.
+    `kind`: a class of the style sheet (`total`, `loss`, `gain`). Its value must also be given as text.
     """
     if start == end:
         return Markup("")
@@ -122,7 +122,7 @@ def ticks_of(low: float, high: float, most: int = 5, least_step: float = 0.0) ->
 
 
 class _Scale:
-    """From values to places on the paper."""
+    """Maps values to positions."""
 
     def __init__(self, values: Sequence[float], axis: Axis, begin: float, end: float):
         self.log = axis.log and min(values) > 0
@@ -144,7 +144,7 @@ class _Scale:
         self._digits = max(0, min(6, 1 - math.floor(math.log10(step) + 1e-9))) if step > 0 else None
 
     def said(self, tick: float) -> str:
-        """With as many digits as tell ticks apart."""
+        """With enough digits to distinguish ticks."""
         if tick == int(tick) or self._digits is None:
             return _number(tick)
         return f"{tick:,.{self._digits}f}".rstrip("0")
@@ -171,7 +171,7 @@ def _grid(across: _Scale, up: _Scale) -> Markup:
     last = -math.inf
     for tick in across.ticks:
         at = across(tick)
-        if at - last < 20:  # numbers would touch
+        if at - last < 20:  # labels would overlap
             continue
         last = at
         parts.append(
@@ -199,14 +199,14 @@ def _key(one: Series) -> Markup:
 
 
 def _number(value: float) -> str:
-    """As short as tells what matters: 1,234, 51.9, 0.0031."""
+    """Short numbers: 1,234, 51.9, 0.0031."""
     if value == int(value) and abs(value) < 1e9:
         return f"{int(value):,}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def _thinned(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Without what no eye could tell apart."""
+    """Drops invisible digits."""
     kept = [places[0]]
     for place in places[1:-1]:
         if abs(place[0] - kept[-1][0]) > 0.3 or abs(place[1] - kept[-1][1]) > 0.3:

@@ -1,4 +1,4 @@
-"""A stored run's figures as a page shows them: with intervals, beside its baselines, and by beams.
+"""A stored run's figures for a page: with intervals, baselines, and by beams.
 
 Q queries   C columns
 """
@@ -18,13 +18,13 @@ from genret.lab.compare.significance import bootstrap_intervals, randomization_t
 from genret.lab.report.stored import StoredRun
 
 K = max(CUTOFFS)
-"""The cutoff that the ledger and the words go by."""
+"""The cutoff of the ledger and the summary."""
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FigureRow:
-    """One way of searching. Recalls are percentages; what was not kept or cannot be measured is None."""
+    """One search method. Recalls are percentages; missing figures are None."""
 
     name: str
     recall: Recalls
@@ -38,7 +38,7 @@ class FigureRow:
 
 
 class Difference(NamedTuple):
-    """How much more the run finds than the two-tower search of its encoder: R@K in points."""
+    """The run's R@K minus that of its encoder's two-tower search, in points."""
 
     points: float
     interval: Interval
@@ -49,7 +49,7 @@ class Difference(NamedTuple):
 class Figures(NamedTuple):
     rows: list[FigureRow]
     difference: Difference | None
-    """None where a run's search is the two-tower search itself, or has no figures"""
+    """None if the run is a two-tower search, or has no figures"""
 
 
 def _row(
@@ -60,7 +60,7 @@ def _row(
 
 
 def figures_of(stored: StoredRun) -> Figures:
-    """Everything that was measured on the searched split; empty where nothing was."""
+    """All figures on the searched split; may be empty."""
     evaluation = stored.evaluation
     if evaluation is None:
         return Figures([], None)
@@ -77,7 +77,7 @@ def figures_of(stored: StoredRun) -> Figures:
         if name == "two-tower":
             continue
         scores = scores_of(found.ranks, np.arange(len(found.ranks)), num_beams=widths.get(name))
-        # the document's own figures where it has them: they are what every other command shows
+        # stored figures if present, the same that other commands show
         recall = evaluation["recall"] if name == main else scores.recall
         rows.append(_row(name, recall, intervals[name], scores, is_main=name == main))
     if evaluation.get("first_stage") is not None:
@@ -101,7 +101,7 @@ def figures_of(stored: StoredRun) -> Figures:
     if evaluation.get("ceiling") is not None:
         rows.append(FigureRow(name="ceiling of the identifiers", recall=evaluation["ceiling"], intervals={}))
     if stored.num_beams is None and evaluation["recall"] == evaluation["two_tower"]:
-        return Figures(rows, None)  # one and the same search
+        return Figures(rows, None)  # both are the same search
     last = FigureRow(
         name="two-tower, same encoder", recall=evaluation["two_tower"], intervals=intervals.get("two-tower", {})
     )
@@ -113,7 +113,7 @@ def figures_of(stored: StoredRun) -> Figures:
 
 
 def _intervals(kept: Mapping[str, QueryRanks], widths: Mapping[str, int | None]) -> dict[str, dict[str, Interval]]:
-    """All ways by one resampling of the queries."""
+    """Intervals of all methods from the same resamples of queries."""
     rows = paired(list(kept.values())) if kept else None
     if rows is None:
         return {name: {} for name in kept}
@@ -139,7 +139,7 @@ def _difference(stored: StoredRun) -> Difference | None:
 
 
 def curve(stored: StoredRun, k: int) -> list[tuple[int, float]]:
-    """recall@k by beams (the paper's Table 7), for the widths that were evaluated and are at least k."""
+    """recall@k by beams (the paper's Table 7), for evaluated beam widths of at least k."""
     points: dict[int, float] = {}
     for width, figures in ((stored.evaluation or {}).get("by_num_beams") or {}).items():
         if (value := figures.get(str(k))) is not None:
@@ -152,12 +152,12 @@ def curve(stored: StoredRun, k: int) -> list[tuple[int, float]]:
 
 
 def place(rank: int) -> int | None:
-    """A rank as JSON wants it."""
+    """A rank as a JSON value."""
     return None if rank >= MISSED else int(rank)
 
 
 def ranks_in_order(found: QueryRanks, queries: Ints) -> Ints | None:
-    """(Q,) hashes of queries → their ranks; None if others were asked."""
+    """(Q,) hashes of queries → their ranks; None if the stored queries differ."""
     order, asked = np.argsort(found.queries, kind="stable"), np.argsort(queries, kind="stable")
     if not np.array_equal(found.queries[order], queries[asked]):
         return None

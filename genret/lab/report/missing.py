@@ -1,4 +1,4 @@
-"""Why a section of a report is not there: what a system does not have, or a run did not keep, in a sentence."""
+"""Explains in a sentence why a section of a report is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DENSE = {
     "levels": "it has no identifiers",
     "pairs": "there are no vokens to look at",
 }
-"""Of runs that find pictures by their vectors."""
+"""For dense runs."""
 GENERATED = {
     "curves": "No beam width was measured.",
     "ledger": "There is no ledger: nothing could be measured.",
@@ -23,7 +23,7 @@ GENERATED = {
 
 
 def missing_of(found: RunSections, has_codes: bool) -> dict[str, str]:
-    """By section. `has_codes`: whether the catalog gave identifiers of symbols."""
+    """By section. `has_codes`: whether identifiers consist of codes."""
     stored = found.stored
     absent = {name for name in DENSE if not getattr(found, name)}
     if not stored.recipe.has_identifiers:

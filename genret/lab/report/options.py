@@ -1,4 +1,4 @@
-"""A recipe as a reader wants it: what was chosen, what differs from the defaults, and the whole of it with marks."""
+"""A recipe for readers: components, options that differ from the defaults, and the whole with marks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _KEY = re.compile(r"( *)([A-Za-z0-9_-]+):(?: |$)")
 
 
 class Changed(NamedTuple):
-    """An option that is not as its component would have it."""
+    """An option that differs from its default."""
 
     path: Path
     value: Any
     default: Any
-    """Of the component; None with `has_default` False for what every recipe has to say"""
+    """The component's default; None with `has_default` False for required options"""
     has_default: bool
 
     @property
@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
     text: str
     mark: str
-    """`changed`, `chosen` for the name of a component, or nothing"""
+    """`changed`, `chosen` for the name of a component, or empty"""
 
 
 def changed_options(recipe: Recipe) -> list[Changed]:
@@ -70,7 +70,7 @@ def marked_lines(recipe: Recipe) -> list[Line]:
 
 
 def _changed(values: BaseModel, model: type[BaseModel], path: Path, defaults: BaseModel | None) -> Iterator[Changed]:
-    """`defaults`: what the owner of a nested model would have it be."""
+    """`defaults`: the owner's default for a nested model."""
     for name, field in model.model_fields.items():
         value = getattr(values, name)
         default = field.get_default(call_default_factory=True) if defaults is None else getattr(defaults, name)

@@ -1,5 +1,7 @@
-"""Runs → one HTML page. It is whole in itself: pictures are data URIs, charts inline SVG, and there is no script; its
-content security policy forbids whatever else a caption might try. Templates escape all that is put into them.
+"""Runs → one HTML page.
+
+It is standalone: images are data URIs, charts inline SVG, and there is no script; its content security policy forbids
+everything else. Templates escape all values.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from genret.settings import Settings
 
 POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
 PICTURES_OF_A_RUN = 70
-"""Besides those of the queries: pairs and vokens."""
+"""Number of further images: pairs and vokens."""
 
 
 class Report(NamedTuple):
@@ -43,14 +45,14 @@ class Report(NamedTuple):
     bytes: int
     pictures: int
     runs: list[dict[str, Any]]
-    """What the page says of each run, for programs"""
+    """The page's content for each run, for programs"""
 
     def as_json(self) -> dict[str, Any]:
         return {"report": str(self.path), "bytes": self.bytes, "pictures": self.pictures, "runs": self.runs}
 
 
 class OpenRun(NamedTuple):
-    """What can still be asked of a run; what cannot is None, and `remarks` say why."""
+    """Data that need the run's catalog or models; None if unavailable, with the reason in `remarks`."""
 
     images: NamedImages | None
     sample: Sample | None
@@ -60,7 +62,7 @@ class OpenRun(NamedTuple):
 def write_report(
     runs: Sequence[Path], out: Path, registries: Registries, settings: Settings, ui: Ui, num_queries: int = 12
 ) -> Report:
-    """Writes the page of one or several finished runs, as a whole or not at all."""
+    """Writes the page of one or several finished runs, atomically."""
     stored = read_runs(runs, registries)
     expected = len(stored) * (6 * num_queries + PICTURES_OF_A_RUN)
     made = []
@@ -76,7 +78,7 @@ def write_report(
 
 
 def render(runs: Sequence[RunSections]) -> str:
-    """The page as text."""
+    """The page as HTML."""
     style = files("genret.lab.report").joinpath("style.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
@@ -85,7 +87,7 @@ def render(runs: Sequence[RunSections]) -> str:
         .render(
             runs=runs,
             together=sections.together(runs),
-            style=Markup(style),  # our own file; the policy names its hash
+            style=Markup(style),  # our own file; the policy allows it by its hash
             policy=POLICY.format(digest),
             version=genret.__version__,
             made=datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -115,7 +117,7 @@ def _environment() -> Environment:
 
 
 def _open(stored: StoredRun, registries: Registries, settings: Settings, ui: Ui, num_queries: int) -> OpenRun:
-    """Reads the catalog, and searches where the models are there."""
+    """Reads the catalog, and searches if the models are available."""
     remarks: list[str] = []
     if not stored.has_catalog:
         remarks.append(

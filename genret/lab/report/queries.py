@@ -1,6 +1,6 @@
-"""Single queries, followed through a search: what was found, and where the right image got lost on the way.
+"""Follows single queries through a search: the results, and where the relevant image is lost.
 
-The searches are the evaluation's own (one split's images, its beams, its reranker), for a few queries only.
+Searches are those of evaluation (one split's images, its beams, its reranker), for a few queries.
 
     Q queries of the split   N images   M levels   T sampled captions
 """
@@ -28,13 +28,13 @@ from genret.search.dense import dense_ranks
 from genret.settings import Settings
 
 SHOWN = 5
-"""Images of each answer."""
+"""Number of images per query."""
 CAPTIONS = 4_000
-"""Captions whose vectors are made, besides those of the queries, to be shown beside vokens."""
+"""Number of captions encoded for the voken section, besides the queries."""
 
 
 class Shown(NamedTuple):
-    """One image of an answer."""
+    """One image of a result."""
 
     rank: int
     image: ImageRow
@@ -45,22 +45,22 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class TracedQuery:
-    """Ranks count from 1; None: not found, or not applicable."""
+    """Ranks count from 1; None: not found or not applicable."""
 
     kind: Literal["best", "worst"]
     query: str
     right: ImageRow
     identifier: list[str] | None
-    """of the right image"""
+    """of the relevant image"""
     rank: int | None
     dense_rank: int | None
-    """in the two-tower search"""
+    """in two-tower search"""
     ceiling_rank: int | None
-    """in the search by what the identifiers stand for"""
+    """in dense search by reconstructed vectors"""
     prefix_ranks: list[int | None]
-    """By level, where the right prefix stood among those that the beam kept; None: it had gone"""
+    """By level, the rank of the positive prefix in the beam; None: it was dropped"""
     lost_at: str | None
-    """The ledger's word for what kept the image from the first K; `dense` where its encoder does not find it either"""
+    """The ledger's reason why the image is not in the top K; `dense` if two-tower search fails too"""
     hits: list[Shown]
 
     def as_json(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class TracedQuery:
 
 
 class Sample(NamedTuple):
-    """What was asked of an open run."""
+    """Results of queries on an open run."""
 
     queries: list[TracedQuery]
     """The worst first"""
@@ -85,10 +85,10 @@ class Sample(NamedTuple):
 
 
 def choose(ranks: Ints, dense_ranks: Ints, images: Ints, count: int) -> tuple[list[int], list[int]]:
-    """(Q,) ranks → rows of the worst and of the best queries, `count` in all, at most one of each image.
+    """(Q,) ranks → rows of the worst and of the best queries, `count` in all, at most one per image.
 
-    Worst: the right image is placed lowest; of equals, those that the two-tower search answers best come first. Best:
-    the other way round. So both ends show what generation itself does, not how hard the words are.
+    Worst: the relevant image is ranked lowest; ties go to the best rank in two-tower search. Best: the other way round.
+    So both show effects of generation rather than of difficult queries.
     """
     worst = np.lexsort((np.arange(len(ranks)), dense_ranks, -ranks))
     best = np.lexsort((np.arange(len(ranks)), -dense_ranks, ranks))
@@ -109,8 +109,8 @@ def choose(ranks: Ints, dense_ranks: Ints, images: Ints, count: int) -> tuple[li
 
 
 def sample(stored: StoredRun, retriever: CatalogRetriever, count: int, settings: Settings, ui: Ui) -> Sample | None:
-    """Asks the best and worst `count` queries anew; None where the split has no captions. Without stored ranks of these
-    very queries none are chosen."""
+    """Repeats the best and worst `count` queries; None if the split has no captions. Without stored ranks of the same
+    queries none are chosen."""
     split = stored.searched_split
     captions = retriever.catalog.captions(split)
     if not captions.texts:
@@ -185,7 +185,7 @@ def _followed(
 
 
 def _lost_at(found: Found, exact: Ints, explained: Explained | None, query: int) -> str | None:
-    """The ledger's row that counts the query; None where its image is among the first."""
+    """The ledger's row that counts the query; None if its image is in the top K."""
     if found.ranks[query] <= K:
         return None
     if explained is None:
@@ -194,7 +194,7 @@ def _lost_at(found: Found, exact: Ints, explained: Explained | None, query: int)
 
 
 def _identifier(snapshot: Snapshot, key: int) -> list[str] | None:
-    """The symbols of an image's first identifier."""
+    """The codes of an image's first identifier."""
     rows = snapshot.identifiers_of(np.array([key]))
     if not len(rows.image_keys):
         return None

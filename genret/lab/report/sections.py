@@ -1,6 +1,4 @@
-"""What stands in a report, run by run: plain data and charts, ready for the template. What a system does not have, or a
-run did not keep, is left out, and `missing` says so in a sentence.
-"""
+"""The content of a report, run by run: plain data and charts for the template; `missing` explains absent sections."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from genret.lab.report.vokens import NamedImages
 
 class Picture(NamedTuple):
     uri: str | None
-    """None: there is no thumbnail"""
+    """None: no thumbnail"""
     image_id: str
     captions: list[str]
     identifier: list[str] | None
@@ -43,7 +41,7 @@ class Query(NamedTuple):
     where: str
     left_beam: str | None
     places: list[int | None]
-    """Of the right prefix in the beam, by level, up to where it left"""
+    """Ranks of the positive prefix in the beam, by level, until it is dropped"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +54,9 @@ class Pair:
     first: Picture
     second: Picture
     captions: tuple[str, str]
-    """Of either picture the one that is most like the other's"""
+    """For each image, the caption most similar to the other's"""
     common: set[str]
-    """Words that both captions have"""
+    """Words in both captions"""
 
 
 class Voken(NamedTuple):
@@ -89,7 +87,7 @@ class RunSections:
     extras: list[tuple[str, list[tuple[str, str]]]]
     machine: list[tuple[str, str]]
     missing: dict[str, str]
-    """By section: why it is not there"""
+    """By section: why it is missing"""
     remarks: list[str]
 
     @property
@@ -124,7 +122,7 @@ class Together(NamedTuple):
 
     curves: list[Markup]
     stages: list[tuple[str, list[float | None]]]
-    """The ledgers' points by row, a column for each run"""
+    """The ledgers' points by row, one column per run"""
 
 
 def of_run(
@@ -177,14 +175,14 @@ def _ledger(stored: StoredRun) -> list[dict[str, Any]]:
 def _ledger_order(stage: str) -> tuple[float, str]:
     order = ("dense", "quantization", "level", "beam", "collision", "recovered", "reached", "rerank", "final")
     word, _, levels = stage.partition(" ")
-    number = levels.partition(" ")[0]  # "level 9 to 32" stands where level 9 would
+    number = levels.partition(" ")[0]  # "level 9 to 32" takes the place of level 9
     place = order.index(word) if word in order else len(order)
     return place + (int(number) / 1000 if number.isdigit() else 0), stage
 
 
 # ------------------------------------------------------------------------------------------------ pictures
 class _Shower:
-    """Pictures with what is known of each."""
+    """Images with their data."""
 
     def __init__(self, pictures: ThumbnailUris, images: NamedImages | None):
         self._pictures = pictures

@@ -1,4 +1,4 @@
-"""What a finished run kept of itself: figures, ranks, logs, provenance. No model is loaded and no picture opened.
+"""The stored results of a finished run: figures, ranks, logs, provenance. No model or image is loaded.
 
 Q queries
 """
@@ -22,33 +22,33 @@ from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
 
 SPLIT = "test"
-"""The split that a run searches, by the name that evaluation gives it."""
+"""Evaluation's name of the searched split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRun:
     run: Path
     name: str
-    """As short as tells the runs of a page apart"""
+    """The shortest name that is unique on the page"""
     recipe: Recipe
     searched_split: str
-    """What the data set calls the split that the run searches"""
+    """The data set's name of the searched split"""
     evaluation: dict[str, Any] | None
-    """`genret evaluate`'s document at the end of training; None where the searched pictures have no captions"""
+    """`genret evaluate`'s document at the end of training; None if the searched images have no captions"""
     seconds: dict[str, float]
     quality: dict[str, Any] | None
-    """The quality gate; None for retrievers without identifiers"""
+    """Codebook diagnostics; None for retrievers without identifiers"""
     environment: dict[str, Any]
     metrics: list[dict[str, Any]]
     by_num_beams: dict[int, QueryRanks]
-    """The ranks of every width that was evaluated"""
+    """The ranks of every evaluated beam width"""
     two_tower: QueryRanks | None
     own_search: QueryRanks | None
-    """Of the search of a run without beams, reranked where its recipe says so"""
+    """Ranks of a run without beams, reranked if the recipe says so"""
 
     @property
     def num_beams(self) -> int | None:
-        """Of the evaluation that is reported at length; None for retrievers without beams."""
+        """Beams of the evaluation reported in detail; None for retrievers without beams."""
         return None if self.evaluation is None else self.evaluation.get("num_beams")
 
     @property
@@ -58,7 +58,7 @@ class StoredRun:
 
     @property
     def followed_beams(self) -> int | None:
-        """The width at which single queries are followed: that of `num_beams`, or the widest whose ranks were kept."""
+        """The beam width for single queries: `num_beams`, or the largest with stored ranks."""
         if self.num_beams is None or self.num_beams in self.by_num_beams or not self.by_num_beams:
             return self.num_beams
         return max(self.by_num_beams)
@@ -104,13 +104,13 @@ def _read(run: Path, name: str, registries: Registries) -> StoredRun:
 
 
 def _widths(run: Path) -> list[int]:
-    """The beam widths that evaluations kept ranks of."""
+    """The beam widths with stored ranks."""
     names = (re.fullmatch(rf"{SPLIT}\.(\d{{1,6}})-beams\.safetensors", path.name) for path in (run / FOLDER).glob("*"))
     return sorted(int(name[1]) for name in names if name)
 
 
 def _of_same(run: Path, way: str, two_tower: QueryRanks | None) -> QueryRanks | None:
-    """Ranks of the very queries and images that the two-tower search was asked, and None if they are of others."""
+    """Ranks if they are of the same queries and images as those of two-tower search, otherwise None."""
     found = read_ranks(run, SPLIT, way)
     if found is None or two_tower is None:
         return found
@@ -130,7 +130,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Of a log, the lines that are whole: one that was cut short by a full disk is no reason to have no report."""
+    """The complete lines of a log; a line truncated by a full disk is skipped."""
     rows = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:

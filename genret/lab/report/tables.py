@@ -1,4 +1,4 @@
-"""Charts and tables of a report, drawn from what a run kept."""
+"""Charts and tables of a report, from a run's stored results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_BY_NAME = {
     "by_num_beams", "two_tower", "ceiling", "reranked", "ledger", "identifier", "remark", "first_stage",
     "measures", "shared_captions", "confidence", "leakage", "guidance", "written_levels",
 }  # fmt: skip
-"""Of an evaluation. What else it holds is shown as a table under its own name."""
+"""Known keys of an evaluation; others are shown as tables under their own names."""
 
 
 class LedgerLine(NamedTuple):
@@ -40,13 +40,14 @@ class LevelLine:
     usage: float | None
     entropy: float | None
     perplexity: float | None
-    """of the training pictures"""
+    """of the training images"""
     searched_perplexity: float | None
     profile: Markup
 
 
 def curves_of(runs: Sequence[StoredRun]) -> list[Markup]:
-    """recall@k by beams, a chart for each k, with two-tower and ceiling as lines to be held against."""
+    """recall@k by beams, a chart for each k, with two-tower search and the quantization upper bound as reference
+    lines."""
     found, keys = list[Markup](), list[charts.Series]()
     for k in CUTOFFS:
         curves = [curve(one, k) for one in runs]
@@ -80,7 +81,7 @@ def _differ(runs: Sequence[StoredRun], key: str, k: int) -> bool:
 
 
 def ledger_lines(rows: list[dict[str, Any]], reranks: bool) -> list[LedgerLine]:
-    """A waterfall: every row begins where the one before ended."""
+    """A waterfall: every row starts where the previous one ended."""
     most = max((row["recall"] for row in rows), default=0.0)
     lines, before = [], 0.0
     for row in rows:
@@ -127,8 +128,7 @@ def _at(values: list[float] | None, place: int) -> float | None:
 
 
 def learning_curves(metrics: list[dict[str, Any]]) -> list[tuple[str, list[Markup]]]:
-    """By stage, a chart for each of its losses and for the figure on the development split; a resumed stage's lines
-    continue."""
+    """By stage, a chart per loss and one for the figure on the development split; lines of a resumed stage continue."""
     found = []
     stages = list(dict.fromkeys(row["stage"] for row in metrics))
     for stage in stages:
@@ -158,7 +158,7 @@ def learning_curves(metrics: list[dict[str, Any]]) -> list[tuple[str, list[Marku
 
 
 def extra_tables(evaluation: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What evaluations of other versions or plugins measured besides."""
+    """Further figures of other versions or plugins."""
     tables = []
     for key, value in evaluation.items():
         if key not in SHOWN_BY_NAME and value not in (None, [], {}):

@@ -1,4 +1,4 @@
-"""Words and numbers on a page: safe to show, short, and the same everywhere."""
+"""Formats texts and numbers for a page."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def percent(value: float | None) -> str:
-    """A figure that is a percentage, or says that there is none."""
+    """A percentage, or a sign for a missing one."""
     return "–" if value is None else f"{value:.1f}"
 
 
@@ -16,13 +16,13 @@ def points(value: float) -> str:
 
 
 def signed(value: float, digits: int = 0) -> str:
-    """With its sign, as people write it; nothing has none."""
+    """A number with its sign; zero has none."""
     text = f"{value:+,.{digits}f}"
     return text[1:] if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
 
 def plain_number(value: float, digits: int = 2) -> str:
-    """With a true minus sign, where it is below 0 as shown."""
+    """With a typographic minus sign if it is below 0 after rounding."""
     text = f"{value:,.{digits}f}"
     return text.lstrip("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
@@ -43,7 +43,7 @@ def p_value(p: float) -> str:
 
 
 def value_of(value: Any) -> str:
-    """An option's value as a recipe spells it."""
+    """An option's value as in a recipe."""
     if value is None:
         return "null"
     if isinstance(value, bool):

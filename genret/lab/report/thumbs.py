@@ -1,4 +1,4 @@
-"""The run's thumbnails as pictures inside the page, each of a few kilobytes."""
+"""The run's thumbnails, embedded in the page with a few kilobytes each."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from genret.errors import BadImage
 from genret.search.thumbnails import Thumbnails
 
 SIDE = 144
-"""Pixels: sharp on a phone at half of it."""
+"""Size in pixels: shown at half this size, sharp on a phone."""
 MOST_BYTES = 10_000
-"""Of one picture."""
+"""Maximum bytes of one image."""
 PAGE_BYTES = 1_900_000
-"""Of all pictures of a page, before base64 makes four bytes of three; beyond it pictures become smaller, not fewer."""
+"""Limit of all images of a page, before base64 (four bytes for three); beyond it, images get smaller, not fewer."""
 LEAST_BYTES = 1_200
 QUALITIES = (78, 60, 45, 30, 15)
 
 
 class ThumbnailUris:
-    """Data URIs by the content hash of the original. `expected`: how many pictures the page will show, about."""
+    """Data URIs by the content hash of the original. `expected`: the approximate number of images on the page."""
 
     def __init__(self, run: Path, expected: int):
         self._thumbnails = Thumbnails(run / "thumbnails")
@@ -30,8 +30,8 @@ class ThumbnailUris:
         self._made: dict[str, str | None] = {}
 
     def uri(self, sha256: str) -> str | None:
-        """`data:image/webp;base64,…`, made anew from the pixels: what is in a file goes no further than its picture.
-        None where there is no thumbnail."""
+        """`data:image/webp;base64,…`, re-encoded from the pixels, so that a file's metadata are not copied. None
+        without a thumbnail."""
         if sha256 not in self._made:
             try:
                 picture = self._thumbnails.open(sha256)

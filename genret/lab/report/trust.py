@@ -1,4 +1,4 @@
-"""What a report says of whether figures can be believed: what splits have in common, and what a confidence is worth."""
+"""The report's sections on reliability: overlaps of splits, and the quality of the confidence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from genret.lab.report.stored import StoredRun
 
 
 class Doubt(NamedTuple):
-    """How well a search's confidence tells queries that have an answer from queries that have none."""
+    """How well a search's confidence separates queries with an answer from queries without."""
 
     said: list[str]
     thresholds: list[dict[str, float | None]]
@@ -22,7 +22,7 @@ class Doubt(NamedTuple):
 
 
 def leaks_of(stored: StoredRun) -> list[str]:
-    """Nothing for evaluations of a time when nobody looked, or where nothing was measured."""
+    """Empty for evaluations of versions without this check, or if nothing was measured."""
     evaluation = stored.evaluation or {}
     if "leakage" not in evaluation:
         return []

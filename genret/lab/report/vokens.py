@@ -1,5 +1,6 @@
-"""The paper's Figure 5: which images get which vokens. Pairs that share none, some or all of them, and what a single
-voken stands for. Only the catalog is read: identifiers, vectors, captions.
+"""The paper's Figure 5: pairs of images that share none, some or all vokens, and the images of single vokens.
+
+Only the catalog is read: identifiers, vectors, captions.
 
     N images   M levels   D width   T captions
 """
@@ -27,11 +28,11 @@ FUNCTION_WORDS = {
     "onto", "other", "others", "over", "some", "something", "that", "their", "them", "there", "these", "they",
     "this", "through", "toward", "towards", "under", "very", "which", "while", "with", "without",
 }  # fmt: skip
-"""Words that captions share whatever they are about."""
+"""Stop words."""
 
 
 class NamedImages(NamedTuple):
-    """A split's images with an identifier each: of several the first, in the catalog's order."""
+    """A split's images with their first identifier, in the catalog's order."""
 
     rows: list[ImageRow]
     codes: Ints
@@ -39,7 +40,7 @@ class NamedImages(NamedTuple):
     features: Tensor
     """(N, D) unit rows"""
     captions: dict[int, list[str]]
-    """By catalog key; images without any are not in it"""
+    """By catalog key; only images with captions"""
 
     def names(self, row: int) -> list[str]:
         """`c0_17`, `c1_203`, …"""
@@ -47,36 +48,36 @@ class NamedImages(NamedTuple):
 
 
 class SharedPrefix(NamedTuple):
-    """Images whose identifiers have exactly their first `length` vokens in common."""
+    """Images whose identifiers share exactly their first `length` vokens."""
 
     length: int
     num_pairs: int
     similarity: float
     """Mean cosine of their vectors"""
     first: int
-    """Of the pair that is shown, rows of `NamedImages`: the one of median similarity, so that nobody chose it"""
+    """The pair shown, rows of `NamedImages`: the one of median similarity"""
     second: int
     pair_similarity: float
 
 
 class VokenView(NamedTuple):
-    """What one voken stands for: the images and captions nearest to the centre of the images that bear it."""
+    """What one voken means: the images and captions nearest to the mean of the images that have it."""
 
     level: int
     code: int
     num_images: int
-    """that bear it"""
+    """that have it"""
     images: list[int]
     """Rows of `NamedImages`, nearest first"""
     bears: list[bool]
-    """Whether each of `images` bears it itself"""
+    """Whether each of `images` has it"""
     captions: list[str]
-    """Nearest first; empty where no caption vectors are at hand"""
+    """Nearest first; empty without caption vectors"""
 
 
 def named_images(catalog: Catalog, split: str | None = None) -> NamedImages | None:
-    """The images of a split (None: all that are searchable), in the order of their keys; None where identifiers are
-    texts, or where there are none."""
+    """The images of a split (None: all that are searchable), in the order of their keys; None if identifiers are texts,
+    or if there are none."""
     found = catalog.read_identifiers(split=split, searchable=None if split else True)
     if found.codes is None or not len(found.image_keys):
         return None
@@ -92,8 +93,8 @@ def named_images(catalog: Catalog, split: str | None = None) -> NamedImages | No
 def shared_prefixes(images: NamedImages) -> list[SharedPrefix]:
     """One entry for each number of shared vokens that occurs, from none to all.
 
-    Pairs are neighbours in the order of identifiers: two images whose identifiers part after `length` vokens have such
-    neighbours between them, so no length is overlooked. Copies of one picture are no pairs.
+    Pairs are neighbours in the order of identifiers: between two images whose identifiers differ after `length` vokens
+    there are such neighbours, so no length is missed. Copies of an image do not count as pairs.
     """
     codes = images.codes
     if len(codes) < 2:
@@ -123,7 +124,7 @@ def shared_prefixes(images: NamedImages) -> list[SharedPrefix]:
 
 
 def code_counts(images: NamedImages, level: int, size: int) -> list[int]:
-    """How many images bear each code of a level."""
+    """The number of images with each code of a level."""
     used = images.codes[:, level]
     return np.bincount(used[used >= 0], minlength=size).tolist()
 
@@ -136,11 +137,11 @@ def voken_views(
     captions: Sequence[str] = (),
     caption_features: Tensor | None = None,
 ) -> list[VokenView]:
-    """`count` vokens of a level that at least two images bear, evenly spread from the most used one to rare ones.
+    """`count` vokens of a level of at least two images, evenly spread from the most used to rare ones.
 
-    Deeper levels quantize what earlier ones leave over, so that a voken there has no centre of its own: level 0 is the
-    one to look at. caption_features (T, D) unit rows. Nearest by the cosine of vectors less the mean of their kind:
-    pictures and captions lie in two cones of the shared space, and some captions are near to every picture.
+    Deeper levels quantize residuals, so their vokens have no meaning of their own: level 0 is the most useful.
+    caption_features (T, D) unit rows. Nearest by the cosine of vectors centred per modality, because images and
+    captions lie in two cones of the shared space, and some captions are close to every image.
     """
     counts = np.array(code_counts(images, level, 0))
     order = np.argsort(-counts, kind="stable")[: int((counts >= 2).sum())]
@@ -164,8 +165,8 @@ def _centred(features: Tensor) -> Tensor:
 
 
 def nearest_captions(first: Sequence[str], second: Sequence[str]) -> tuple[tuple[str, str], set[str]]:
-    """Of each image's captions the one that has the most words in common with the other's, and these words, as the
-    paper prints them in red. Words have four letters or more; empty captions where an image has none."""
+    """For each image, the caption with the most words in common with the other's, and these words, which the paper
+    prints in red. Words have four letters or more; images without captions give empty ones."""
     best: tuple[tuple[str, str], set[str]] = (first[0] if first else "", second[0] if second else ""), set()
     for one in first:
         for other in second:

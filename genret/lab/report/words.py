@@ -1,4 +1,4 @@
-"""What a run did and how well, in sentences that need no table beside them."""
+"""Summarizes a run and its results in sentences."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def system_of(stored: StoredRun) -> str:
 
 
 def facts_of(stored: StoredRun) -> list[tuple[str, str]]:
-    """What a figure means nothing without."""
+    """The context that every figure needs."""
     recipe, evaluation = stored.recipe, stored.evaluation or {}
     facts = [
         ("data", name_of(recipe.dataset)),
@@ -81,7 +81,7 @@ def _renamed(stored: StoredRun) -> bool:
 
 
 def summary_of(stored: StoredRun, figures: Figures) -> list[str]:
-    """A few sentences: what was searched by what, what was found, against what, and where the most is lost."""
+    """A few sentences: what was searched and how, the results, the baseline, and the largest loss."""
     evaluation = stored.evaluation
     if evaluation is None:
         return [
@@ -148,14 +148,14 @@ def stage_name(stage: str) -> str:
 
 
 def stage_meaning(stage: str, reranks: bool) -> str:
-    """What a ledger row counts; of the levels, the first one says it for all."""
+    """What a ledger row counts; for the levels, only the first is explained."""
     if stage == "rerank" and not reranks:
         return "changed by putting the found pictures into the order of the two-tower search"
     return STAGES.get(stage, "")
 
 
 def where_lost(traced: TracedQuery) -> str:
-    """What became of one query, in a sentence."""
+    """The outcome of one query, in a sentence."""
     if traced.lost_at is None:
         said = f"Found in place {traced.rank}"
         if traced.dense_rank is not None:
@@ -178,7 +178,7 @@ def where_lost(traced: TracedQuery) -> str:
 
 
 def left_beam(traced: TracedQuery) -> str | None:
-    """At which level the right prefix left the beam; None where that means nothing."""
+    """The level at which the positive prefix left the beam; None if not applicable."""
     if not traced.prefix_ranks:
         return None
     gone = next((level for level, rank in enumerate(traced.prefix_ranks, 1) if rank is None), None)
@@ -188,7 +188,7 @@ def left_beam(traced: TracedQuery) -> str | None:
 
 
 def machine_of(stored: StoredRun) -> list[tuple[str, str]]:
-    """What a run was made with, as far as it was kept."""
+    """The provenance of a run, as far as stored."""
     made = stored.environment
     plain = ("platform", "processor", "cores", "threads", "device", "python", "seed", "git_commit")
     facts = [(key.replace("_", " "), str(made[key])) for key in plain if made.get(key) is not None]
@@ -208,6 +208,6 @@ def _sentence(text: str) -> str:
 
 
 def highlighted(text: str, common: set[str]) -> list[tuple[str, bool]]:
-    """A caption in pieces; True for words that it shares."""
+    """A caption in pieces; True for shared words."""
     pieces = ((piece, piece.lower().strip(".,:;!?()\"'") in common) for piece in re.split(r"(\s+)", clean(text)))
     return [(piece, shared) for piece, shared in pieces if piece]

@@ -1,1 +1,1 @@
-"""How long searches take."""
+"""Search times."""

@@ -1,7 +1,7 @@
-"""Wall-clock times of searches that take turns.
+"""Wall-clock times of interleaved searches.
 
-On a machine that others use, or that changes its clock, only times taken side by side compare. So rivals run round
-after round, each once per round, another one first each time, and medians are compared. What they do is not known here.
+On a shared machine, or one with a varying clock rate, only interleaved measurements are comparable. So every candidate
+runs once per round, a different one first each time, and medians are compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 ROUNDS = 30
 LEAST_ROUNDS = 5
 SECONDS = 60.0
-"""For all rounds of one comparison; `LEAST_ROUNDS` are made however long they take."""
+"""Time limit of one comparison; at least `LEAST_ROUNDS` rounds are run."""
 
 
 class Timing(NamedTuple):
@@ -32,7 +32,7 @@ class Timing(NamedTuple):
     rounds: int
 
     def as_json(self, batch: int) -> dict[str, Any]:
-        """Of a call that answers `batch` queries."""
+        """Queries per second, for calls with `batch` queries."""
         return {
             "queries_per_s": round(batch / self.median, 3),
             "quartiles": [round(batch / self.high, 3), round(batch / self.low, 3)],
@@ -49,11 +49,10 @@ def alternate(
     least_rounds: int = LEAST_ROUNDS,
     first: int = 1,
 ) -> list[Timing]:
-    """Times what each rival does when it is called with the number of the round, by which it may choose its queries.
+    """Times each candidate, called with the number of the round, by which it may choose its queries.
 
-    Round 0 warms up. Those that count are numbered from `first`: `rounds` of them, or as many as begin within
-    `seconds`, but no fewer than `least_rounds`. The clock stands still for nothing that a caller would wait for:
-    tokenizing, and on a GPU everything queued.
+    Round 0 is a warm-up. Counted rounds start at `first`: `rounds` of them, or as many as start within `seconds`, at
+    least `least_rounds`. Times include tokenization and, on a GPU, all queued work.
     """
     for rival in rivals:
         rival(0)

@@ -1,6 +1,6 @@
 """Grids of overrides: `identifier.codebook_size=64,128` × `identifier=rq,{type: structured}` × seeds.
 
-It knows how cells are spelt and named, and nothing of running them.
+Parses grids and names their points.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from genret.errors import UsageError
 from genret.recipe.plain_yaml import parse
 
 BEAMS = "search.num_beams"
-"""The key whose values share one training: a run is evaluated at several widths."""
+"""The key whose values share one training: a run is evaluated with several beam widths."""
 SEED = "train.seed"
 
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-"""What JSON may hold as it is and YAML not, or takes for a line break."""
+"""Characters that are valid in JSON but not in YAML, or a line break there."""
 
 Settings = dict[str, Any]
 """Values by key path."""
@@ -31,7 +31,7 @@ class Axis(NamedTuple):
 
 
 def parse_axis(text: str) -> Axis:
-    """ "key=v1,v2": the values are YAML, so that mappings and quoted commas stay whole."""
+    """ "key=v1,v2": the values are YAML, so mappings and quoted commas are kept."""
     key, equals, values = text.partition("=")
     key = key.strip()
     if not equals or not all(part.strip() for part in key.split(".")):
@@ -60,14 +60,14 @@ def parse_axes(texts: Sequence[str]) -> list[Axis]:
 
 
 def settings_of(axes: Sequence[Axis]) -> list[Settings]:
-    """One for each point of the grid; the last axis moves fastest."""
+    """One per point of the grid; the last axis varies fastest."""
     return [
         dict(zip((axis.key for axis in axes), values, strict=True)) for values in product(*(a.values for a in axes))
     ]
 
 
 def override(key: str, value: Any) -> str:
-    """As `--set` takes it."""
+    """In the format of `--set`."""
     text = json.dumps(value, ensure_ascii=False)
     return f"{key}={_NOT_YAML.sub(_escaped, text)}"
 
@@ -87,12 +87,12 @@ def label(settings: Settings) -> str:
 
 
 def slug(text: str) -> str:
-    """Fit for a file name on any system."""
+    """Makes a valid file name on any system."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:60] or "x"
 
 
 def shown(value: Any) -> str:
-    """A value in a table, as it would be typed."""
+    """A value in a table, as typed on the command line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {shown(inner)}" for key, inner in value.items()) + "}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

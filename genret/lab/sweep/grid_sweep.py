@@ -1,4 +1,4 @@
-"""`genret sweep`: a grid of overrides × seeds as rows of a sweep, and their one table."""
+"""`genret sweep`: a grid of overrides × seeds as rows of a sweep, and the table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from genret.recipe.schema import Recipe
 
 
 class Plan(NamedTuple):
-    """A sweep that can begin: every recipe of it is sound."""
+    """A validated sweep."""
 
     recipes: list[str]
     overrides: list[str]
@@ -37,7 +37,7 @@ def seeded(files: Sequence[Path], overrides: Sequence[str], seeds: int | None, r
 def plan(
     files: Sequence[Path], overrides: Sequence[str], grids: Sequence[str], seeds: int | None, registries: Registries
 ) -> Plan:
-    """Checks every recipe of the grid; `RecipeError` lists the faults of all of them."""
+    """Checks every recipe of the grid; `RecipeError` lists all errors."""
     axes = grid.parse_axes(grids)
     if seeds is not None and any(axis.key == SEED for axis in axes):
         raise UsageError(f"give either --seeds or --grid {SEED}=...")

@@ -1,7 +1,7 @@
-"""Many runs that end in one table: each is a run directory named by its recipe, made if it is not there.
+"""Many runs in one table: each is a run directory found by its recipe, and trained if missing.
 
-What runs have in common they share through the store of stages. A run that fails is reported and does not end the
-sweep; one that was interrupted is continued; a finished one is only read.
+Runs share equal stages through the stage store. A failed run is reported and does not end the sweep; an interrupted one
+is resumed; a finished one is only read.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIGURES = {
     *("recipe.yaml", "environment.json", "metrics.jsonl", "summary.json", "evaluations"),
     *("quality.json", "leakage.json", "confidence.json"),
 }
-"""What `keep="figures"` leaves of a run."""
+"""Files that `keep="figures"` keeps of a run."""
 
 
 class SweepRow(NamedTuple):
@@ -50,13 +50,13 @@ class SweepRow(NamedTuple):
     recipes: list[Recipe]
     """One for each seed"""
     num_beams: int | None = None
-    """Evaluated with so many beams instead of the recipe's: widths of one run share its training"""
+    """Number of beams instead of the recipe's; all widths share one training"""
     left_out: str | None = None
-    """Why there is nothing to run; the row is shown without figures"""
+    """Why the row is not run; it is shown without figures"""
 
     @property
     def wanted(self) -> list[Recipe]:
-        """What has to be run."""
+        """The runs of the row."""
         return [] if self.left_out is not None else self.recipes
 
 
@@ -77,9 +77,9 @@ class Failure(NamedTuple):
 class RowResult(NamedTuple):
     row: SweepRow
     outcomes: list[RunSummary]
-    """Of the runs that are finished"""
+    """Summaries of the finished runs"""
     seconds: float | None
-    """Mean over runs of what their stages took when they were made, shared ones included"""
+    """Mean training time of the runs' stages, shared ones included"""
     failures: list[Failure]
 
     @property
@@ -88,12 +88,12 @@ class RowResult(NamedTuple):
 
     @property
     def protocol(self) -> str:
-        """What training knew of the searched images."""
+        """Leakage of searched images into training."""
         return self.row.recipes[0].protocol
 
     @property
     def remark(self) -> str | None:
-        """Why figures are missing or what they cannot say; a failed run's reason."""
+        """Why figures are missing or limited; a failed run's reason."""
         if self.row.left_out is not None:
             return self.row.left_out
         if self.failures:
@@ -118,22 +118,22 @@ class RowResult(NamedTuple):
 
 
 def key_of(recipe: Recipe) -> str:
-    """What a run directory of a sweep is found by, whatever it is called."""
+    """The key by which a sweep finds a run directory, independent of its name."""
     return content_key(recipe.canonical())[:12]
 
 
 class Sweep:
-    """Rows to be filled, below one folder."""
+    """The rows of a sweep below one folder."""
 
     def __init__(
         self, out: Path, registries: Registries, settings: Settings, ui: Ui, keep: Keep = "all", whole: bool = False
     ):
-        """`whole`: runs of which only figures were kept get back what a search needs."""
+        """`whole`: restores what a search needs in runs that kept only figures."""
         self.out, self.registries, self.settings, self.ui, self.keep = out, registries, settings, ui, keep
         self.whole = whole
 
     def run(self, rows: Sequence[SweepRow], explain: Callable[[BaseException], str]) -> list[RowResult]:
-        """Makes what is missing. `explain` turns whatever ends a run into a sentence."""
+        """Trains and evaluates what is missing. `explain` turns a run's exception into a message."""
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -154,7 +154,7 @@ class Sweep:
         return [self._result(row, cells, failed) for row in rows]
 
     def _cells(self, rows: Iterable[SweepRow]) -> dict[str, Cell]:
-        """Each run once, in the order in which it is first needed, with all widths that are asked of it."""
+        """Each run once, in the order in which it is first needed, with all its beam widths."""
         cells: dict[str, Cell] = {}
         for row in rows:
             for recipe in row.wanted:
@@ -210,7 +210,7 @@ def _is_whole(run: Path) -> bool:
 
 
 def _drop_all_but_figures(run: Path) -> None:
-    """The stages themselves belong to the store, and stay there."""
+    """The stages stay in the store."""
     for path in run.iterdir():
         if path.name in FIGURES or path.name.startswith("."):
             continue

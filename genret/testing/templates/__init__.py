@@ -1,1 +1,1 @@
-"""What `genret plugins new` starts a plugin from: working components that pass the conformance kit."""
+"""Templates of `genret plugins new`: working components that pass the conformance kit."""

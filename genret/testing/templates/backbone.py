@@ -1,4 +1,4 @@
-"""ExampleBackbone: a bag of words, and a recurrent network that writes.
+"""ExampleBackbone: a bag of words as encoder and a recurrent network as decoder.
 
 B queries   b beams   L tokens   V vocabulary   d width
 """
@@ -17,23 +17,23 @@ from torch import nn
 import genret
 
 END = 256
-"""Tokens: 256 bytes, for identifiers of text; the end symbol; then the identifier's own symbols."""
+"""Tokens: 256 bytes, for identifiers of text; the end token; then the identifier's vokens."""
 
 
 class Writer(nn.Module):
-    """The query's words set the state of a GRU, which then writes token after token."""
+    """The query's words set the initial state of a GRU, which then generates the tokens."""
 
     def __init__(self, buckets: int, width: int, vocab_size: int):
         super().__init__()
         self.words = nn.EmbeddingBag(buckets, width, mode="mean")
         self.state = nn.Linear(width, width)
-        self.tokens = nn.Embedding(vocab_size + 1, width)  # the last one begins
+        self.tokens = nn.Embedding(vocab_size + 1, width)  # the last row is the start token
         self.cell = nn.GRUCell(width, width)
         self.head = nn.Linear(width, vocab_size)
 
 
 class ExampleBackbone(genret.Backbone):
-    """A bag of hashed words and a recurrent network: small, quick and forgetful."""
+    """A bag of hashed words and a recurrent network: small and fast."""
 
     end_token = END
 
@@ -41,7 +41,7 @@ class ExampleBackbone(genret.Backbone):
         width: int = Field(128, ge=8)
         """Width of embeddings and state."""
         buckets: int = Field(4096, ge=16)
-        """Words of queries are hashed into so many places."""
+        """Number of buckets that words of queries are hashed into."""
 
     def build(self, vokens, code_vectors, texts, seed, feature_width=0):
         torch.manual_seed(seed)

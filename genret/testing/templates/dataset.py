@@ -1,4 +1,4 @@
-"""ExampleDataset: drawn squares, so that there is something to train on at once."""
+"""ExampleDataset: drawn squares, ready for training."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ GROUNDS = ("grey", "orange", "purple")
 
 
 class ExampleDataset(genret.Dataset):
-    """Coloured squares on coloured grounds; every picture is drawn when it is read."""
+    """Coloured squares on coloured backgrounds; every image is drawn when it is read."""
 
     class Config(genret.Config):
         size: int = Field(64, ge=8, le=512)
-        """Width and height of the pictures, in pixels."""
+        """Width and height of the images, in pixels."""
 
     def records(self, split):
         splits = (self.train_split, self.dev_split, self.test_split)
         if split not in splits:
             raise genret.UnknownName("split", split, splits)
         for number, (colour, ground) in enumerate(itertools.product(COLOURS, GROUNDS)):
-            if split == splits[(0, 0, 0, 1, 2)[number % 5]]:  # three of five pictures are trained on
+            if split == splits[(0, 0, 0, 1, 2)[number % 5]]:  # three of five images are for training
                 captions = (f"a {colour} square on {ground}", f"{ground} ground with a {colour} square")
                 yield genret.Record(f"{colour}-{ground}", f"{colour}-{ground}.png", captions, {"colour": colour})
 

@@ -1,4 +1,4 @@
-"""ExampleEncoder: coarse colours and bags of words, brought together by ridge regression."""
+"""ExampleEncoder: coarse colours and bags of words, aligned by ridge regression."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import genret
 
 
 class ExampleEncoder(genret.Encoder):
-    """Pictures as a few coarse pixels, texts as hashed words; texts are mapped to pictures by ridge regression."""
+    """Images as a few coarse pixels, texts as hashed words; texts are mapped to images by ridge regression."""
 
     class Config(genret.Config):
         pixels: int = Field(8, ge=1, le=64)
-        """Pictures are shrunk to this width and height."""
+        """Images are resized to this width and height."""
         buckets: int = Field(512, ge=8)
-        """Words are hashed into so many places."""
+        """Number of buckets that words are hashed into."""
         ridge: float = Field(0.1, gt=0)
-        """Strength of the regularisation."""
+        """Strength of the regularization."""
 
     def __init__(self, config=None, **resources):
         super().__init__(config, **resources)

@@ -8,13 +8,13 @@ import genret
 
 
 class ExampleEvaluator(genret.Evaluator):
-    """Recall of short and of long queries: how often the right picture is among the first few."""
+    """Recall of short and of long queries: how often the relevant image is in the top k."""
 
     class Config(genret.Config):
         words: int = Field(6, ge=1)
-        """A query of more words is long."""
+        """Queries with more words than this are long."""
         k: int = Field(5, ge=1, le=10)
-        """The right picture has to be among so many."""
+        """k: the relevant image has to be in the top k."""
 
     def evaluate(self, run, found, ui):
         if found.answer is None:  # nothing could be searched

@@ -1,4 +1,4 @@
-"""ExampleIdentifier: the nearest of some random directions, level after level."""
+"""ExampleIdentifier: the nearest of some random directions at each level."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import genret
 
 
 class ExampleIdentifier(genret.Identifier):
-    """The nearest of some random directions at each level: similar pictures share their first codes."""
+    """The nearest of some random directions at each level: similar images share their first codes."""
 
-    new_images = "content_based"  # the identifier follows from the picture; "assigned" or "unsupported" if it does not
+    new_images = "content_based"  # the identifier follows from the image; "assigned" or "unsupported" if it does not
 
     class Config(genret.Config):
         codebook_size: int = Field(64, ge=2)

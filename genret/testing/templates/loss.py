@@ -1,4 +1,4 @@
-"""ExampleLoss: a margin between the right symbol and its best negative, position by position."""
+"""ExampleLoss: a margin between the positive code and its hardest negative, at each position."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import genret
 
 
 class ExampleLoss(genret.Loss):
-    """At each position the right symbol's logit is above every other's by a margin (multi-class hinge)."""
+    """At each position the positive code's logit exceeds every other by a margin (multi-class hinge)."""
 
     stage = "generator"  # or "tokenizer"
 
     class Config(genret.LossConfig):
         margin: float = Field(1.0, gt=0)
-        """How far above, in logits."""
+        """The margin, in logits."""
 
     def __call__(self, batch: genret.GeneratorBatch):
         assert batch.logits is not None
         total = batch.logits.new_zeros((), dtype=torch.float32)
         for position, columns in enumerate(batch.columns):
-            target = batch.targets[:, position]  # (B,), -1 where a shorter identifier is over
+            target = batch.targets[:, position]  # (B,), -1 after the end of shorter identifiers
             logits = batch.logits[:, position].float()  # (B, V)
             right = logits.gather(1, target.clamp_min(0)[:, None])
-            negatives = logits if columns is None else logits[:, columns]  # (B, C), the right one among them
+            negatives = logits if columns is None else logits[:, columns]  # (B, C), the positive included
             hinge = (self.config.margin - right + negatives).clamp_min(0).max(1).values - self.config.margin
             total = total + (hinge.clamp_min(0) * (target >= 0)).mean()
         return total

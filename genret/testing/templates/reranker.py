@@ -1,4 +1,4 @@
-"""ExampleReranker: the similarity of query and picture, sharpened."""
+"""ExampleReranker: the similarity of query and image, sharpened."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import genret
 
 
 class ExampleReranker(genret.Reranker):
-    """The similarity of the two towers' vectors, raised to a power: near misses count for less."""
+    """The similarity of the two towers' vectors, raised to a power, which lowers medium similarities."""
 
     class Config(genret.RerankerConfig):
         power: float = Field(2.0, gt=0)

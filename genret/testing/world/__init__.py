@@ -1,1 +1,1 @@
-"""What the kit checks components with: a small world, a training in miniature, and the words it says faults in."""
+"""The kit's tools: a small synthetic world, miniature trainings, and error messages."""

@@ -1,4 +1,4 @@
-"""A small synthetic world: 36 images that words tell apart, and 12 new ones of the same kind. Vectors, no pixels.
+"""A small synthetic world: 36 images that captions distinguish, and 12 new ones of the same kind. Vectors, no pixels.
 
 N images   T captions, two of each image   D width
 """
@@ -23,11 +23,11 @@ class World(NamedTuple):
     train: Corpus
     """36 images with their captions"""
     new: Corpus
-    """12 images that no component was fitted on; as when they are indexed, nobody says what they show"""
+    """12 images outside the fit; without captions, as when they are indexed"""
 
 
 def make_world() -> World:
-    """The same world every time, whatever torch's random state."""
+    """The same world every time, independent of torch's random state."""
     generator = torch.Generator().manual_seed(0)
 
     def directions(count: int) -> Tensor:
@@ -55,11 +55,11 @@ def _captions(subject: str, place: str) -> tuple[str, str]:
 
 
 def _forget(row: dict[str, Any]) -> None:
-    """Metrics of a test interest nobody."""
+    """Discards the metrics of a test."""
 
 
 def context(folder: Path, seed: int = 0, device: torch.device | str = "cpu") -> FitContext:
-    """What a component is lent while it is fitted."""
+    """The resources of a component during its fit."""
     return FitContext(seed, torch.device(device), folder, Silent().progress, _forget)
 
 

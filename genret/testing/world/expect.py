@@ -1,4 +1,4 @@
-"""How the kit speaks: what was seen, and what to change."""
+"""Error messages of the kit: what was observed, and what to change."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 PLAIN_FILES = {".safetensors", ".json", ".jsonl", ".txt", ".model"}
-"""What a component may write: safetensors and JSON, and the text and SentencePiece files of tokenizers. No pickles."""
+"""Allowed files of a component: safetensors, JSON, and the text and SentencePiece files of tokenizers. No pickles."""
 
 
 class ContractError(AssertionError):
-    """A component does not keep its contract; the message says what to change."""
+    """A component violates its contract; the message says what to change."""
 
 
 class Checked:
-    """One component under test: every message begins with its name."""
+    """The component under test; every message begins with its name."""
 
     def __init__(self, component: type):
         self.name = component.__name__
@@ -33,7 +33,7 @@ class Checked:
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Whatever the component raises inside is its own error; the note says what was asked of it."""
+        """Errors that the component raises pass through, with a note on what was called."""
         try:
             yield
         except ContractError:
@@ -43,7 +43,7 @@ class Checked:
             raise
 
     def tensor(self, value: Any, what: str, shape: Sequence[int | str], dtype: torch.dtype | None = None) -> Tensor:
-        """`shape`: numbers that have to be, names for any. The value lies on the CPU and is finite."""
+        """`shape`: numbers are exact sizes, names any size. The value must be finite and on the CPU."""
         wanted = ", ".join(str(size) for size in shape)
         self.expect(isinstance(value, Tensor), f"{what} is a {type(value).__name__}; return a tensor ({wanted})")
         fits = value.ndim == len(shape) and all(
@@ -70,7 +70,7 @@ class Checked:
         )
 
     def plain_files(self, folder: Path) -> None:
-        """What `save` wrote is safetensors and JSON."""
+        """Checks that `save` wrote only allowed files."""
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 self.expect(

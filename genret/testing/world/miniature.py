@@ -1,9 +1,8 @@
-"""A whole training in miniature: a small T5 (or the backbone under test) learns to write the training images'
-identifiers from their captions, and then searches these very images.
+"""Miniature trainings: a small T5 (or the backbone under test) learns identifiers and searches the training images.
 
-It searches *training* images on purpose: a scheme whose identifiers say nothing of the picture cannot name new ones,
-but its identifiers can be learnt by heart, and so it passes honestly. The measure is recall@1 over images, where images
-of equal score share the first place, so that a scheme that gives all images one identifier gains nothing.
+It searches *training* images on purpose: identifiers that do not depend on content cannot be predicted for new images,
+but they can be memorized, so such schemes pass, too. The measure is recall@1 over images; images with equal scores
+share the first place, so giving all images one identifier does not help.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from genret.train.teacher import Teacher
 
 NUM_BEAMS = 10
 TIMES_CHANCE = 5
-"""What has to be reached: for 36 images about 14 % where guessing gives 3 %; sound components reach 50 to 100 %."""
+"""The threshold: about 14 % for 36 images, where guessing gives 3 %; correct components reach 50 to 100 %."""
 EPOCHS = 40
 
 
@@ -45,7 +44,7 @@ class Trained(NamedTuple):
     backbone: Backbone
     options: TrainOptions
     trie: ImageTrie
-    """Of the training images, by their rows"""
+    """The training images' identifiers, by row"""
 
 
 def train_backbone(
@@ -55,7 +54,7 @@ def train_backbone(
     losses: Mapping[str, Loss] | None = None,
     **options: Any,
 ) -> Trained:
-    """`identifier` is fitted, `backbone` not yet built; it learns to write the training images' identifiers."""
+    """Trains the unbuilt `backbone` to generate the training images' identifiers; `identifier` is fitted."""
     backbone = backbone or small_t5()
     losses = losses or {"token": TokenLoss()}
     words = TrainOptions(**{"epochs": EPOCHS, "batch_size": 24, "lr": 5e-3, "rank_beams": 5, "bf16": False} | options)
@@ -83,7 +82,7 @@ def train_and_search(
     losses: Mapping[str, Loss] | None = None,
     **options: Any,
 ) -> float:
-    """As `train_backbone` → recall@1 over the training images, 0 to 1."""
+    """`train_backbone`, then recall@1 over the training images, 0 to 1."""
     assert train.owners is not None
     writer, words, index = train_backbone(train, identifier, backbone, losses, **options)
     beams = search_trie(writer, train.captions, index.trie, NUM_BEAMS, words.score)
@@ -105,6 +104,6 @@ def expect_better_than_chance(
 
 
 def seeded(seed: int) -> None:
-    """Another state of the global random generators: what a component draws from them differs between two calls."""
+    """Changes the state of the global random generators, so that two calls draw different numbers from them."""
     torch.manual_seed(seed)
     np.random.seed(seed)

@@ -1,7 +1,7 @@
-"""The world as pictures, a plugin: a data set, and an encoder that reads from a picture's colour which vector it is.
+"""The world as images, a plugin: a data set, and an encoder that looks up an image's vector by its colour.
 
-What a component does with pictures and words can so be checked with real files, a real catalog and a real run, and no
-weights. `new` pictures are those of `World.new`; `other` ones are of the same kind, for development.
+So components can be tested with real files, a real catalog and a real run, without weights. `new` images are those of
+`World.new`; `other` ones are of the same kind, for development.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def register_encoders(register: Register) -> None:
 
 GROUPS = ("train", "new", "other")
 NEW, OTHER = range(0, 36, 3), range(1, 36, 3)
-"""Training pictures of which the new and the other ones are further views."""
+"""Training images of which the new and the other ones are variations."""
 
 
 @cache
@@ -57,7 +57,7 @@ def words() -> dict[str, Tensor]:
 
 
 def record(group: str, row: int) -> Record:
-    """With the captions of what the picture shows, and its subject and place as metadata."""
+    """A record with the captions of what the image shows, and its subject and place as metadata."""
     shows = {"train": range(36), "new": NEW, "other": OTHER}[group][row]
     subject, place = SUBJECTS[shows // len(PLACES)], PLACES[shows % len(PLACES)]
     captions = tuple(make_world().train.captions[2 * shows : 2 * shows + 2])
@@ -74,7 +74,7 @@ def png(image_id: str) -> bytes:
 
 
 class WorldDataset(Dataset):
-    """36 training pictures; 12 further views of some are searched, 12 of others are for development."""
+    """36 training images; 12 variations of some are searched, 12 of others are for development."""
 
     concepts = "seen-concepts"
 
@@ -90,7 +90,7 @@ class WorldDataset(Dataset):
 
 
 class WorldEncoder(Encoder):
-    """Vectors that are known beforehand; of words that nobody knows, some direction."""
+    """Known vectors; unknown texts get a fixed direction."""
 
     def tower_key(self, modality: Literal["image", "text"]) -> str:
         return f"world-{modality}"

@@ -1,4 +1,4 @@
-"""Finished runs of the world, made as `genret train` makes them: `train_run`, for end-to-end tests of plugins."""
+"""`train_run`: trains runs on the world as `genret train` does, for end-to-end tests of plugins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from genret.testing.world import pictures
 from genret.training import train
 
 NAME = "checked"
-"""What the evaluator is called in the run."""
+"""The evaluator's name in the run."""
 RECIPES = {
     "two-tower": "retriever: two-tower\n",
     "generative": """\
@@ -33,8 +33,8 @@ search: {num_beams: 10}
 def train_run(folder: Path, recipe: str, *plugins: ModuleType) -> Run:
     """Trains a recipe on the kit's world, in seconds and on the CPU, with these plugins and genret's own components.
 
-    `recipe` is YAML that need not name data set and encoder. The run is `folder`, which must be new; others beside it
-    share what they have in common. Close it, or use it in a `with` block.
+    `recipe` is YAML that need not name data set and encoder. The run is written to `folder`, which must be new; runs
+    beside it share equal stages. Close it, or use it in a `with` block.
     """
     settings = _settings(folder.parent)
     loaded = load_plugins((), settings)

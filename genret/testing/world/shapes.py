@@ -1,4 +1,4 @@
-"""What `Identifiers` have to look like, and how two of them are compared."""
+"""Checks and compares `Identifiers`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genret.testing.world.expect import Checked, same
 
 
 def check_shapes(checked: Checked, identifier: Identifier, found: Identifiers, num_images: int) -> None:
-    """One kind of symbols, in range, padded at the end; every image at least once and in order."""
+    """Checks: codes in range, padded at the end; every image at least once and in order."""
     checked.expect(isinstance(found, Identifiers), f"identify() returns {type(found).__name__}; return Identifiers")
     owners = checked.tensor(found.owners, "identify().owners", ("R",), torch.int64)
     checked.on_cpu(owners, "identify().owners")

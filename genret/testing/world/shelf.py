@@ -1,4 +1,4 @@
-"""Catalogs of the world's pictures, and retrievers over them with all that a run would lend."""
+"""Catalogs of the world's images, and retrievers over them with the resources of a run."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ SEARCH = SearchOptions(num_beams=12, batch_size=50)
 
 @cache
 def _writer() -> tuple[NearestTable, Trained]:
-    """An identifier scheme and a language model that has learnt to write its identifiers."""
+    """An identifier scheme and a language model trained to generate its identifiers."""
     train = make_world().train
     return NearestTable(train), train_backbone(train, NearestTable(train))
 
 
 def pictures(rows: Iterable[int], group: str = "train") -> list[tuple[Record, Callable[[], bytes]]]:
-    """As `Retriever.index` takes them."""
+    """Images in the form of `Retriever.index`."""
     return [(record(group, row), partial(png, f"{group}-{row}")) for row in rows]
 
 
 class Shelf:
-    """Makes catalogs, below a folder, and closes them in the end."""
+    """Creates catalogs below a folder and closes them at the end."""
 
     def __init__(self, folder: Path, needs: tuple[str, ...]):
         self.folder, self.needs = folder, needs
@@ -51,12 +51,12 @@ class Shelf:
             catalog.close()
 
     def catalog(self) -> Catalog:
-        """A new one, empty."""
+        """A new, empty catalog."""
         self._open.append(Catalog.create(self.folder / f"{len(self._open)}.sqlite", "the kit"))
         return self._open[-1]
 
     def connected(self, retriever: CatalogRetriever, catalog: Catalog) -> Any:
-        """The retriever over this catalog, with the parts that it says it needs."""
+        """The retriever over this catalog, with the components that it declares to need."""
         identifier, backbone, train = None, None, TrainOptions()
         if "identifier" in self.needs or "backbone" in self.needs:
             scheme, trained = _writer()

@@ -1,4 +1,4 @@
-"""Identifiers that are as easy to learn as any, for trainings that are not about identifiers."""
+"""Easy identifiers, for tests of other components."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIDE = 6
 
 
 class Table(Identifier):
-    """An image's place among up to 36, as two codes. Nothing to fit, nothing to store."""
+    """An image's index among up to 36, as two codes. No fit, no files."""
 
     new_images: ClassVar[NewImages] = "unsupported"
     vokens = Vokens((SIDE, SIDE))
@@ -34,7 +34,7 @@ class Table(Identifier):
 
 
 class NearestTable(Table):
-    """The place of the image of the world that is nearest: new images have identifiers, too."""
+    """The index of the nearest image of the world; new images get identifiers, too."""
 
     new_images = "content_based"
 

@@ -1,4 +1,4 @@
-"""BM25 over borrowed captions for genret. Imports nothing heavy: the target is loaded when a recipe names it."""
+"""BM25 over borrowed captions for genret. The retriever is imported when a recipe names it."""
 
 import genret
 

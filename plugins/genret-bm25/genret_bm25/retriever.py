@@ -11,19 +11,19 @@ from genret.kit.captions import nearest_captions
 
 
 class BM25Retriever(genret.CatalogRetriever):
-    """Words: the query's BM25 scores for captions that a picture borrows from the training pictures nearest to it."""
+    """BM25 scores of the query for captions that an image borrows from its nearest training images."""
 
     learns = True
 
     class Config(genret.Config):
         neighbours: int = Field(5, ge=1)
-        """Nearest training pictures, whose captions a picture may borrow."""
+        """Number of nearest training images to borrow captions from."""
         captions: int = Field(5, ge=1)
-        """Captions that it borrows: of these, the ones that fit its own vector best."""
+        """Number of captions to borrow: those most similar to the image's vector."""
         k1: float = Field(1.5, ge=0)
-        """How soon further mentions of a word count for less."""
+        """BM25's k1: saturation of the term frequency."""
         b: float = Field(0.75, ge=0, le=1)
-        """How much long captions are discounted."""
+        """BM25's b: length normalization."""
 
     def fit(self, train, context):
         captioned, owners = train.owners.unique(return_inverse=True)
@@ -54,7 +54,7 @@ class BM25Retriever(genret.CatalogRetriever):
 
     def candidates(self, snapshot, index, batch, k, num_beams, allowed):
         keys, borrowed = index
-        scores = np.zeros((len(batch), len(self.captions) + 1), np.float32)  # (B, T + 1), the last one for pads
+        scores = np.zeros((len(batch), len(self.captions) + 1), np.float32)  # (B, T + 1), the last for padding
         for row, words in enumerate(bm25s.tokenize(batch.texts, stopwords=None, return_ids=False, show_progress=False)):
             scores[row, :-1] = self.words.get_scores(words or [""])
         return genret.Ranked.of(scores[:, borrowed].sum(2) / (borrowed >= 0).sum(1), keys, self.depth(k), allowed)

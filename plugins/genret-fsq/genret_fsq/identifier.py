@@ -1,4 +1,4 @@
-"""The scheme `fsq`: vokens without a codebook. Every symbol is a point of a small fixed grid."""
+"""The scheme `fsq`: vokens without a codebook. Every code is a point of a small fixed grid."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MOST_CODES = 65536
 
 class FSQTraining(LoopOptions):
     epochs: int = Field(20, ge=0)
-    """Passes over the training images; 0 keeps the principal components."""
+    """Epochs over the training images; 0 keeps the principal components."""
     batch_size: int = Field(512, ge=1)
     """Images per step."""
     bf16: bool | Literal["auto"] = False
-    """Off: rounding is too close to call in bfloat16."""
+    """Off: bfloat16 is too coarse for rounding."""
 
 
 class FSQIdentifier(Identifier):
-    """M symbols, each a point of a grid: dimensions of the image's vector are bounded and rounded (arXiv 2309.15505).
+    """M codes, each a point of a grid: dimensions of the image's vector are bounded and rounded (arXiv 2309.15505).
 
-    There is no codebook that could collapse. Symbols are independent of one another: each says something of other
-    dimensions, the first of the principal components (where training has not moved them).
+    There is no codebook that could collapse. Codes are independent: each quantizes other dimensions; before training,
+    the first code has the largest principal components.
     """
 
     uses_tokenizer_losses = True
@@ -44,13 +44,13 @@ class FSQIdentifier(Identifier):
 
     class Config(CollisionOptions):
         levels: list[Annotated[int, Field(ge=3)]] = Field([8, 6, 5], min_length=1)
-        """Steps of each dimension of a symbol's grid; their product is how many codes a symbol has."""
+        """Steps of each dimension of the grid; their product is the number of codes per level."""
         num_levels: int = Field(4, ge=1, le=32)
         """Vokens per image."""
         hidden_width: int = Field(512, ge=1)
         """Hidden width of the decoder."""
         train: FSQTraining = FSQTraining()
-        """How map and decoder are trained."""
+        """How the linear map and the decoder are trained."""
 
         @field_validator("levels")
         @classmethod
@@ -81,7 +81,7 @@ class FSQIdentifier(Identifier):
 
         def quantize(features: Tensor, assignments: bool) -> Quantized:
             out = network(features)
-            # FSQ has no partial sums; after m symbols the first m are rounded and the rest is as it was
+            # FSQ has no partial sums; after m codes the first m are rounded and the rest is unchanged
             rounded = torch.ones(self.config.num_levels, self.config.num_levels, device=features.device).tril().bool()
             rounded = rounded.repeat_interleave(network.group, dim=1)
             partial = torch.where(rounded, out.quantized[:, None], out.bounded[:, None])
@@ -125,7 +125,7 @@ class FSQIdentifier(Identifier):
             return torch.cat([network.bounded(network.latent(part.to(self._device))).cpu() for part in parts])
 
     def _distances(self, bounded: Tensor) -> Distances:
-        """Symbols are independent, so that the best of all combinations grow from the best of their beginnings."""
+        """Codes are independent, so the best combinations extend the best prefixes."""
         network = self._fitted()
 
         @torch.no_grad()
@@ -157,7 +157,7 @@ class FSQIdentifier(Identifier):
             return torch.cat(parts).cpu()
 
     def code_probabilities(self, features: Tensor, codes: Tensor, temperature: float) -> list[Tensor]:
-        """softmax_k −‖u_m − g_k‖² / 2τ over the grid points, whatever stands before."""
+        """softmax_k −‖u_m − g_k‖² / 2τ over the grid points, independent of earlier codes."""
         network = self._fitted()
         with torch.no_grad():
             bounded = network.bounded(network.latent(features.to(self._device)))
@@ -167,7 +167,7 @@ class FSQIdentifier(Identifier):
         return levels
 
     def code_vectors(self) -> Tensor:
-        """(S, M·d): each symbol's grid point, in the dimensions of its level."""
+        """(S, M·d): each code's grid point, in the dimensions of its level."""
         grid = self._fitted().grid.cpu()
         return with_random_rows(torch.block_diag(*[grid] * self.config.num_levels), self.vokens.num_symbols)
 

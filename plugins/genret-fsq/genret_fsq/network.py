@@ -1,6 +1,6 @@
-"""The network around FSQ: a linear map into the grid's space, one FSQ per symbol, a decoder. It knows no recipe.
+"""The network around FSQ: a linear map into the grid's space, one FSQ per level, a decoder.
 
-B images   D feature width   M symbols per image   d grid dimensions of a symbol   K grid points of a symbol
+B images   D feature width   M codes per image   d grid dimensions of a code   K grid points of a code
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
 
 GAUSSIAN_TO_EVEN = 0.8
-"""tanh(0.8 z) is nearly even on (-1, 1) for a standard normal z: about the normal distribution's own integral."""
+"""tanh(0.8 z) is nearly even on (-1, 1) for a standard normal z: it approximates the normal distribution function."""
 
 
 class Coded(NamedTuple):
     codes: Tensor
     """(B, M)"""
     bounded: Tensor
-    """(B, M·d) where the images lie among the grid points, before rounding"""
+    """(B, M·d) positions on the grid before rounding"""
     quantized: Tensor
-    """(B, M·d) grid points; gradients go straight through"""
+    """(B, M·d) grid points, with straight-through gradients"""
     reconstruction: Tensor
     """(B, D) unit rows"""
 
@@ -30,8 +30,8 @@ class Coded(NamedTuple):
 class FSQNetwork(nn.Module):
     """Finite scalar quantization (Mentzer et al., arXiv 2309.15505): every dimension is bounded and rounded.
 
-    `init_pca` makes it a whole without any training: the principal components, evened out, are what is rounded, and the
-    decoder is the least-squares way back. From there the losses move it.
+    `init_pca` makes it usable without training: it rounds the normalized principal components, and the decoder is the
+    least-squares inverse. Training continues from there.
     """
 
     def __init__(self, width: int, levels: tuple[int, ...], num_levels: int, hidden_width: int):
@@ -59,7 +59,7 @@ class FSQNetwork(nn.Module):
     shift: Tensor
     steps: Tensor
     grid: Tensor
-    """(K, d) the points that a symbol stands for"""
+    """(K, d) the grid points of the codes"""
 
     @torch.no_grad()
     def init_pca(self, rows: Tensor) -> None:
@@ -68,10 +68,10 @@ class FSQNetwork(nn.Module):
         values, vectors = torch.linalg.eigh((rows - mean).T.double() @ (rows - mean).double() / len(rows))
         count = self.latent.out_features
         values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
-        signs = vectors.gather(0, vectors.abs().argmax(0)[None]).sign()  # one of two mirror images, always the same
+        signs = vectors.gather(0, vectors.abs().argmax(0)[None]).sign()  # fixes the sign
         scaled = vectors * signs * (GAUSSIAN_TO_EVEN / values.clamp_min(1e-8 * float(values[0]) + 1e-12).sqrt())
         self.latent.weight.copy_(scaled.T)
-        # bounded() moves grids of even size by half a step; taking the shift off again puts the mean in their middle
+        # bounded() shifts grids of even size by half a step; subtracting the shift centres the mean
         self.latent.bias.copy_(-(mean.double() @ scaled).float() - self.shift)
         points = self.quantize(self.latent(rows)).double()
         ones = torch.cat([points, torch.ones_like(points[:, :1])], 1)
@@ -81,7 +81,7 @@ class FSQNetwork(nn.Module):
         self.linear.bias.copy_(back[-1])
 
     def forward(self, features: Tensor) -> Coded:
-        """(B, D) → codes and all that the losses look at."""
+        """(B, D) → codes and the inputs of the losses."""
         z = self.latent(features)
         quantized = self.quantize(z)
         return Coded(self.nearest(z), self.bounded(z), quantized, self.decode_points(quantized))
@@ -98,11 +98,11 @@ class FSQNetwork(nn.Module):
         return codes.long()
 
     def bounded(self, z: Tensor) -> Tensor:
-        """What FSQ rounds (its appendix A.1), in the grid's measure: the nearest grid point is `quantize(z)`."""
+        """What FSQ rounds (its appendix A.1), in the grid's units: the nearest grid point is `quantize(z)`."""
         return ((z + self.shift).tanh() * self.reach - self.offset) / self.steps
 
     def squared_distances(self, bounded: Tensor) -> Tensor:
-        """(B, M·d) → (B, M, K) to every grid point of each symbol."""
+        """(B, M·d) → (B, M, K) squared distances to every grid point of each code."""
         own = bounded.unflatten(1, (self.num_levels, self.group))
         return (own[:, :, None] - self.grid).square().sum(-1)
 

@@ -1,4 +1,4 @@
-"""What this package adds to genret. Imports nothing heavy: the scheme is loaded when a recipe names it."""
+"""Registers the identifier scheme `fsq`. The scheme is imported when a recipe names it."""
 
 import genret
 

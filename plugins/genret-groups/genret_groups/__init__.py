@@ -1,4 +1,4 @@
-"""Recall of groups of queries for genret. Imports nothing heavy: the target is loaded when a run is evaluated."""
+"""Recall of groups of queries for genret. The evaluator is imported when a run is evaluated."""
 
 import genret
 

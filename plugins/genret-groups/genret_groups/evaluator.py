@@ -1,4 +1,4 @@
-"""Recall of groups of queries: by each kind of metadata that their pictures have, and by their own length."""
+"""Recall of groups of queries: by their images' metadata and by query length."""
 
 import numpy as np
 from pydantic import Field
@@ -11,13 +11,13 @@ LENGTH = "words of the query"
 
 
 class GroupsEvaluator(genret.Evaluator):
-    """Recall by the pictures' metadata and by the queries' length: whom does a search serve worse than others?"""
+    """Recall by the images' metadata and by query length, to find groups with low recall."""
 
     class Config(genret.Config):
         most_values: int = Field(12, ge=2)
-        """Metadata of more different values, such as ids, makes no groups."""
+        """Metadata with more distinct values, such as ids, are ignored."""
         least_queries: int = Field(5, ge=1)
-        """Smaller groups are left out: their recall is luck."""
+        """Smaller groups are left out: their recall is too noisy."""
 
     def evaluate(self, run, found, ui):
         if found.answer is None:  # nothing could be searched

@@ -1,4 +1,4 @@
-"""A margin-based rank loss for genret. Imports nothing heavy: the target is loaded when a recipe names it."""
+"""A margin-based rank loss for genret. The loss is imported when a recipe names it."""
 
 import genret
 

@@ -12,9 +12,9 @@ import genret
 
 
 class MarginLoss(genret.Loss):
-    """max(0, s(negative) − s(right) + margin): the right identifier scores higher than negatives, by a margin.
+    """max(0, s(negative) − s(positive) + margin): the positive identifier scores higher than negatives by a margin.
 
-    Unlike `rank`, it leaves alone what is ordered well enough. Scores are log-probability sums.
+    Unlike `rank`, it ignores candidates that satisfy the margin. Scores are log-probability sums.
     """
 
     stage = "generator"
@@ -22,16 +22,16 @@ class MarginLoss(genret.Loss):
 
     class Config(genret.LossConfig):
         margin: float = Field(1.0, gt=0)
-        """How much higher, in log-probability."""
+        """The margin, in log-probability."""
         negatives: Literal["hardest", "all"] = "hardest"
-        """Whether the best negative counts alone, or all of them on average."""
+        """Whether to use only the hardest negative, or the mean over all."""
 
     def __call__(self, batch: genret.GeneratorBatch):
         scores = batch.candidate_scores.float()  # (B, b), -inf where there is none
         is_right = torch.zeros_like(scores, dtype=torch.bool).scatter(1, batch.positive[:, None], True)
         right = scores.gather(1, batch.positive[:, None])
         there = torch.isfinite(scores) & ~is_right
-        # filled before they are compared: the gradient of inf - x is no number
+        # filled before the comparison: the gradient of inf - x is NaN
         negatives = torch.where(there, scores, right.detach() - 2 * self.config.margin)
         excess = (negatives - right + self.config.margin).clamp_min(0) * there
         if self.config.negatives == "hardest":

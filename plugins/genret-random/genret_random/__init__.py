@@ -1,4 +1,4 @@
-"""Random identifiers for genret. Imports nothing heavy: the target is loaded when a recipe names it."""
+"""Random identifiers for genret. The scheme is imported when a recipe names it."""
 
 import genret
 

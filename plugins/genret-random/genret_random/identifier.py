@@ -1,7 +1,7 @@
-"""Random codes: the floor that every identifier must beat.
+"""Random codes: the lower bound for every identifier scheme.
 
-A scheme whose codes say something of the picture has to be learnt more easily, or lead to new pictures more often,
-than codes that were drawn by lot. The lot is the image's id, so nothing has to be stored.
+Codes that depend on content should be easier to learn, or find new images more often, than random ones. Codes are a
+hash of the image's id, so nothing is stored.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import genret
 
 
 class RandomIdentifier(genret.Identifier):
-    """Codes by lot: they tell pictures apart and say nothing of them."""
+    """Random codes: they distinguish images but do not depend on content."""
 
     new_images = "assigned"
 
@@ -23,7 +23,7 @@ class RandomIdentifier(genret.Identifier):
         num_levels: int = Field(4, ge=1, le=16)
         """Vokens per image."""
         salt: str = ""
-        """Another salt is another draw."""
+        """Seed of the codes."""
 
     def __init__(self, config=None, **resources):
         super().__init__(config, **resources)
@@ -37,7 +37,7 @@ class RandomIdentifier(genret.Identifier):
         return genret.Identifiers(torch.arange(len(codes)), codes=codes)
 
     def draw(self, image_id):
-        """M codes of four bytes of a hash each: the same on every machine, in every version of every library."""
+        """M codes of four bytes of a hash each: the same on every machine and for all library versions."""
         size, count = self.config.codebook_size, self.config.num_levels
         lot = hashlib.shake_256(f"{self.config.salt}\0{image_id}".encode()).digest(4 * count)
         return [int.from_bytes(lot[4 * level : 4 * level + 4], "big") % size for level in range(count)]

@@ -1,1 +1,1 @@
-"""Emoji as a data set, and pretrained weights out of packages: all that genret needs to start without a model hub."""
+"""Emoji as a data set, and pretrained weights from packages: genret runs without a model hub."""

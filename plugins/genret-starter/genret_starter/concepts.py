@@ -1,6 +1,6 @@
-"""Emoji as text: their names in several languages, and which of them show the same thing. It knows no pictures.
+"""Emoji as text: their names in several languages, and which of them show the same concept.
 
-A key is an emoji without the variation selector U+FE0F, which sources use or leave out as they like.
+A key is an emoji without the variation selector U+FE0F, which sources use inconsistently.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _WRITTEN_OUT = {
     **{"🧑‍❤‍💋‍🧑": "💏", "🧑‍❤‍🧑": "💑", "🧑‍🤝‍🧑": "👫", "🫱‍🫲": "🤝"},
     **{"🧑‍🐰‍🧑": "👯", "🧑‍🫯‍🧑": "🤼", "🧑‍🎄": "🎅"},
 }
-"""Groups as sequences of persons, with an emoji of their own beside them."""
+"""Sequences of persons, with the single emoji of the same group."""
 _GENDER_OR_DIRECTION = re.compile(f"{_JOINER}[♀♂➡]")
 
 
 class Concept(NamedTuple):
     key: str
     emoji: str
-    """As it should be shown, with variation selectors."""
+    """Display form, with variation selectors."""
     names: tuple[str, ...]
-    """One for each language asked for, equal ones once."""
+    """One per language, without duplicates."""
     aliases: tuple[str, ...]
-    """Further English names, as chat programs use them."""
+    """Further English names, from chat programs."""
 
     @property
     def codes(self) -> str:
@@ -75,7 +75,7 @@ def concepts(languages: tuple[Language, ...] = ("en",)) -> dict[str, Concept]:
 
 
 def base_of(key: str) -> str:
-    """What stays of an emoji without skin tone, gender and direction: variants of one concept share it."""
+    """An emoji without skin tone, gender and direction; the same for all variants of a concept."""
     base = "".join(character for character in key if character not in _SKIN_TONES) or "🏻"
     base = _GENDER_OR_DIRECTION.sub("", base).translate(_UNGENDERED)
     people = set(base) <= {"🧑", "🧒", _JOINER}
@@ -85,7 +85,7 @@ def base_of(key: str) -> str:
 
 
 def _clean(name: str, key: str, language: str) -> str:
-    """`:dog_face:` → `dog face`; English names of countries say that they are flags."""
+    """`:dog_face:` → `dog face`; English names of countries become "flag of …"."""
     text = " ".join(name.strip(":").replace("_", " ").split())
     return f"flag of {text}" if language == "en" and _is_flag(key) else text
 

@@ -1,8 +1,8 @@
-"""The embedded default data set: emoji drawn by several designers, described by their names.
+"""The default data set: emoji drawn by several designers, with their names as captions.
 
-Training sees some renderings, searching happens among another one. By rendering (the default), every searched concept
-was seen in training, drawn by others; by concept, searched emoji are of concepts that training never saw, and all skin
-tones, genders and directions of a concept stay together.
+Training and search use different renderings. Split by rendering (the default), every searched concept is in training,
+drawn by other designers; split by concept, searched concepts are not in training, and all skin tones, genders and
+directions of a concept are in one split.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ class EmojiDataset(Dataset):
         split_by: Literal["rendering", "concept"] = "rendering"
         """`rendering`: search seen concepts in an unseen rendering; `concept`: search unseen concepts in it."""
         renderings: list[Rendering] = Field(["twemoji", "openmoji"], min_length=2)
-        """Designers whose pictures are trained on; the last one's also serve as development split."""
+        """Designers of the training images; the last one's are also used for the development split."""
         searched: Rendering = "noto"
-        """Designer whose pictures are searched."""
+        """Designer of the searched images."""
         languages: list[Language] = Field(["en"], min_length=1)
-        """Languages of the names; each gives one caption."""
+        """Languages of the names, one caption each."""
         aliases: bool = False
         """Add the short English names of chat programs to the training captions."""
         dev_images: int = Field(500, ge=1)
-        """Emoji of the development split, at most a fifth of all."""
+        """Number of emoji in the development split, at most a fifth of all."""
         test_fraction: float = Field(0.25, gt=0, le=0.5)
-        """Share of the emoji whose concepts only the searched split shows, with `split_by: concept`."""
+        """With `split_by: concept`: share of the emoji whose concepts are only in the searched split."""
         split_seed: int = 0
-        """Which emoji these are; not the seed of the training."""
+        """Seed of the splits; independent of the training seed."""
         limit: int | None = Field(None, ge=10)
-        """Use only so many emoji, chosen by a hash: for quick tries."""
+        """Number of emoji to use, chosen by a hash, for quick tests; null: all."""
 
         @model_validator(mode="after")
         def _unseen(self) -> Any:
@@ -93,7 +93,7 @@ class EmojiDataset(Dataset):
 
     @cached_property
     def _concepts(self) -> dict[str, Concept]:
-        """The emoji in use, sorted: those with a name and at least one training picture."""
+        """The emoji used, sorted: those with a name and at least one training image."""
         config = self.config
         drawn = set().union(*map(available, config.renderings))
         named = {key: concept for key, concept in concepts(tuple(config.languages)).items() if key in drawn}
@@ -105,7 +105,7 @@ class EmojiDataset(Dataset):
 
     @cached_property
     def _held_out(self) -> dict[str, frozenset[str]]:
-        """Keys of the emoji that belong to the development and the searched split, drawn there or not."""
+        """Keys of the emoji of the development and the searched split, whether or not they have an image there."""
         num_dev = min(self.config.dev_images, len(self._concepts) // 5)
         if self.config.split_by == "rendering":
             *_, last = self.config.renderings
@@ -122,12 +122,12 @@ class EmojiDataset(Dataset):
         return {"dev": frozenset(dev), "test": frozenset(test)}
 
     def _hashed_groups(self, keys: Any) -> list[str]:
-        """Keys in an order by hash in which the variants of a concept are neighbours."""
+        """Keys ordered by hash, with the variants of a concept together."""
         return sorted(keys, key=lambda key: (hashed(base_of(key), self.config.split_seed), base_of(key), key))
 
 
 def _group_end(order: list[str], position: int) -> int:
-    """The first position from `position` on at which no concept is cut in two."""
+    """The first position from `position` on that does not split a concept."""
     while 0 < position < len(order) and base_of(order[position - 1]) == base_of(order[position]):
         position += 1
     return position

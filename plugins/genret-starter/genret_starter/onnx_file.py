@@ -1,4 +1,4 @@
-"""The weights inside an ONNX file, read without the onnx package: the few protobuf fields that name and hold tensors.
+"""Reads the weights of an ONNX file without the onnx package: only the protobuf fields of tensors.
 
 Only what `weights.py` needs: dense float32, int8 and uint8 tensors stored in the file itself.
 """
@@ -93,7 +93,7 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray]:
             # negative numbers are stored as 64-bit two's complement
             raw = np.array([n - 2**64 if n >= 2**63 else n for n in numbers])
     if dtype not in _TYPES:
-        return name, np.empty(0)  # shapes and masks of the graph, no weights
+        return name, np.empty(0)  # shapes and masks of the graph, not weights
     if raw is None:
         raise ValueError(f"tensor {name} has no data")
     return name, np.asarray(raw).astype(_TYPES[dtype]).reshape(shape)

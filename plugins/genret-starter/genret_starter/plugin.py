@@ -1,4 +1,4 @@
-"""What this package adds to genret. Imports nothing heavy: targets are loaded when a recipe names them."""
+"""Registers the data set and the weights. Targets are imported when a recipe names them."""
 
 import genret
 

