@@ -60,7 +60,7 @@ def test_following_changes_ends_where_loading_everything_does(data: Any) -> None
                 hidden = data.draw(st.booleans())
                 catalog.add([row._replace(searchable=not hidden) for row in added])
         with retriever.opened() as (view, followed):
-            fresh = LiveTrie(retriever.spelt, CPU).at(view)
+            fresh = LiveTrie(retriever.tokenized, CPU).at(view)
             assert trimmed(content(followed)) == trimmed(content(fresh))
         with dense.opened() as (view, vectors):
             anew = two_tower(catalog).index_at(view)
@@ -109,12 +109,12 @@ class Opened:
     def __init__(self, folder: Path, key: str = "key", spell: Any = None):
         self.catalog = Catalog.open(folder / "catalog.sqlite")
         self.retriever = generative(self.catalog)
-        self.retriever._live = LiveTrie(spell or self.retriever.spelt, CPU, TrieCache(folder / "trie", key))
+        self.retriever._live = LiveTrie(spell or self.retriever.tokenized, CPU, TrieCache(folder / "trie", key))
 
     def look(self) -> Any:
         with self.retriever.opened() as (view, index):
             found = trimmed(content(index))
-            assert found == trimmed(content(LiveTrie(self.retriever.spelt, CPU).at(view)))
+            assert found == trimmed(content(LiveTrie(self.retriever.tokenized, CPU).at(view)))
             return found
 
 
