@@ -174,11 +174,11 @@ def opened(retriever: GenerativeRetriever) -> None:
 
 def from_cache(running: GenerativeRetriever, folder: Path) -> float:
     """Seconds to the trie of a searcher that finds it on disk."""
-    LiveTrie(running.spelt, CPU, TrieCache(folder / "trie", "bench")).at(running.catalog)
+    LiveTrie(running.tokenized, CPU, TrieCache(folder / "trie", "bench")).at(running.catalog)
 
     def load() -> ImageTrie | None:
         with running.catalog.snapshot() as view:
-            return LiveTrie(running.spelt, CPU, TrieCache(folder / "trie", "bench")).at(view)
+            return LiveTrie(running.tokenized, CPU, TrieCache(folder / "trie", "bench")).at(view)
 
     return seconds_of(load)
 
