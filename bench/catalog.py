@@ -1,7 +1,7 @@
 """Catalogs of a million images and more: `python -m bench.catalog`.
 
-The time to load identifiers from the database into the trie, beside a bare SELECT of the same columns; and the delay
-until a running searcher sees another connection's images. Writes bench/results/catalog-<database>.json and .md.
+How long the identifiers take from the database into the trie, beside a bare SELECT of the same columns; and how soon a
+running searcher sees images that another connection has added. Writes bench/results/catalog-<database>.json and .md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from genret.search.image_trie import ImageTrie
 SELECT = "SELECT image_key, identifier FROM identifiers WHERE searchable"
 ADDED = 10_000
 BLOCK = 100_000
-"""Identifiers packed at a time, to fill a catalog with little memory."""
+"""Identifiers packed at a time, so that filling a catalog takes little memory."""
 CPU = torch.device("cpu")
 
 
@@ -87,7 +87,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def measured(where: str, size: int, added: int, rounds: int, folder: Path) -> Section:
-    """Fills a catalog, and times loading and changes, interleaved."""
+    """Fills a catalog, and times loads of it and changes to it in turns."""
     say(f"filling a catalog with {short(size)} images")
     every = packed(size + rounds * (added + 1))
     began = time.perf_counter()
@@ -147,7 +147,7 @@ def measured(where: str, size: int, added: int, rounds: int, folder: Path) -> Se
 
 
 def packed(count: int) -> Iterator[bytes]:
-    """Identifiers as stored in the catalog."""
+    """Identifiers as the catalog keeps them."""
     for part in identifiers(count).split(BLOCK):
         yield from pack_codes(part)
 
@@ -157,7 +157,7 @@ def new_image(number: int, identifier: bytes) -> NewImage:
 
 
 def searcher(catalog: Catalog, backbone: Any) -> GenerativeRetriever:
-    """A retriever without images, vectors or a cache on disk."""
+    """A retriever whose pictures and vectors nobody asks for, and that keeps no cache on disk."""
     scheme = SimpleNamespace(vokens=VOKENS)
     parts: dict[str, Any] = {"thumbnails": None, "encoder": None, "reranker": None, "identifier": scheme}
     options: dict[str, Any] = {"search": SearchOptions(), "train": TrainOptions(), "device": CPU}
@@ -167,24 +167,24 @@ def searcher(catalog: Catalog, backbone: Any) -> GenerativeRetriever:
 
 
 def opened(retriever: GenerativeRetriever) -> None:
-    """The time between a change and the next search that includes it."""
+    """What stands between a change and the next search that knows of it."""
     with retriever.opened():
         pass
 
 
 def from_cache(running: GenerativeRetriever, folder: Path) -> float:
-    """Seconds to load the trie from the cache on disk."""
-    LiveTrie(running.spelt, CPU, TrieCache(folder / "trie", "bench")).at(running.catalog)
+    """Seconds to the trie of a searcher that finds it on disk."""
+    LiveTrie(running.tokenized, CPU, TrieCache(folder / "trie", "bench")).at(running.catalog)
 
     def load() -> ImageTrie | None:
         with running.catalog.snapshot() as view:
-            return LiveTrie(running.spelt, CPU, TrieCache(folder / "trie", "bench")).at(view)
+            return LiveTrie(running.tokenized, CPU, TrieCache(folder / "trie", "bench")).at(view)
 
     return seconds_of(load)
 
 
 def bare_select(where: str) -> None:
-    """The driver's own cursor, its rows fetched and discarded."""
+    """The driver's own cursor, its rows fetched and thrown away."""
     engine = create_engine(where if "://" in where else f"sqlite:///{where}")
     connection = engine.raw_connection()
     try:
