@@ -69,14 +69,16 @@ def beam_search(
     """Searches the identifiers that the model most probably writes; exact where `num_beams` covers the trie.
 
     `score`: what the probabilities of position d are normalized over: `level`: `level_tokens[d]`, sorted, the end
-    symbol among them where an identifier may end (None: the whole vocabulary); `vocab`: the whole vocabulary; `trie`:
-    the node's children as far as `allowed` leaves them.
+    symbol among them where an identifier may end (None: the whole vocabulary; empty: the model's own levels); `vocab`:
+    the whole vocabulary; `trie`: the node's children as far as `allowed` leaves them.
     `allowed`: the leaves that may be found, for each query or for all; equal to searching a trie of these alone.
     `guide`: what is added to the log-probabilities: of these queries, this trie, these allowed leaves.
     `written_levels`: how many tokens the model is asked for; what follows them is certain. None: all.
     """
     assert num_beams >= 1
     assert allowed is None or len(allowed.starts) in (1, len(queries))
+    if score == "level" and not level_tokens:
+        level_tokens = [model.level_tokens(d) for d in range(trie.depth)]
     assert score != "level" or len(level_tokens) >= trie.depth, "level_tokens: one entry per position of the trie"
     batch, device = len(queries), trie.device
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)  # the root
