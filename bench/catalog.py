@@ -33,8 +33,8 @@ from genret.components.retrievers.generative import GenerativeRetriever
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.recipe.schema import SearchOptions, TrainOptions
-from genret.search.batch import Resources
 from genret.search.image_trie import ImageTrie
+from genret.search.resources import Resources
 
 SELECT = "SELECT image_key, identifier FROM identifiers WHERE searchable"
 ADDED = 10_000
@@ -173,7 +173,7 @@ def opened(retriever: GenerativeRetriever) -> None:
 
 
 def from_cache(running: GenerativeRetriever, folder: Path) -> float:
-    """Seconds to the trie of a searcher that finds it on disk."""
+    """Seconds to load the trie from the cache on disk."""
     LiveTrie(running.tokenized, CPU, TrieCache(folder / "trie", "bench")).at(running.catalog)
 
     def load() -> ImageTrie | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Loss,
         LossConfig,
         Pairs,
+        QueryBatch,
         Record,
         Reranker,
         RerankerConfig,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from genret.errors import BadImage, GenretError, RecipeError, UnknownName, UsageError
     from genret.plugin.hookspecs import hookimpl
     from genret.run import Run, load
-    from genret.search.batch import QueryBatch
     from genret.search.catalog import CatalogRetriever
     from genret.search.ranking import Ranked
 
@@ -47,7 +47,6 @@ _HOME = {
     "load": "run",
     "hookimpl": "plugin.hookspecs",
     "CatalogRetriever": "search.catalog",
-    "QueryBatch": "search.batch",
     "Ranked": "search.ranking",
     **dict.fromkeys(("BadImage", "GenretError", "RecipeError", "UnknownName", "UsageError"), "errors"),
     **dict.fromkeys(
@@ -73,7 +72,8 @@ _HOME = {
                 "Pairs",
                 "CaptionedImages",
             ),
-            *("Record", "Reranker", "RerankerConfig", "Retriever", "SoftTarget", "TokenizerBatch", "Vokens"),
+            *("QueryBatch", "Record", "Reranker", "RerankerConfig", "Retriever"),
+            *("SoftTarget", "TokenizerBatch", "Vokens"),
         ),
         "api",
     ),

@@ -40,9 +40,9 @@ from genret.recipe.compatibility import chance_level
 from genret.recipe.components import Components, components
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
-from genret.search.batch import Resources
 from genret.search.catalog import CatalogRetriever, load_towers, run_id_of
 from genret.search.confidence import read_confidence
+from genret.search.resources import Resources
 from genret.search.thumbnails import Thumbnails
 from genret.settings import Settings, load_settings
 

@@ -312,7 +312,8 @@ def test_coco_end_to_end(genret: Any, tmp_path: Path) -> None:
     check_evaluation(document(genret("evaluate", "--json")), tiny, [30])
 
     draw(tmp_path / "mine" / "own.png", "red", "cross", "white")
-    assert document(genret("index", tmp_path / "mine", "--json")) == {"added": 1, "removed": 0, "skipped": []}
+    report = document(genret("index", tmp_path / "mine", "--json"))
+    assert report == {"added": 1, "removed": 0, "updated": 0, "moved": 0, "unchanged": 0, "skipped": []}
     hits = document(genret("search", "a red cross", "-k", 100, "--json"))["hits"]
     assert {hit["image_id"] for hit in hits} == {*tiny.image_ids["test"], str(tmp_path / "mine" / "own.png")}
     check_evaluation(document(genret("evaluate", "--json")), tiny, [30])  # of the split alone

@@ -91,7 +91,7 @@ def test_the_package_only_forwards():
     homes = {f"genret.{home}" for home in genret._HOME.values()}
     assert forwarded == homes, "what type checkers see is what is looked up"
     assert homes == {"genret.api", "genret.errors", "genret.plugin.hookspecs", "genret.run"} | {
-        f"genret.search.{name}" for name in ("batch", "catalog", "ranking")
+        f"genret.search.{name}" for name in ("catalog", "ranking")
     }
 
 

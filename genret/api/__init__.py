@@ -25,7 +25,16 @@ from genret.api.identifier import Additive, Corpus, Identifier, Identifiers, New
 from genret.api.loss import Loss, LossConfig
 from genret.api.progress import Bar, Progress, Silent, Ui
 from genret.api.reranker import Candidates, Reranker, RerankerConfig
-from genret.api.retriever import Hit, IndexReport, Restriction, Retriever, SearchResult, SearchScore, Skipped
+from genret.api.retriever import (
+    Hit,
+    IndexReport,
+    QueryBatch,
+    Restriction,
+    Retriever,
+    SearchResult,
+    SearchScore,
+    Skipped,
+)
 
 __all__ = [
     "Additive",
@@ -51,6 +60,7 @@ __all__ = [
     "NewImages",
     "Pairs",
     "Progress",
+    "QueryBatch",
     "Record",
     "Reranker",
     "RerankerConfig",

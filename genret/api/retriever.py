@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from genret.api.component import Component
 from genret.api.context import FitContext
 from genret.api.data import Record
 from genret.api.described import described
 from genret.api.identifier import Corpus
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SearchScore = Literal["level", "vocab", "trie"]
 """Over what log-probabilities are normalized: the level's vokens, the whole vocabulary, or the trie's children."""
@@ -100,6 +104,31 @@ class IndexReport(NamedTuple):
         """Both together."""
         both: list[Any] = [one + two for one, two in zip(tuple[Any, ...](self), other, strict=True)]
         return IndexReport(*both)
+
+
+class QueryBatch:
+    """A batch of queries; their vectors are computed when they are first needed, once."""
+
+    def __init__(self, texts: Sequence[str], embed: Callable[[Sequence[str]], Tensor]):
+        self.texts = texts
+        self._embed = embed
+
+    @classmethod
+    def known(cls, texts: Sequence[str], vectors: Tensor) -> QueryBatch:
+        """Of queries whose vectors (B, D) are there already."""
+        return cls(texts, lambda _: vectors)
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """(B, D) unit rows on the CPU"""
+        return self._embed(self.texts)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def rows(self, start: int, stop: int) -> QueryBatch:
+        """Queries `start` to `stop` - 1 of a batch whose vectors are known."""
+        return QueryBatch.known(self.texts[start:stop], self.vectors[start:stop])
 
 
 class Retriever(Component, ABC):

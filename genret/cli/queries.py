@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from genret.api import Restriction
 from genret.cli.options import user_path
 from genret.errors import UnknownName, UsageError
+from genret.kit.text import query_words
 
 _TEXT, _IDS, _COUNT = "a text", "a list of image ids", "a number from 1"
 KINDS = {"query": _TEXT, "where": _TEXT, "only": _IDS, "not": _IDS, "unlike": _IDS, "unlike_symbols": _COUNT}
@@ -20,15 +21,6 @@ KINDS = {"query": _TEXT, "where": _TEXT, "only": _IDS, "not": _IDS, "unlike": _I
 class QueryLine(NamedTuple):
     query: str
     restriction: Restriction
-
-
-def checked(query: str, what: str) -> str:
-    """The query without surrounding spaces; `UsageError` if it is empty."""
-    # a command line may contain invalid UTF-8, which must not break the output
-    query = query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    if not query.strip():
-        raise UsageError(f"{what} is empty; say in words what the picture shows")
-    return query
 
 
 def ids(option: str, given: Sequence[str]) -> tuple[str, ...]:
@@ -58,7 +50,7 @@ def _asked(line: str, where: str, shared: Restriction) -> QueryLine:
         with suppress(ValueError, RecursionError):  # a query may begin with a brace
             said = json.loads(line)
     if not isinstance(said, dict) or "query" not in said:
-        return QueryLine(checked(line, where), shared)
+        return QueryLine(query_words(line, where), shared)
     parts: dict[str, Any] = {}
     for key, value in said.items():
         if key not in KINDS:
@@ -66,7 +58,7 @@ def _asked(line: str, where: str, shared: Restriction) -> QueryLine:
         if not _fits(value, KINDS[key]):
             raise UsageError(f"{where}: {key} has to be {KINDS[key]}")
         parts["without" if key == "not" else key] = tuple(value) if isinstance(value, list) else value
-    query = checked(parts.pop("query"), where)
+    query = query_words(parts.pop("query"), where)
     return QueryLine(query, shared._replace(**parts))
 
 

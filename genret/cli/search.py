@@ -74,7 +74,8 @@ def search(
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """
     from genret.api import Restriction
-    from genret.cli.queries import QueryLine, checked, ids, read_queries
+    from genret.cli.queries import QueryLine, ids, read_queries
+    from genret.kit.text import query_words
 
     state = state_of(context)
     if bool(query) == (queries is not None):
@@ -86,7 +87,7 @@ def search(
         ids("--unlike", unlike or ()),
         unlike_symbols,
     )
-    one = [QueryLine(checked(" ".join(query), "the query"), restriction)] if query else []
+    one = [QueryLine(query_words(" ".join(query), "the query"), restriction)] if query else []
     with state.ui(as_json or queries is not None) as ui, state.open(run) as opened:
         asked = iter(one) if queries is None else read_queries(queries, restriction)
         first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model is loaded, so that errors show at once

@@ -69,14 +69,16 @@ def beam_search(
     """Searches the most probable identifiers under the model; exact if `num_beams` covers the trie.
 
     `score`: what the probabilities of position d are normalized over. `level`: `level_tokens[d]`, sorted, with the end
-    symbol if an identifier may end there (None: the whole vocabulary). `vocab`: the whole vocabulary. `trie`: the
-    node's children that `allowed` permits.
+    symbol if an identifier may end there (None: the whole vocabulary; empty: the model's own levels). `vocab`: the
+    whole vocabulary. `trie`: the node's children that `allowed` permits.
     `allowed`: the leaves that may be found, per query or for all; the result equals that of a trie of these alone.
     `guide`: added to the log-probabilities; made for these queries, this trie and these allowed leaves.
     `written_levels`: how many tokens the model scores; later ones get log-probability 0. None: all.
     """
     assert num_beams >= 1
     assert allowed is None or len(allowed.starts) in (1, len(queries))
+    if score == "level" and not level_tokens:
+        level_tokens = [model.level_tokens(d) for d in range(trie.depth)]
     assert score != "level" or len(level_tokens) >= trie.depth, "level_tokens: one entry per position of the trie"
     batch, device = len(queries), trie.device
     nodes = torch.zeros(batch, 1, dtype=torch.int32, device=device)  # the root

@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genret.api import Progress
+from genret.api import Progress, QueryBatch
 from genret.errors import UnknownName
 from genret.evaluate.metrics import Ints, Relevant
 from genret.kit.captions import normalize_caption
 from genret.kit.encode import encode_texts
 from genret.kit.feature_cache import FeatureCache
 from genret.plugin.code import tower_key
-from genret.search.batch import QueryBatch
 from genret.search.catalog import CatalogRetriever
 from genret.search.ranking import Ranked
 from genret.search.trace import first_rank

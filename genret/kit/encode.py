@@ -183,3 +183,9 @@ def _gather(keys: Sequence[str], cache: FeatureCache) -> Tensor:
 
 def _bar(progress: Progress | None, label: str, total: int) -> AbstractContextManager[Bar]:
     return progress(label, total) if progress is not None and total else Silent()
+
+
+@torch.no_grad()
+def text_vectors(encoder: Encoder, device: torch.device, texts: Sequence[str]) -> Tensor:
+    """Texts → (B, D) unit rows of the shared space, on the CPU. `device`: where the encoder's heads are."""
+    return encoder.project_texts(encoder.text_features(texts).to(device)).float().cpu()

@@ -6,6 +6,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
@@ -21,17 +22,19 @@ from genret.api import (
     Hit,
     IndexReport,
     Progress,
+    QueryBatch,
     Restriction,
     Retriever,
     SearchResult,
 )
 from genret.catalog.store import NewImage, Snapshot
 from genret.errors import GenretError, UsageError, one_line
+from genret.kit.encode import text_vectors
 from genret.kit.images import content_hash
-from genret.search.batch import QueryBatch, Resources
 from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, checked_threshold, similarity_signals
 from genret.search.confidence import Floats as Floats64
-from genret.search.ranking import Floats, Ints, Ranked, fuse_scores, reordered
+from genret.search.ranking import Ints, Ranked, fuse_scores, reordered
+from genret.search.resources import Resources
 from genret.search.restrict import Allowed, Restrictions
 from genret.search.sync import Source, Sync, batches
 from genret.search.trace import BeamTrace, Enlarged, Inspection
@@ -175,8 +178,9 @@ class CatalogRetriever(Retriever):
             began = time.perf_counter()
             with self.opened() as (snapshot, index):
                 allowed = restrictions.resolved(snapshot, start, start + len(batch))
-                ranked = Ranked.nothing(len(batch))
-                if index is not None:
+                if index is None:
+                    ranked = Ranked.nothing(len(batch))
+                else:
                     ranked = self.candidates(snapshot, index, queries_now, k, beams, allowed)
                 sure = self._confidence(ranked)
                 if self.reranker is not None:
@@ -264,20 +268,10 @@ class CatalogRetriever(Retriever):
                 hits[-1].append(Hit(int(place) + 1, image.image_id, image.uri, score, name, image.metadata))
         return hits
 
-    def text_vectors(self, queries: Sequence[str]) -> Tensor:
+    @property
+    def text_vectors(self) -> Callable[[Sequence[str]], Tensor]:
         """Queries → (B, D) unit rows on the CPU."""
-        with torch.no_grad():
-            return self.encoder.project_texts(self.encoder.text_features(queries).to(self.device)).float().cpu()
-
-    def similarity(self, batch: QueryBatch, rows: Ints, snapshot: Snapshot) -> Callable[[Ints, Ints], Floats]:
-        """The order of tied images of some queries, `rows`: by the dense similarity of the stored vectors."""
-
-        def of(query: Ints, key: Ints) -> Floats:
-            images = snapshot.features_of(key)
-            result: Floats = (batch.vectors[torch.from_numpy(rows[query])] * images).sum(-1).numpy()
-            return result
-
-        return of
+        return partial(text_vectors, self.encoder, self.device)
 
     # ------------------------------------------------------------------------------------------------ changing
     def index(self, images: Iterable[Source]) -> IndexReport:

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from genret.api import Silent
-from genret.search.batch import QueryBatch
+from genret.api import QueryBatch, Silent
 from genret.search.catalog import CatalogRetriever
 from genret.search.ranking import Ints, Ranked
 from genret.search.restrict import EVERYTHING, Allowed

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from genret.api import Backbone, GeneratorBatch
+from genret.decode.beam import beam_search
 from genret.decode.trie import Trie
 from genret.recipe.schema import TrainOptions
-from genret.search.beams import search_trie
 from genret.train.targets import Targets, rows_of_images
 
 
@@ -37,7 +37,9 @@ def with_candidates(
     """
     training = backbone.module.training
     backbone.module.eval()
-    beams = search_trie(backbone, queries, trie, options.rank_beams, options.score, options.written_levels)
+    beams = beam_search(
+        backbone, queries, trie, options.rank_beams, options.score, written_levels=options.written_levels
+    )
     backbone.module.train(training)
     candidates = trie.tokens_of(beams.leaves.clamp_min(0))
     candidates = candidates.to(batch.targets.device)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from genret.api import Backbone, FitContext, GeneratorBatch, Loss
 from genret.api.border import loss_term
+from genret.decode.beam import beam_search
 from genret.decode.trie import Trie
 from genret.errors import UsageError
 from genret.kit import loop
 from genret.recipe.schema import TrainOptions
-from genret.search.beams import search_trie
 from genret.search.ranking import LeafImages, rank_images
 from genret.search.tokenization import columns_of
 from genret.train.candidates import synonyms_of, with_candidates
@@ -131,7 +131,7 @@ def recalls(backbone: Backbone, development: Development, options: TrainOptions)
     score, written = options.score, options.written_levels
     for start in range(0, len(development.queries), DEV_BATCH):
         queries = development.queries[start : start + DEV_BATCH]
-        beams = search_trie(backbone, queries, development.trie, options.dev_beams, score, written)
+        beams = beam_search(backbone, queries, development.trie, options.dev_beams, score, written_levels=written)
         ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.float().cpu().numpy(), development.leaf_images)
         hit = ranked.images == development.relevant[start : start + len(queries), None]
         ranks.append(np.where(hit.any(axis=1), hit.argmax(axis=1), np.iinfo(np.int64).max))

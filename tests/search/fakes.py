@@ -18,7 +18,7 @@ from genret.catalog.store import Catalog, NewImage
 from genret.components.retrievers.generative import GenerativeRetriever
 from genret.components.retrievers.two_tower import TwoTowerRetriever
 from genret.recipe.schema import SearchOptions, TrainOptions
-from genret.search.batch import Resources
+from genret.search.resources import Resources
 
 END = 1
 FIRST = 10

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genret.api import Identifiers
+from genret.api import Identifiers, QueryBatch
 from genret.catalog.store import Snapshot
 from genret.errors import GenretError
 from genret.kit.device import free_bytes
-from genret.search.batch import QueryBatch
 from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Floats, Ints, rank_images
 from genret.search.tokenization import tokenize_identifiers

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genret.api import Additive, Backbone, Corpus, Identifier, Progress
+from genret.api import Additive, Backbone, Corpus, Identifier, Progress, QueryBatch
 from genret.catalog.store import IdentifierRows, Snapshot
 from genret.components.retrievers import enlarged, signals, trace
 from genret.components.retrievers.ceiling import ceiling_of
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.trie_cache import TrieCache
-from genret.decode.beam import Beams
+from genret.decode.beam import Beams, beam_search
 from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
 from genret.kit.codes.usage import usage_statistics
 from genret.kit.images import content_hash
-from genret.search.batch import QueryBatch, Resources
-from genret.search.beams import search_trie
 from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import Floats
 from genret.search.image_trie import ImageTrie
-from genret.search.ranking import Ints, Ranked, rank_images
+from genret.search.ranking import Floats as Floats32
+from genret.search.ranking import Ints, Ranked, dense_similarity, rank_images
+from genret.search.resources import Resources
 from genret.search.restrict import Allowed
 from genret.search.tokenization import (
     as_identifiers,
@@ -92,9 +93,13 @@ class GenerativeRetriever(CatalogRetriever):
         """The recipe's beam search in `trie`."""
         guide = self.guide(batch.vectors, trie, allowed) if self.guided else None
         score, written = self.options.score, self.written_levels
-        return search_trie(self.backbone, batch.texts, trie, num_beams, score, written, allowed, guide)
+        return beam_search(self.backbone, batch.texts, trie, num_beams, score, (), allowed, guide, written)
 
     # ----------------------------------------------------------------------------------------------------- searching
+    def similarity(self, batch: QueryBatch, rows: Ints, snapshot: Snapshot) -> Callable[[Ints, Ints], Floats32]:
+        """How ties between images of some of the queries, `rows`, are ordered."""
+        return partial(dense_similarity, batch, rows, snapshot)
+
     def build_index(self, snapshot: Snapshot, keys: Ints) -> ImageTrie | None:
         rows = snapshot.identifiers_of(keys)
         if not len(rows.image_keys):

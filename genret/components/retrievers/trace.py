@@ -12,9 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genret.api import Progress
+from genret.api import Progress, QueryBatch
 from genret.catalog.store import Snapshot
-from genret.search.batch import QueryBatch
 from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Ints, Ranked, rank_images
 from genret.search.tokenization import columns_of

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from genret import api
+from genret.api import QueryBatch
 from genret.catalog.store import Snapshot
 from genret.components.retrievers import enlarged
 from genret.components.retrievers.hnsw import HNSW
-from genret.search.batch import QueryBatch
 from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import LOOKED_AT
 from genret.search.dense import DenseHits, dense_ranks, dense_search

@@ -18,8 +18,8 @@ import torch
 from genret.api import Backbone, Corpus, Identifier, Loss
 from genret.components.backbones.t5 import T5Backbone
 from genret.components.losses.generator import TokenLoss
+from genret.decode.beam import beam_search
 from genret.recipe.schema import TrainOptions
-from genret.search.beams import search_trie
 from genret.search.image_trie import ImageTrie, index_trie
 from genret.search.ranking import rank_images
 from genret.search.tokenization import tokenize_identifiers
@@ -85,7 +85,7 @@ def train_and_search(
     """`train_backbone`, then recall@1 over the training images, 0 to 1."""
     assert train.owners is not None
     writer, words, index = train_backbone(train, identifier, backbone, losses, **options)
-    beams = search_trie(writer, train.captions, index.trie, NUM_BEAMS, words.score)
+    beams = beam_search(writer, train.captions, index.trie, NUM_BEAMS, words.score)
     ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.float().cpu().numpy(), index.leaf_images)
     first = (ranked.scores == ranked.scores[:, :1]) & (ranked.images >= 0)
     right = first & (ranked.images == train.owners.numpy()[:, None])

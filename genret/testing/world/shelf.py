@@ -13,8 +13,8 @@ import torch
 from genret.api import Record
 from genret.catalog.store import Catalog
 from genret.recipe.schema import SearchOptions, TrainOptions
-from genret.search.batch import Resources
 from genret.search.catalog import CatalogRetriever
+from genret.search.resources import Resources
 from genret.search.thumbnails import Thumbnails
 from genret.testing.world.corpus import make_world
 from genret.testing.world.miniature import Trained, train_backbone

@@ -20,7 +20,7 @@ from genret.components.identifiers.rq import RQIdentifier, RQTraining
 from genret.components.identifiers.semantic import SemanticIdentifier
 from genret.components.identifiers.string import StringIdentifier
 from genret.components.identifiers.structured import StructuredIdentifier
-from genret.search.beams import search_trie
+from genret.decode.beam import beam_search
 from genret.search.image_trie import index_trie
 from genret.search.ranking import rank_images
 from genret.search.tokenization import columns_of, tokenize_identifiers
@@ -124,7 +124,7 @@ def test_a_search_by_enough_beams_ranks_every_image_by_its_best_identifier(setti
     identifiers, num_images = everything(identifier, train)
     index = index_trie(backbone, identifiers, np.arange(num_images), end_symbol=False)
     queries = ["a red dog", "snow"]
-    beams = search_trie(backbone, queries, index.trie, index.trie.num_leaves, score)
+    beams = beam_search(backbone, queries, index.trie, index.trie.num_leaves, score)
     ranked = rank_images(beams.leaves.numpy(), beams.scores.numpy(), index.leaf_images)
 
     tokens = tokenize_identifiers(backbone, identifiers, False)
