@@ -22,11 +22,12 @@ def compare(
         list[Path],
         typer.Argument(metavar="RUN", parser=user_path, help="Run directories, or their names in <home>/runs."),
     ],
-    split: Annotated[str, typer.Option(help="Whose pictures are searched, by whose captions.")] = "test",
+    split: Annotated[str, typer.Option(help="Split whose pictures are searched by its captions.")] = "test",
     num_beams: Annotated[
-        int | None, typer.Option(min=1, max=99_999, help="Compare at this width. [default: each recipe's own]")
+        int | None,
+        typer.Option(min=1, max=99_999, help="Compare with this number of beams. [default: each recipe's own]"),
     ] = None,
-    all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Test all against all, not all against the first.")] = (
+    all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Test all pairs instead of all against the first.")] = (
         False
     ),
     as_json: JsonOption = False,

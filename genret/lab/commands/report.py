@@ -27,14 +27,14 @@ def report(
         ),
     ] = None,
     queries: Annotated[
-        int, typer.Option(min=0, max=1000, metavar="N", help="Queries of each run that are shown with pictures.")
+        int, typer.Option(min=0, max=1000, metavar="N", help="Number of queries per run that are shown with pictures.")
     ] = 12,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             parser=user_path,
-            help="Where the page goes. [default: RUN/report.html; of several, the first RUN's comparison.html]",
+            help="The file of the page. [default: RUN/report.html; of several, the first RUN's comparison.html]",
         ),
     ] = None,
     as_json: JsonOption = False,

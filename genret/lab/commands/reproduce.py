@@ -26,13 +26,13 @@ class On(StrEnum):
 
 
 def add(cli: typer.Typer) -> None:
-    cli.command("reproduce", short_help="A table or figure of the paper beside ours.")(reproduce)
+    cli.command("reproduce", short_help="A table or figure of the paper, reproduced.")(reproduce)
 
 
 def reproduce(
     context: typer.Context,
     table: Annotated[str, typer.Argument(metavar="TABLE", help="table1, table2, ..., table7, figure4 or figure5.")],
-    on: Annotated[On, typer.Option("--on", help="The data to run it on.")] = On.EMOJI,
+    on: Annotated[On, typer.Option("--on", help="The data set.")] = On.EMOJI,
     root: Annotated[
         Path | None,
         typer.Option(
@@ -54,7 +54,9 @@ def reproduce(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", parser=user_path, help="Where the runs go. [default: <home>/sweeps/paper-<data>]"),
+        typer.Option(
+            metavar="DIR", parser=user_path, help="The folder of the runs. [default: <home>/sweeps/paper-<data>]"
+        ),
     ] = None,
     keep: KeepOption = Keep.ALL,
     as_json: JsonOption = False,

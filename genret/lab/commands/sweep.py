@@ -19,7 +19,7 @@ class Keep(StrEnum):
 
 
 KeepOption = Annotated[
-    Keep, typer.Option(help="What stays of each run: all of it, or recipe, figures and logs without the models.")
+    Keep, typer.Option(help="What to keep of each run: everything, or recipe, figures and logs without the models.")
 ]
 
 
@@ -44,7 +44,7 @@ def sweep(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", parser=user_path, help="Where the runs go. [default: <home>/sweeps/<recipe>-<keys>]"
+            metavar="DIR", parser=user_path, help="The folder of the runs. [default: <home>/sweeps/<recipe>-<keys>]"
         ),
     ] = None,
     keep: KeepOption = Keep.ALL,
