@@ -9,7 +9,6 @@ for hit in run.search("red heart", k=5).hits:
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from genret.evaluate.run import evaluate
 from genret.evaluate.tables import evaluation_tables
 from genret.folders import FINISHED, finished_run
 from genret.kit.device import device_of
+from genret.kit.files import read_json
 from genret.kit.images import printable, read_bytes, record_of, walk_images
 from genret.kit.text_table import TextTable
 from genret.plugin.loading import load_plugins
@@ -97,7 +97,7 @@ class Run:
     def _compare_code(self, now: dict[str, str]) -> None:
         """Warns if a plugin's code has changed since the run was made."""
         try:
-            before = json.loads((self.folder / "environment.json").read_text())["code"]
+            before = read_json(self.folder / "environment.json")["code"]
             changed = sorted(part for part, key in before.items() if now.get(part, key) != key)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
@@ -285,9 +285,11 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """What training recorded: `seconds` by stage, the `evaluation` at its end."""
         try:
-            found: dict[str, Any] = json.loads((self.folder / FINISHED).read_text())
+            found = read_json(self.folder / FINISHED)
         except (OSError, ValueError):
-            raise GenretError(f"{self.folder} is no finished run: its {FINISHED} is missing or damaged") from None
+            found = None
+        if not isinstance(found, dict):
+            raise GenretError(f"{self.folder} is no finished run: its {FINISHED} is missing or damaged")
         return found
 
     def ranks(self, split: str, way: str) -> QueryRanks | None:

@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from genret.kit.files import read_json
+
 SECONDS = 30.0
 """Minimum seconds between two checkpoints."""
 COST_FACTOR = 20
@@ -90,7 +92,7 @@ class Checkpoint:
         if not (self.folder / "state.json").exists():
             return False
         try:  # after a power failure, files may never have been written out
-            progress = json.loads((self.folder / "state.json").read_text())
+            progress = read_json(self.folder / "state.json")
             tensors = load_file(self.folder / "tensors.safetensors")
         except (OSError, ValueError, SafetensorError) as error:
             log.warning("the checkpoint %s is damaged (%s); this part starts anew", self.folder, error)

@@ -1,7 +1,8 @@
-"""Files of a run directory, written atomically."""
+"""Files of a run directory, written atomically and read with bounds."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -10,6 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+MAX_JSON_BYTES = 2**31
+"""A JSON file above this is not ours: the largest hold one text per image."""
+
+
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """The JSON document in a file. Raises `OSError` or `ValueError` only, whatever the file is or holds."""
+    if not path.is_file():  # opening a pipe might never end
+        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
+    if path.stat().st_size > max_bytes:
+        raise ValueError(f"{path.name} is larger than {max_bytes / 1e6:.0f} MB")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
 
 
 def write_json(path: Path, value: Any) -> None:

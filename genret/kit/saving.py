@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genret.errors import GenretError, one_line
+from genret.kit.files import read_json
 from genret.kit.weights import check_finite
 
 
@@ -36,7 +37,7 @@ def save(folder: Path, name: str, tensors: Mapping[str, Tensor], facts: Mapping[
 
 def load(folder: Path, name: str) -> Stored:
     """What `save` wrote, on the CPU; read and use it within `reading`."""
-    facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    facts = read_json(folder / f"{name}.json")
     tensors = folder / f"{name}.safetensors"
     found = load_file(tensors) if tensors.exists() else {}
     check_finite(tensors, found.items())

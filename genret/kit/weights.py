@@ -7,7 +7,6 @@ safetensors are downloaded: no pickles, no code.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from genret.errors import GenretError
+from genret.kit import files
 
 PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
 """The files that a model needs besides code: settings, vocabularies, weights."""
@@ -115,9 +115,7 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         return None
     try:
-        if path.stat().st_size > MOST_JSON:
-            raise GenretError(f"{path} is too large for a settings file")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return files.read_json(path, MOST_JSON)
     except (OSError, ValueError) as error:
         raise GenretError(f"{path} cannot be read as JSON: {_reason(error)}") from error
 

@@ -16,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from genret.kit.files import read_json
 from genret.settings import Settings
 
 
@@ -72,7 +73,7 @@ class Memory:
     def __init__(self, file: Path):
         self._file = file
         try:
-            stored = json.loads(file.read_text(encoding="utf-8"))
+            stored = read_json(file)
         except (OSError, ValueError):
             stored = {}
         self._facts: dict[str, Any] = stored if isinstance(stored, dict) else {}

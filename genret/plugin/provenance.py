@@ -5,11 +5,11 @@ Independent of how plugins are found.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genret.errors import one_line
+from genret.kit.files import read_json
 from genret.plugin.registry import KINDS, Registries
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def provenance(recipe: Recipe, registries: Registries) -> dict[str, dict[str, st
 def remember_run(run: Path, registries: Registries) -> None:
     """From now on, errors about unregistered components that this run needs name the plugin they came from."""
     try:
-        noted: Any = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        noted: Any = read_json(run / "environment.json")
         components: dict[str, Any] = dict(noted["components"])
         plugins: dict[str, Any] = dict(noted.get("plugins") or {})
     except (OSError, ValueError, KeyError, TypeError):

@@ -8,7 +8,6 @@ scores alone, neither queries nor images; it is fitted on the development split 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genret.errors import GenretError, UsageError, one_line
+from genret.kit.files import read_json
 from genret.search.ranking import Ranked
 
 Floats = NDArray[np.float64]
@@ -64,7 +64,7 @@ def read_confidence(run: Path, names: Sequence[str]) -> Confidence | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         made = Confidence(**{field: found[field] for field in Confidence._fields})
         fits = found["format"] == FORMAT and list(made.signals) == list(names)
         np.array([made.mean, made.scale, made.weights], dtype=np.float64).reshape(3, len(made.signals))

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from genret.errors import GenretError
+from genret.kit.files import read_json
 
 FORMATS = {"identifier": 2, "generator": 2}
 """Raised when a stage's meaning changes, so that old artifacts are not reused; 1 for stages that are not listed."""
@@ -66,8 +67,8 @@ class Artifacts:
             # if two runs need the same stage, one makes it; the lock is released when its process ends, in any way
             with FileLock(folder.with_suffix(".lock")):
                 if facts.exists():
-                    with suppress(ValueError, KeyError, TypeError):
-                        return Artifact(name, key, folder, True, float(json.loads(facts.read_text())["seconds"]))
+                    with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+                        return Artifact(name, key, folder, True, float(read_json(facts)["seconds"]))
                 if folder.exists():  # after a power failure, files may never have been written out
                     shutil.rmtree(folder)
                 seconds = _made(partial, folder, make, {"name": name, "options": options, "inputs": list(inputs)})

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from genret.api import Corpus, Identifier, Identifiers
 from genret.errors import GenretError, one_line
+from genret.kit.files import read_json
 from genret.recipe.schema import TrainOptions
 
 CHUNK = 1024
@@ -70,7 +71,7 @@ class Targets(NamedTuple):
     def load(cls, folder: Path) -> Targets:
         try:
             tensors = load_file(folder / "targets.safetensors")
-            plain = json.loads((folder / "targets.json").read_text())
+            plain = read_json(folder / "targets.json")
             identifiers = Identifiers(tensors["owners"], tensors.get("codes"), plain["texts"])
             return cls(identifiers, plain["num_own"], tensors["choices"], tensors["weights"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from genret.kit.files import replacing, write_json, write_text
+from genret.kit.files import read_json, replacing, write_json, write_text
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -40,3 +41,13 @@ def test_rights_follow_the_umask(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_json_that_is_no_document_is_an_ordinary_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")  # reading it would never end
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    (tmp_path / "large.json").write_text(json.dumps("x" * 100))
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
+    for name in ("pipe.json", "deep.json", "large.json", "bytes.json", "missing.json"):
+        with pytest.raises((OSError, ValueError)):
+            read_json(tmp_path / name, max_bytes=300_000 if name == "deep.json" else 50)

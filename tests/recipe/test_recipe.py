@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -270,10 +271,11 @@ def test_files_that_cannot_be_read(load, tmp_path, registries):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "list.yaml").write_text("- a\n")
     (tmp_path / "broken.yaml").write_text("a: [1\n")
-    files = [tmp_path / name for name in ("absent.yaml", "binary.yaml", "list.yaml", "broken.yaml", ".")]
+    os.mkfifo(tmp_path / "pipe.yaml")
+    files = [tmp_path / name for name in ("absent.yaml", "binary.yaml", "list.yaml", "broken.yaml", ".", "pipe.yaml")]
     with pytest.raises(RecipeError) as caught:
         load_recipe(files, [], registries)
-    assert len(caught.value.errors) == 5
+    assert len(caught.value.errors) == 6
     assert all(str(tmp_path) in fault for fault in caught.value.errors)
 
 

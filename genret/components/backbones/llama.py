@@ -21,6 +21,7 @@ from genret.components.backbones.llama_lora import Lora
 from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, wants_copy
 from genret.errors import GenretError
+from genret.kit.files import read_json
 from genret.kit.saving import reading
 from genret.kit.weights import fingerprint, loading, model_folder
 
@@ -222,7 +223,7 @@ class LlamaBackbone(Backbone):
 
     def load(self, folder: Path, vokens: Vokens) -> None:
         with reading(folder, "generator"):
-            facts = json.loads((folder / "genret.json").read_text())
+            facts = read_json(folder / "genret.json")
             first, base = int(facts["first_symbol"]), facts["base"]
             if base is None:
                 self.tokenizer, self.module = llama_model.opened(folder, self.config)

@@ -27,6 +27,7 @@ from genret.components.backbones.text_encoder import TextEncoder
 from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, untied, wants_copy
 from genret.errors import GenretError, one_line
+from genret.kit.files import read_json
 from genret.kit.weights import model_folder
 
 
@@ -225,7 +226,7 @@ class T5Backbone(Backbone):
 
     def load(self, folder: Path, vokens: Vokens) -> None:
         try:
-            facts = json.loads((folder / "genret.json").read_text())
+            facts = read_json(folder / "genret.json")
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             t5 = t5_model.opened(folder, untied=facts["untied"])
             self.vocabulary = Vocabulary(self.tokenizer, vokens, int(facts["first_symbol"]))

@@ -5,7 +5,6 @@ Q queries
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from genret.errors import GenretError
 from genret.evaluate.metrics import CUTOFFS, Recalls, discounted, median_rank, recalls, reciprocal
 from genret.evaluate.ranks import OWN_SEARCH, TWO_TOWER, Ints, QueryRanks, beams, read_ranks
+from genret.kit.files import read_json
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe, Slot
@@ -88,9 +88,11 @@ class NotMeasured(GenretError):
 def summary(run: Path) -> dict[str, Any]:
     """Contents of training's `summary.json`: seconds by stage, the final evaluation."""
     try:
-        found: dict[str, Any] = json.loads((run / "summary.json").read_text())
+        found = read_json(run / "summary.json")
     except (OSError, ValueError):
-        raise GenretError(f"{run} is no finished run: its summary.json is missing or damaged") from None
+        found = None
+    if not isinstance(found, dict):
+        raise GenretError(f"{run} is no finished run: its summary.json is missing or damaged")
     return found
 
 

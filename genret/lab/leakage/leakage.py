@@ -7,14 +7,13 @@ outputs have counts and a few examples.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from genret.errors import GenretError, one_line
-from genret.kit.files import write_json
+from genret.kit.files import read_json, write_json
 from genret.lab.leakage.duplicates import NEAR, Leak, near_duplicates, same_captions, same_pictures
 from genret.train.copies import TrainingSplits, copies
 
@@ -66,7 +65,7 @@ def read_leakage(run: Path, split: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         if found["format"] != FORMAT:
             raise ValueError("another version of genret wrote it")
         leaks = [Leak(**leak) for leak in found["leaks"]]

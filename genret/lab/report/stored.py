@@ -16,6 +16,7 @@ from genret.api import Dataset
 from genret.catalog.place import has_catalog
 from genret.errors import GenretError
 from genret.evaluate.ranks import FOLDER, OWN_SEARCH, TWO_TOWER, QueryRanks, beams, paired, read_ranks
+from genret.kit.files import read_json
 from genret.lab.compare.run_summary import summary
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
@@ -121,7 +122,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):
