@@ -173,12 +173,6 @@ class Snapshot:
             rows = sorted((key, blob) for part in parts for key, blob in part)
             return IdentifierRows(np.array([key for key, _ in rows], np.int64), *unpack([blob for _, blob in rows]))
 
-    def keys_named(self, packed: Sequence[bytes]) -> Ints:
-        """Keys of the images that have one of these identifiers, ascending."""
-        with self._reading() as connection:
-            parts = among(connection, select(identifiers.c.image_key), identifiers.c.identifier, list(set(packed)))
-            return np.unique(np.array([key for part in parts for key in part.scalars()], dtype=np.int64))
-
     def features_of(self, keys: Ints) -> Tensor:
         """(n,) keys → (n, D) float32 vectors; zeros for key -1. Keys may repeat."""
         distinct, places = np.unique(np.asarray(keys, dtype=np.int64), return_inverse=True)

@@ -102,7 +102,8 @@ def search(
                 elif (sure := result.confidence or 0) < (min_confidence or 0):
                     ui.note(f"Nothing matches: confidence {sure:.2f} is below {min_confidence:g}.")
                 else:
-                    ui.note("Nothing found.")
+                    some = len(opened.retriever.catalog.searchable_keys())
+                    ui.note("Nothing found." if some else "Nothing found: the catalog has no images to search.")
 
 
 def as_document(result: SearchResult) -> dict[str, Any]:

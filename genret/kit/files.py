@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
@@ -19,7 +18,7 @@ MAX_JSON_BYTES = 2**31
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """The JSON document in a file. Raises `OSError` or `ValueError` only, whatever the file is or holds."""
     if not path.is_file():  # opening a pipe might never end
-        raise FileNotFoundError(errno.ENOENT, "there is no such file", str(path))
+        raise FileNotFoundError(f"{path} is no file")
     if path.stat().st_size > max_bytes:
         raise ValueError(f"{path.name} is larger than {max_bytes / 1e6:.0f} MB")
     try:

@@ -163,7 +163,6 @@ def test_everything_that_a_search_asks_goes_by_an_index(catalog):
         lambda: catalog.keys_of(["i00007", "nobody"]),
         lambda: catalog.lookup(np.array([3, 4])),
         lambda: catalog.identifiers_of(np.array([3, 4])),
-        lambda: catalog.keys_named(pack_codes(torch.tensor([[7, 7]]))),
         lambda: catalog.version,
     ):
         plans = plan_of(catalog, action)

@@ -64,6 +64,9 @@ class FakeCatalog:
     def keys_of(self, image_ids):
         return np.array([0 if image_id.startswith("id-") else -1 for image_id in image_ids])
 
+    def searchable_keys(self):
+        return np.arange(2)
+
     def added_images(self):
         return {}
 

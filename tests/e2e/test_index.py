@@ -333,3 +333,17 @@ def test_the_words_for_people_who_add_again(tiny, run, mine):
     assert (
         again.code == 0 and again.out == "Nothing new: 2 pictures were there already.\n" and "skipped" not in again.err
     )
+
+
+def test_a_split_that_has_lost_images_is_not_measured_without_a_word(tiny, run):
+    images = sorted(tiny.search("--run", run))
+    tiny.genret("index", "--run", run, *(part for image in images[1:] for part in ("--remove", image)))
+    measured = tiny.genret("evaluate", "--run", run, "--json")
+    assert measured.code == 0 and measured.document["num_images"] == 1
+    assert f"split 'test' has only 1 of its {len(images)} images" in " ".join(measured.err.split())
+
+    tiny.genret("index", "--run", run, "--remove", images[0])
+    measured = tiny.genret("evaluate", "--run", run)
+    assert measured.code == 2
+    assert f"split 'test' has only 0 of its {len(images)} images" in " ".join(measured.err.split())
+    assert "the catalog has no images to search" in tiny.genret("search", "a red cross", "--run", run).err
