@@ -22,4 +22,4 @@ def test_every_field_has_a_meaning(record):
 
 def test_shape_and_pads_of_a_batch():
     told = pydoc.plain(pydoc.render_doc(api.GeneratorBatch))
-    assert "(B, L) tokens of the right identifier, -1 pads" in told
+    assert "(B, L) tokens of the positive identifier, -1 pads" in told

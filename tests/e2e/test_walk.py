@@ -20,7 +20,7 @@ def way(text: str) -> str:
 
 def test_the_recorded_walk_is_what_a_search_takes(tiny: Any) -> None:
     def search() -> None:
-        assert tiny.genret("search", WALK["QUERY"], "--json").code == 0
+        assert tiny.genret("search", WALK["QUERY"], "--run", tiny.run, "--json").code == 0
 
     search()  # the second time all modules are there
     now = WALK["written"](WALK["walk"](search))
@@ -39,7 +39,7 @@ def test_another_way_is_another_walk(tiny: Any, monkeypatch: pytest.MonkeyPatch)
     inner = CatalogRetriever.search
     detour = eval(compile("lambda inner: lambda *a, **b: inner(*a, **b)", queries.__file__, "eval"))
     monkeypatch.setattr(CatalogRetriever, "search", detour(inner))
-    now = WALK["written"](WALK["walk"](lambda: tiny.genret("search", WALK["QUERY"], "--json")))
+    now = WALK["written"](WALK["walk"](lambda: tiny.genret("search", WALK["QUERY"], "--run", tiny.run, "--json")))
     assert "evaluate/queries.py" in now
     assert way(now) != way(WALK["recorded"](ROOT / "docs" / "architecture.md"))
 
