@@ -25,7 +25,7 @@ def current_version(connection: Connection) -> int:
 
 def take_turn(connection: Connection) -> None:
     """Other writers wait from here on. SQLite's already have the file locked; others wait for this row."""
-    connection.execute(select(properties.c.value).where(properties.c.key == "uid").with_for_update())
+    connection.execute(select(properties.c.value).where(properties.c.key == "uid").with_for_update()).all()
 
 
 def next_version(version: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import Connection, create_engine, inspect
 
 from genret.catalog import migrate
 from genret.catalog.engine import connect_to, reading
@@ -237,6 +237,17 @@ def test_another_runs_catalog_is_left_alone(old):
     with pytest.raises(GenretError, match="belongs to another run"):
         Catalog.open(old, run_id="run-2")
     assert dump(old) == before
+
+
+def test_an_upgrade_leaves_no_statement_open_that_locks_its_tables(old, monkeypatch):
+    """SQLite drops no table while a SELECT of the same connection is unfinished; the collector must not be needed."""
+    kept = []
+    execute = Connection.execute
+    monkeypatch.setattr(
+        Connection, "execute", lambda *given, **options: kept.append(execute(*given, **options)) or kept[-1]
+    )
+    Catalog.open(old).close()
+    assert kept
 
 
 def test_who_comes_second_has_nothing_to_do(old):
