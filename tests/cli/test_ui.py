@@ -118,7 +118,8 @@ def test_whatever_is_shown_is_cleaned(capsys):
     assert printed.out.count("a]0;titleb c") == 5 and not set("\x1b\x07\u202e").intersection(printed.out)
 
 
-def test_styles_of_tables_reach_a_terminal():
+def test_styles_of_tables_reach_a_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")  # a dumb terminal has no styles
     ui, screen = on_terminal()
     ui.json = True
     ui.table(Text(HOSTILE, style="bold"))
