@@ -42,44 +42,6 @@ if TYPE_CHECKING:
     from genret.search.catalog import CatalogRetriever
     from genret.search.ranking import Ranked
 
-_HOME = {
-    "Run": "run",
-    "load": "run",
-    "hookimpl": "plugin.hookspecs",
-    "CatalogRetriever": "search.catalog",
-    "Ranked": "search.ranking",
-    **dict.fromkeys(("BadImage", "GenretError", "RecipeError", "UnknownName", "UsageError"), "errors"),
-    **dict.fromkeys(
-        (
-            *(
-                "Backbone",
-                "Candidates",
-                "Component",
-                "Config",
-                "Corpus",
-                "Dataset",
-                "Encoder",
-                "Evaluator",
-                "FitContext",
-            ),
-            *(
-                "GeneratorBatch",
-                "Identifier",
-                "Identifiers",
-                "LoopOptions",
-                "Loss",
-                "LossConfig",
-                "Pairs",
-                "CaptionedImages",
-            ),
-            *("QueryBatch", "Record", "Reranker", "RerankerConfig", "Retriever"),
-            *("SoftTarget", "TokenizerBatch", "Vokens"),
-        ),
-        "api",
-    ),
-}
-"""The public names and their modules. docs/plugins.md defines what "public" means."""
-
 __all__ = [
     "Backbone",
     "BadImage",
@@ -118,15 +80,27 @@ __all__ = [
     "hookimpl",
     "load",
 ]
+"""docs/plugins.md defines what "public" means."""
+
+_HOME = {
+    **dict.fromkeys(__all__, "api"),
+    "Run": "run",
+    "load": "run",
+    "hookimpl": "plugin.hookspecs",
+    "CatalogRetriever": "search.catalog",
+    "Ranked": "search.ranking",
+    **dict.fromkeys(("BadImage", "GenretError", "RecipeError", "UnknownName", "UsageError"), "errors"),
+}
+"""The module of each public name."""
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"genret.{_HOME[name]}"), name)
     if name == "__version__":
         from importlib.metadata import version
 
         return version("genret")
+    if name in _HOME:
+        return getattr(import_module(f"genret.{_HOME[name]}"), name)
     raise AttributeError(f"module 'genret' has no attribute '{name}'")
 
 

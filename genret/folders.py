@@ -6,8 +6,10 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from genret.errors import GenretError, UsageError, did_you_mean
+from genret.kit.files import read_json
 from genret.settings import Settings
 
 FINISHED = "summary.json"
@@ -15,6 +17,17 @@ FINISHED = "summary.json"
 
 def is_finished(run: Path) -> bool:
     return (run / FINISHED).is_file()
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """What training recorded at its end: `seconds` by stage, the final `evaluation`."""
+    try:
+        found = read_json(run / FINISHED)
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise GenretError(f"{run} is no finished run: its {FINISHED} is missing or damaged")
+    return found
 
 
 def new_run(recipes: Sequence[Path], settings: Settings) -> Path:

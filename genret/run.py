@@ -28,7 +28,7 @@ from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ranks import QueryRanks, read_ranks, write_ranks
 from genret.evaluate.run import evaluate
 from genret.evaluate.tables import evaluation_tables
-from genret.folders import FINISHED, finished_run, is_finished
+from genret.folders import finished_run, is_finished, read_summary
 from genret.kit.device import device_of
 from genret.kit.files import read_json
 from genret.kit.images import printable, read_bytes, record_of, walk_images
@@ -295,13 +295,7 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """What training recorded: `seconds` by stage, the `evaluation` at its end."""
-        try:
-            found = read_json(self.folder / FINISHED)
-        except (OSError, ValueError):
-            found = None
-        if not isinstance(found, dict):
-            raise GenretError(f"{self.folder} is no finished run: its {FINISHED} is missing or damaged")
-        return found
+        return read_summary(self.folder)
 
     def ranks(self, split: str, way: str) -> QueryRanks | None:
         """The rank of the positive for every query, by one way of searching; None if that was not measured."""

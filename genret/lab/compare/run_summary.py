@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from genret.errors import GenretError
 from genret.evaluate.metrics import CUTOFFS, Recalls, discounted, median_rank, recalls, reciprocal
 from genret.evaluate.ranks import OWN_SEARCH, TWO_TOWER, Ints, QueryRanks, beams, read_ranks
-from genret.kit.files import read_json
+from genret.folders import read_summary
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe, Slot
@@ -73,7 +73,7 @@ def read_run_summary(
 
 def _remark(run: Path, split: str) -> tuple[str | None, bool]:
     """The evaluation's remark on the run's figures, and whether there can be none."""
-    found = summary(run)
+    found = read_summary(run)
     evaluation = found.get("evaluation")
     if evaluation is None:
         uncaptioned = split == "test" and "evaluation" in found
@@ -83,17 +83,6 @@ def _remark(run: Path, split: str) -> tuple[str | None, bool]:
 
 class NotMeasured(GenretError):
     """This split or beam width has not been evaluated yet."""
-
-
-def summary(run: Path) -> dict[str, Any]:
-    """Contents of training's `summary.json`: seconds by stage, the final evaluation."""
-    try:
-        found = read_json(run / "summary.json")
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise GenretError(f"{run} is no finished run: its summary.json is missing or damaged")
-    return found
 
 
 def measured(ranks: Ints, num_beams: int | None) -> NDArray[np.float64]:

@@ -80,26 +80,15 @@ def figures_of(stored: StoredRun) -> Figures:
         # stored figures if present, the same that other commands show
         recall = evaluation["recall"] if name == main else scores.recall
         rows.append(_row(name, recall, intervals[name], scores, is_main=name == main))
-    if evaluation.get("first_stage") is not None:
-        rows.append(FigureRow(name="  before reranking", recall=evaluation["first_stage"], intervals={}))
-    if evaluation.get("reranked") is not None:
-        rows.append(
-            FigureRow(
-                name=f"  the images of {stored.num_beams} beams in dense order",
-                recall=evaluation["reranked"],
-                intervals={},
-            )
-        )
-    if evaluation.get("identifier_recall") is not None:
-        rows.append(
-            FigureRow(
-                name=f"  identifiers instead of images, {stored.num_beams} beams",
-                recall=evaluation["identifier_recall"],
-                intervals={},
-            )
-        )
-    if evaluation.get("ceiling") is not None:
-        rows.append(FigureRow(name="ceiling of the identifiers", recall=evaluation["ceiling"], intervals={}))
+    more = {
+        "first_stage": "  before reranking",
+        "reranked": f"  the images of {stored.num_beams} beams in dense order",
+        "identifier_recall": f"  identifiers instead of images, {stored.num_beams} beams",
+        "ceiling": "ceiling of the identifiers",
+    }
+    for key, name in more.items():
+        if evaluation.get(key) is not None:
+            rows.append(FigureRow(name=name, recall=evaluation[key], intervals={}))
     if stored.num_beams is None and evaluation["recall"] == evaluation["two_tower"]:
         return Figures(rows, None)  # both are the same search
     last = FigureRow(

@@ -16,8 +16,8 @@ from genret.api import Dataset
 from genret.catalog.place import has_catalog
 from genret.errors import GenretError
 from genret.evaluate.ranks import FOLDER, OWN_SEARCH, TWO_TOWER, QueryRanks, beams, paired, read_ranks
+from genret.folders import read_summary
 from genret.kit.files import read_json
-from genret.lab.compare.run_summary import summary
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
@@ -84,7 +84,7 @@ def read_runs(runs: Sequence[Path], registries: Registries) -> list[StoredRun]:
 def _read(run: Path, name: str, registries: Registries) -> StoredRun:
     recipe = load_recipe([run / "recipe.yaml"], [], registries)
     dataset: type[Dataset] = registries.dataset.get(recipe.dataset.type)
-    found = summary(run)
+    found = read_summary(run)
     two_tower = read_ranks(run, SPLIT, TWO_TOWER)
     return StoredRun(
         run=run,

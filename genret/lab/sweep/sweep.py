@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from genret.api import Ui
 from genret.catalog.place import has_catalog
 from genret.errors import GenretError
+from genret.folders import read_summary
 from genret.lab.compare.run_summary import (
     MEASURES,
     Figure,
@@ -22,7 +23,6 @@ from genret.lab.compare.run_summary import (
     figures,
     over_seeds,
     read_run_summary,
-    summary,
     two_tower,
 )
 from genret.plugin.registry import Registries
@@ -199,7 +199,7 @@ class Sweep:
         keys = [key_of(recipe) for recipe in row.wanted]
         done = [cells[key].folder for key in keys if key not in failed]
         outcomes = [read_run_summary(folder, self.registries, num_beams=row.num_beams) for folder in done]
-        seconds = [sum(summary(folder)["seconds"].values()) for folder in done]
+        seconds = [sum(read_summary(folder)["seconds"].values()) for folder in done]
         failures = [failed[key] for key in keys if key in failed]
         return RowResult(row, outcomes, round(over_seeds(seconds).mean, 1) if done else None, failures)
 
