@@ -85,13 +85,13 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(__all__, "api"),
     "Run": "run",
-    "load": "run",
+    "load": "share.load",
     "hookimpl": "plugin.hookspecs",
     "CatalogRetriever": "search.catalog",
     "Ranked": "search.ranking",
     **dict.fromkeys(("BadImage", "GenretError", "RecipeError", "UnknownName", "UsageError"), "errors"),
 }
-"""The module of each public name."""
+"""The module of each public name. `load` is that of `genret.run`, which also takes runs of the hub."""
 
 
 def __getattr__(name: str) -> Any:
