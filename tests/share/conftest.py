@@ -50,7 +50,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
         for name, value in {  # what the library read from these variables when it was imported
-            "ENDPOINT": server.url,
             "HF_HUB_DISABLE_XET": True,
             "HF_HUB_CACHE": str(tmp_path / "hf" / "hub"),
             "HF_HUB_OFFLINE": False,
