@@ -84,7 +84,10 @@ def finished_run(run: Path | None, settings: Settings) -> Path:
     if run is None:
         found = newest_run(settings)
         if found is None:
-            raise GenretError("no finished run yet; start with: genret train recipes/avg.yaml")
+            raise GenretError(
+                f"no finished run yet in {settings.runs_dir}; start with: genret train recipes/avg.yaml, or name the "
+                "folder of a run elsewhere: --run DIR"
+            )
         return found
     found = _find(run, settings)
     if not is_finished(found):
@@ -103,12 +106,12 @@ def run_option(run: Path, settings: Settings) -> str:
     newest = newest_run(settings)
     if newest is not None and newest.resolve() == run.resolve():
         return ""
-    at_home = run.resolve().parent == settings.runs_dir.resolve()
-    return f" --run {shlex.quote(run.name if at_home else str(run))}"
+    by_name = run.resolve().parent == settings.runs_dir.resolve() and not Path(run.name).exists()
+    return f" --run {shlex.quote(run.name if by_name else str(run))}"
 
 
 def _find(run: Path, settings: Settings) -> Path:
-    """A path, or the bare name of a run in `<home>/runs`."""
+    """The folder of this path, or else the run of this name in `<home>/runs` (docs/cli.md, "Where runs are")."""
     if run.is_dir():
         return run
     if run.exists():

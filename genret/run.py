@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 def load(run: str | Path) -> Run:
-    """Opens a finished run: a directory, or the name of one in `<home>/runs`. Models are loaded on first use."""
+    """Opens a finished run: a folder, or else the name of one in `<home>/runs`. Models are loaded on first use."""
     settings = load_settings()
     return Run(finished_run(Path(run).expanduser(), settings), load_plugins((), settings).registries, settings)
 

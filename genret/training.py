@@ -73,10 +73,10 @@ def _train(pipeline: Pipeline, run: Run, ui: Ui) -> TrainSummary:
 def next_steps(run: Run, searched: Split, found: Evaluation | None, seconds: dict[str, float]) -> str:
     """The final message of a training: what was made, how good it is, what to run next."""
     count = len(searched.records)
-    first, place = ("10", "among the first ten") if count > 10 else ("1", "at the first place")
-    how = "not measured: they have no captions"
-    if found is not None and (recall := found.recall[first]) is not None:
-        how = f"{recall:.0f} % of their captions find the right one {place}"
+    how = f"not measured: {'they have no captions' if found is None else found.remark}"
+    for k, place in (("1", "at the first place"), ("10", "among the first ten")):
+        if found is not None and (k == "1" or count > 10) and (recall := found.recall[k]) is not None:
+            how = f"{recall:.0f} % of their captions find the right one {place}"
     example = shlex.quote(searched.captions[0]) if searched.captions else '"a happy dog"'
     option = run_option(run.folder, run.settings)
     return (

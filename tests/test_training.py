@@ -43,7 +43,7 @@ def test_what_was_found_is_said_of_captions_and_of_places_that_say_something(
     settings = Settings(home=tmp_path)
     run: Any = SimpleNamespace(folder=finished(tmp_path / "mine", 1), settings=settings)
     searched: Any = SimpleNamespace(records=[None] * count, captions=["it's a dog"])
-    found: Any = SimpleNamespace(recall={"1": 42.9, "5": 80.0, "10": 100.0 if count <= 10 else 90.2})
+    found: Any = SimpleNamespace(recall={"1": 42.9, "5": 80.0, "10": 100.0 if count <= 10 else 90.2}, remark=None)
     words = next_steps(run, searched, found, {"features": 2.0})
     assert said in words
     option = f" --run {tmp_path}/mine"

@@ -6,6 +6,8 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 from genret.api import Restriction
@@ -16,6 +18,9 @@ from genret.kit.text import query_words
 _TEXT, _IDS, _COUNT = "a text", "a list of image ids", "a number from 1"
 KINDS = {"query": _TEXT, "where": _TEXT, "only": _IDS, "not": _IDS, "unlike": _IDS, "unlike_symbols": _COUNT}
 """The keys of a line's object, and the type of each."""
+MAX_LINE = 1_000_000
+"""Characters of a line: more is no query, and no list of ids."""
+MAX_IDS = 5_000_000
 
 
 class QueryLine(NamedTuple):
@@ -27,7 +32,9 @@ def ids(option: str, given: Sequence[str]) -> tuple[str, ...]:
     """Image ids from an option: an id, or `@FILE` with one id per line."""
     found: list[str] = []
     for one in given:
-        found += filter(None, _lines(one[1:], option)) if one[:1] == "@" else [one]
+        found += islice(filter(None, _lines(one[1:], option)), MAX_IDS + 1) if one[:1] == "@" else [one]
+        if len(found) > MAX_IDS:
+            raise UsageError(f"{option} {one}: more than {MAX_IDS:,} ids; a filter, --where, can select many images")
     return tuple(found)
 
 
@@ -73,7 +80,9 @@ def _lines(source: str, option: str) -> Iterator[str]:
     name = "standard input" if source == "-" else source
     try:
         with nullcontext(sys.stdin) if source == "-" else user_path(source).open(encoding="utf-8") as stream:
-            for line in stream:
+            for number, line in enumerate(iter(partial(stream.readline, MAX_LINE), ""), 1):
+                if len(line) == MAX_LINE or "\0" in line:
+                    raise UsageError(f"{option}: line {number} of {name} is too long or no text; give one item a line")
                 yield line.rstrip("\r\n").removeprefix("\ufeff")
     except UnicodeDecodeError:
         raise UsageError(f"{option}: {name} is no UTF-8 text") from None

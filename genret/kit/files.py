@@ -61,6 +61,19 @@ def mend_lines(path: Path) -> None:
         path.write_bytes(data[: data.rfind(b"\n") + 1])
 
 
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Appends a line of JSON. An epoch's row replaces the one that a stopped training had written of the same epoch."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() and "event" not in row else []
+    if twice := [line for line in lines if "epoch" in row and _epoch(json.loads(line)) == _epoch(row)]:
+        write_text(path, "".join(f"{line}\n" for line in lines if line not in twice))
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")
+
+
+def _epoch(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row.get("stage"), row.get("epoch"), row.get("event")
+
+
 def place_stage(source: Path, target: Path) -> None:
     """Copies a finished stage into a run directory, by hard links where possible: neither copy ever changes."""
     shutil.rmtree(target, ignore_errors=True)

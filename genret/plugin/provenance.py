@@ -5,6 +5,7 @@ Independent of how plugins are found.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,8 @@ def provenance(recipe: Recipe, registries: Registries) -> dict[str, dict[str, st
 
     used = [(kind, slot.type) for key, kind in SLOTS.items() if (slot := getattr(recipe, key)) is not None]
     used += [("loss", name) for name in recipe.loss]
+    options = json.dumps(recipe.canonical())
+    used += [("weights", name) for name in registries.weights if json.dumps(name) in options]
     components = {f"{kind} {name}": registries.of(kind).origin(name) for kind, name in used}
     plugins = {name: registries.sources[name] for name in sorted(set(components.values())) if name != "genret"}
     return {"components": components, "plugins": plugins}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ except ImportError:  # Windows
 PACKAGES = ("genret", "torch", "transformers", "timm", "open_clip_torch", "peft", "tokenizers", "sqlalchemy", "pillow")
 
 
-def describe(device: torch.device, seed: int) -> dict[str, Any]:
-    """Everything needed to reproduce the figures."""
+def describe(device: torch.device, seed: int, plugins: Iterable[str] = ()) -> dict[str, Any]:
+    """Everything needed to reproduce the figures. `plugins`: packages whose requirements (weights, data) count too."""
+    wanted = dict.fromkeys([*PACKAGES, *(name for plugin in plugins for name in _requirements(plugin))])
     return {
         "python": sys.version.split()[0],
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in wanted if (found := _version(name))},
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -48,6 +51,14 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _requirements(package: str) -> list[str]:
+    """The packages that a package asks for; none if it is not installed."""
+    try:
+        return [re.split(r"[^\w.-]", one, maxsplit=1)[0] for one in requires(package) or ()]
+    except PackageNotFoundError:
+        return []
 
 
 def _processor() -> str:

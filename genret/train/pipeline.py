@@ -5,7 +5,6 @@ Defines the inputs and the key of each stage; the work of a stage is done by its
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from genret.api import Component, Corpus, Evaluator, FitContext, Identifiers, Ui
+from genret.api import Component, Corpus, Evaluator, FitContext, Identifiers, Silent, Ui
 from genret.decode.trie import Trie
 from genret.errors import GenretError
 from genret.kit.device import device_of
+from genret.kit.files import append_row
 from genret.plugin.code import code_keys, tower_key
 from genret.plugin.provenance import provenance
 from genret.plugin.registry import Registries
@@ -53,7 +53,9 @@ class Pipeline:
         """Called with the results between the stages."""
         self._files: dict[str, Listing] = {}
         self.components.encoder.to(self.device)
-        self.environment = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
+        origins = provenance(recipe, registries)
+        packages = [source.partition(" ")[0] for source in origins["plugins"].values()]
+        self.environment = describe(self.device, recipe.train.seed, packages) | origins
         self.environment["code"] = self.components.code
 
     # ------------------------------------------------------------------------------------------------ stages
@@ -147,7 +149,7 @@ class Pipeline:
         artifact = self.stage("targets", options, inputs, make, Targets.load, [identifier])
         named = Targets.load(artifact.folder).own
         for evaluator in self.evaluators:
-            evaluator.after_identifiers(self.run, identifier, named, dev, self.ui)
+            evaluator.after_identifiers(self.run, identifier, named, dev, self.told(artifact))
         return artifact
 
     def generator(self, train: Corpus, dev: Corpus, targets_artifact: Artifact) -> Artifact:
@@ -247,6 +249,14 @@ class Pipeline:
         self.ui.note(f"{name}: {'reused' if artifact.reused else f'done in {artifact.seconds:.0f} s'}")
         return artifact
 
+    def told(self, artifact: Artifact) -> Ui:
+        """The user interface of what is said of a stage: warnings alone where the stage is reused."""
+        if not artifact.reused:
+            return self.ui
+        silent = Silent()
+        silent.warn = self.ui.warn  # type: ignore[method-assign]
+        return silent
+
     def corpus(self, split: Split) -> Corpus:
         return corpus_of(split, self.components.encoder, self.device)
 
@@ -254,8 +264,7 @@ class Pipeline:
         return FitContext(self.recipe.train.seed, self.device, checkpoints, self.ui.progress, self.log)
 
     def log(self, row: dict[str, Any]) -> None:
-        with (self.run / "metrics.jsonl").open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+        append_row(self.run / "metrics.jsonl", row)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -24,7 +24,7 @@ class Made(NamedTuple):
 
 def run_stages(pipeline: Pipeline) -> Made:
     """Makes or finds every stage that the recipe needs."""
-    parts, ui = pipeline.components, pipeline.ui
+    parts = pipeline.components
     dataset, encoder = parts.dataset, parts.encoder
     artifacts: dict[str, Artifact] = {}
     if encoder.finetunes:
@@ -50,7 +50,7 @@ def run_stages(pipeline: Pipeline) -> Made:
             train=whole, dev=dev, test=test, copies=twins, pixels=pixels, concepts=dataset.concepts, remark=remark
         )
         for evaluator in pipeline.evaluators:
-            evaluator.before_training(pipeline.run, splits, ui)
+            evaluator.before_training(pipeline.run, splits, pipeline.told(heads))
     if parts.identifier is not None:
         artifacts["identifier"] = identifier = pipeline.identifier(corpora, heads)
         targets = pipeline.targets(corpora.generator, dev_corpus, identifier, train, dev)

@@ -360,7 +360,10 @@ def test_wrong_commands_exit_2_with_a_sentence(cli, argv, input, message):
 def test_no_run_yet(cli, argv):
     result = cli(*argv)
     assert result.exit_code == 1
-    assert result.stderr == "Error: no finished run yet; start with: genret train recipes/avg.yaml\n"
+    assert result.stderr == (
+        f"Error: no finished run yet in {cli.home / 'runs'}; start with: genret train recipes/avg.yaml, or name the "
+        "folder of a run elsewhere: --run DIR\n"
+    )
 
 
 def test_unfinished_run_says_how_to_go_on(cli):

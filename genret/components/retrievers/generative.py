@@ -58,7 +58,9 @@ class GenerativeRetriever(CatalogRetriever):
         # identifiers are tokenized by this run's models, so each run and catalog has its own cache
         spelling = tokenization_key(self.backbone, self.identifier.vokens, self.end_symbol)
         key = content_hash(f"{self.catalog.uid} {self.catalog.run_id} {spelling}".encode())[:20]
-        cache = None if resources.folder is None else TrieCache(resources.folder / "trie", key)
+        cache = (
+            None if resources.folder is None else TrieCache(resources.folder / "trie", key, self.backbone.vocab_size)
+        )
         self._live = LiveTrie(self.tokenized, self.device, cache)
         self._points: tuple[Trie, Points] | None = None
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genret.evaluate.metrics import CUTOFFS, Ints, Relevant, RelevantLike, recalls
 from genret.kit.codes.usage import usage_statistics
+from genret.lab.report.text import share
 from genret.search.dense import dense_ranks
 
 COLLAPSED_BELOW = 0.1
@@ -155,7 +156,7 @@ def gate_table(gate: Gate) -> Table:
         recall.insert(0, f"reconstructed (the ceiling) {_figures(gate.ceiling)}")
     table = Table(
         title=f"Quality of {gate.num_identifiers:,} identifiers: {verdict}",
-        caption=f"{100 * gate.unique_rate:.1f} % unique, at most {gate.max_bucket} images share one\n"
+        caption=f"{share(gate.unique_rate)} % unique, at most {gate.max_bucket} images share one\n"
         f"R@{'/'.join(map(str, CUTOFFS))} in %: " + "; ".join(recall),
         title_justify="left",
         caption_justify="left",

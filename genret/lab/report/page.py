@@ -28,7 +28,7 @@ from genret.lab.report import sections, words
 from genret.lab.report.queries import Sample, sample
 from genret.lab.report.sections import RunSections
 from genret.lab.report.stored import SPLIT, StoredRun, read_runs
-from genret.lab.report.text import percent, plain_number, plural, points, signed, value_of
+from genret.lab.report.text import percent, plain_number, plural, points, share, signed, value_of
 from genret.lab.report.thumbs import ThumbnailUris
 from genret.lab.report.vokens import NamedImages, named_images
 from genret.plugin.registry import Registries
@@ -106,6 +106,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "percent": percent,
+        "share": share,
         "points": points,
         "signed": signed,
         "number": plain_number,

@@ -53,6 +53,17 @@ class StoredRun:
         return None if self.evaluation is None else self.evaluation.get("num_beams")
 
     @property
+    def score_name(self) -> str:
+        """What the scores of the run's hits are."""
+        rerank = self.recipe.rerank
+        if rerank is not None:
+            mixed = getattr(rerank.options, "weight", 1) < 1
+            return "the reranker’s and the first stage’s, standardized and mixed" if mixed else "the reranker’s"
+        if self.num_beams is None:
+            return "those of the run’s own search"
+        return "log-probabilities" + (" and distances to the query’s vector, added" if self.recipe.guidance else "")
+
+    @property
     def found(self) -> QueryRanks | None:
         """The ranks behind `recall`."""
         return self.by_num_beams.get(self.num_beams or 0) if self.recipe.retriever.has_beams else self.own_search
@@ -133,7 +144,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The complete lines of a log; a line truncated by a full disk is skipped."""
     rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
         except ValueError:
