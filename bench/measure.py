@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from genret.kit import device as machine
+from genret.components.retrievers import enlarged as machine
 from genret.lab.speed import speed
 from genret.lab.speed.speed import Timing
 

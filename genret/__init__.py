@@ -5,6 +5,7 @@ Imports for programs and plugin authors. Names are imported on first use, so tha
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
     from genret.run import Run, load
     from genret.search.catalog import CatalogRetriever
     from genret.search.ranking import Ranked
+
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+"""Torch's waiting threads sleep, which counts where other programs run beside it. To be set before torch is loaded."""
+if not os.environ.keys() & _WAITING.keys():  # what the user sets is left alone
+    os.environ.update(_WAITING)
 
 __all__ = [
     "Backbone",

@@ -84,10 +84,7 @@ def finished_run(run: Path | None, settings: Settings) -> Path:
     if run is None:
         found = newest_run(settings)
         if found is None:
-            raise GenretError(
-                f"no finished run yet in {settings.runs_dir}; start with: genret train recipes/avg.yaml, or name the "
-                "folder of a run elsewhere: --run DIR"
-            )
+            raise GenretError(f"no finished run yet in {settings.runs_dir}; start with: genret train recipes/avg.yaml")
         return found
     found = _find(run, settings)
     if not is_finished(found):

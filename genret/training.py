@@ -14,7 +14,7 @@ from genret.api import Ui
 from genret.errors import UsageError
 from genret.evaluate.evaluation import Evaluation
 from genret.folders import FINISHED, run_option
-from genret.kit.files import mend_lines, write_json, write_text
+from genret.kit.files import write_json, write_text
 from genret.plugin.provenance import provenance
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
@@ -43,7 +43,6 @@ def train(recipe: Recipe, folder: Path, registries: Registries, settings: Settin
     """Runs the recipe's missing stages and leaves a finished run directory."""
     _begin(recipe, folder, registries)
     with only_trainer(folder):
-        mend_lines(folder / "metrics.jsonl")
         pipeline = Pipeline(recipe, folder, registries, settings, ui)
         with Run(folder, registries, settings, pipeline.components) as run:
             return _train(pipeline, run, ui)
@@ -77,7 +76,7 @@ def next_steps(run: Run, searched: Split, found: Evaluation | None, seconds: dic
     for k, place in (("1", "at the first place"), ("10", "among the first ten")):
         if found is not None and (k == "1" or count > 10) and (recall := found.recall[k]) is not None:
             how = f"{recall:.0f} % of their captions find the right one {place}"
-    example = shlex.quote(searched.captions[0]) if searched.captions else '"a happy dog"'
+    example = shlex.quote(searched.captions[0]) if searched.captions else '"what one shows"'
     option = run_option(run.folder, run.settings)
     return (
         f"\n{run.folder} is ready after {sum(seconds.values()):.0f} s. It searches {count:,} pictures; {how}.\n"

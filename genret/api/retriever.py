@@ -70,7 +70,10 @@ class SearchResult(NamedTuple):
     elapsed_ms: float
     """Its share of the batch's time, without loading"""
     confidence: float | None = None
-    """Calibrated probability that a relevant image is in the catalog; None if the run has not been calibrated."""
+    """Probability, calibrated on the development split, that the catalog holds images of the kind asked for; 0 where
+    the query could not be read, None if the run has not been calibrated."""
+    note: str = ""
+    """What is to be known of this answer, such as a query that the model cannot read; else empty"""
 
 
 @described

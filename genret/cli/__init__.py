@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from genret.cli import catalog, evaluate, index, search, train, validate
+from genret.cli import catalog, evaluate, index, search, train
 from genret.cli.failures import forgive, friendly
 from genret.cli.options import user_path
 from genret.cli.state import State
@@ -26,7 +26,7 @@ EPILOG = """\
 \b
 First steps:
   genret train recipes/avg.yaml        train on the pictures of the starter package
-  genret search "a happy dog"          ask for pictures in words
+  genret search "crescent moon"        ask for pictures in words
   genret index ~/Pictures              add your own pictures and search them at once
   genret evaluate                      how many pictures are found, and where the others are lost
 \b
@@ -35,7 +35,7 @@ Help on a command: genret train --help
 
 
 ROOM_OF = {
-    **dict.fromkeys(("components", "plugins", "install", "uninstall"), "guide"),
+    **dict.fromkeys(("components", "plugins", "install", "uninstall", "validate"), "guide"),
     **dict.fromkeys(("compare", "report", "sweep", "reproduce"), "lab"),
 }
 """Which of genret's parts beside the core provides a command, for the error if that part is missing."""
@@ -82,7 +82,7 @@ def build(state: State) -> typer.Typer:
         context_settings={"obj": state, "help_option_names": ["-h", "--help"], "max_content_width": 120},
     )
     app.callback()(_globals)
-    for module in (train, search, index, catalog, evaluate, validate):
+    for module in (train, search, index, catalog, evaluate):
         module.add(app)
     state.plugins.add_commands(app)
     return app

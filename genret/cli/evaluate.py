@@ -26,7 +26,7 @@ def evaluate(
     trec: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", parser=user_path, help="Write TREC run and qrels files there, for trec_eval and others."
+            metavar="DIR", parser=user_path, help="Write TREC's run, qrels and topics there, for trec_eval and others."
         ),
     ] = None,
     calibrate: Annotated[

@@ -64,12 +64,11 @@ def search(
 
     \b
     Examples:
-      genret search "a happy dog"
-      genret search "a red car" -k 3 --json
+      genret search "crescent moon"
+      genret search "pancakes" -k 3 --json
       genret search --queries queries.txt > answers.jsonl
-      genret search "a red car" --run my-run --num-beams 50
-      genret search "a red car" --where "year > 2020" --unlike cars/17.jpg
-      genret search "a submarine" --min-confidence 0.5
+      genret search "watermelon" --run my-run --num-beams 50
+      genret search "crescent moon" --where "name ~ moon"
     \b
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """
@@ -79,7 +78,7 @@ def search(
 
     state = state_of(context)
     if bool(query) == (queries is not None):
-        raise UsageError('ask for something: genret search "a happy dog", or --queries FILE (not both)')
+        raise UsageError('ask for something: genret search "crescent moon", or --queries FILE (not both)')
     restriction = Restriction(
         where or "",
         None if only is None else ids("--only", only),
@@ -97,7 +96,10 @@ def search(
             for result in found:
                 if ui.json:
                     ui.document(as_document(result))
-                elif result.hits:
+                    continue
+                if result.note:
+                    ui.note(f"Note: {result.note}.")
+                if result.hits:
                     ui.table(as_table(result))
                 elif (sure := result.confidence or 0) < (min_confidence or 0):
                     ui.note(f"Nothing matches: confidence {sure:.2f} is below {min_confidence:g}.")
@@ -117,7 +119,7 @@ def as_document(result: SearchResult) -> dict[str, Any]:
         "num_beams": result.num_beams,
         "elapsed_ms": result.elapsed_ms,
         "confidence": result.confidence,
-    }
+    } | ({"note": result.note} if result.note else {})
 
 
 def as_table(result: SearchResult) -> Any:
@@ -126,7 +128,6 @@ def as_table(result: SearchResult) -> Any:
     from rich.text import Text
 
     has_emoji = any(hit.metadata.get("emoji") for hit in result.hits)
-    sure = None if result.confidence is None else f"confidence {result.confidence:.2f}"
     table = Table(
         Column(justify="right"),
         Column(justify="right", style="cyan"),
@@ -134,7 +135,7 @@ def as_table(result: SearchResult) -> Any:
         Column(style="bold", overflow="fold"),
         Column(overflow="fold"),
         Column(style="dim", overflow="fold"),
-        box=None, pad_edge=False, show_header=False, caption=sure, caption_justify="left",
+        box=None, pad_edge=False, show_header=False,
     )  # fmt: skip
     for hit in result.hits:
         symbols = hit.identifier or []

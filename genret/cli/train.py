@@ -42,7 +42,7 @@ def train(
       genret train recipes/avg.yaml recipes/scale/flickr8k.yaml
       genret train recipes/avg.yaml --run my-run --resume
     \b
-    Next: genret search "a happy dog"
+    Next: genret search "crescent moon"
     """
     from genret.folders import fresh_run, new_run, resumable_run
     from genret.plugin.provenance import remember_run

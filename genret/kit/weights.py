@@ -140,3 +140,10 @@ def _file_hash(path: Path, size: int, modified: int) -> str:
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:200].rstrip(".") if lines else type(error).__name__
+
+
+def reads(tokenizer: Any, text: str) -> bool:
+    """Whether a Hugging Face tokenizer knows any piece of the text; emoji and many scripts are unknown to some."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)
+    return any(piece.strip("\u2581\u0120 ") and one not in tokenizer.all_special_ids for one, piece in pieces)

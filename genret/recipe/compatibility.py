@@ -85,12 +85,9 @@ def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
         yield f"{reason}; --set protocol=transductive-pseudo trains on made-up captions of them, as GRACE does"
     if recipe.protocol != "transductive-pseudo" and recipe.pseudo_queries.file is not None:
         yield f"pseudo_queries has no effect under protocol {recipe.protocol}"
-    wanted = 0 if recipe.rerank is None else getattr(recipe.rerank.options, "candidates", 0)
-    if wanted > recipe.search.num_beams:
-        yield (
-            f"rerank.candidates is {wanted}, but {recipe.search.num_beams} beams lead to about as many pictures, and "
-            "no more can be reranked; raise search.num_beams"
-        )
+    beams, wanted = recipe.search.num_beams, getattr(recipe.rerank and recipe.rerank.options, "candidates", 0)
+    if wanted > beams:
+        yield f"rerank.candidates is {wanted}, but {beams} beams lead to about as many pictures; raise search.num_beams"
     if recipe.rerank is None and recipe.search.num_beams < 10:
         yield f"search.num_beams is {recipe.search.num_beams}: recall@10 cannot be measured with fewer than 10"
 

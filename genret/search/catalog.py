@@ -186,10 +186,11 @@ class CatalogRetriever(Retriever):
                 if self.reranker is not None:
                     ranked = self.rerank(queries_now, ranked, k, snapshot)
                 hits = self._hits(snapshot, index, ranked, k)
-            elapsed = 1000 * (time.perf_counter() - began) / len(batch)
-            for query, found, p in zip(batch, hits, sure, strict=True):
-                kept = found if threshold is None or p >= threshold else []
-                results.append(SearchResult(query, kept, beams, elapsed, p))
+                elapsed = 1000 * (time.perf_counter() - began) / len(batch)
+                for query, found, p, may in zip(batch, hits, sure, allowed, strict=True):
+                    kept = found if threshold is None or p >= threshold else []
+                    one = SearchResult(query, kept, beams, elapsed, p)
+                    results.append(self.amend(one, snapshot, may, k, threshold))
         return results
 
     @contextmanager
@@ -209,6 +210,10 @@ class CatalogRetriever(Retriever):
             self.reranker.load()
         if self.wants_vectors:
             self.text_vectors([query])
+
+    def amend(self, one: SearchResult, seen: Snapshot, allowed: Allowed, k: int, least: float | None) -> SearchResult:
+        """The answer to a query, with what is to be said of it; subclasses override this. least: `min_confidence`."""
+        return one
 
     def depth(self, k: int) -> int:
         """Number of first-stage images that a search for k uses."""

@@ -251,11 +251,9 @@ class Pipeline:
 
     def told(self, artifact: Artifact) -> Ui:
         """The user interface of what is said of a stage: warnings alone where the stage is reused."""
-        if not artifact.reused:
-            return self.ui
-        silent = Silent()
-        silent.warn = self.ui.warn  # type: ignore[method-assign]
-        return silent
+        silent: Any = Silent()
+        silent.warn = self.ui.warn
+        return silent if artifact.reused else self.ui  # type: ignore[no-any-return]
 
     def corpus(self, split: Split) -> Corpus:
         return corpus_of(split, self.components.encoder, self.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -360,10 +361,8 @@ def test_wrong_commands_exit_2_with_a_sentence(cli, argv, input, message):
 def test_no_run_yet(cli, argv):
     result = cli(*argv)
     assert result.exit_code == 1
-    assert result.stderr == (
-        f"Error: no finished run yet in {cli.home / 'runs'}; start with: genret train recipes/avg.yaml, or name the "
-        "folder of a run elsewhere: --run DIR\n"
-    )
+    assert f"Error: no finished run yet in {cli.home / 'runs'}; start with: " in result.stderr
+    assert result.stderr.endswith("genret train recipes/avg.yaml\n")
 
 
 def test_unfinished_run_says_how_to_go_on(cli):
@@ -577,3 +576,32 @@ def test_every_command_explains_itself(cli):
     assert "First steps" in cli("--help").stdout
     for command in ("train", "search", "index", "evaluate", "validate", "components"):
         assert "Examples:" in cli(command, "--help").stdout
+
+
+@pytest.mark.parametrize("option", ["--queries", "--only", "--not", "--unlike", "--remove"])
+def test_lists_without_end_are_one_sentence_and_little_memory(cli, tmp_path, option):
+    """A device of zeros, and one line of 200 MB: neither is read to its end."""
+    cli.finished()
+    endless = tmp_path / "long.txt"
+    with endless.open("wb") as stream:
+        stream.truncate(1)
+        for _ in range(200):
+            stream.write(b"a" * 1_000_000)
+    command = ["index"] if option == "--remove" else ["search"] if option == "--queries" else ["search", "a"]
+    for path in ("/dev/zero", str(endless)):
+        tracemalloc.start()
+        result = cli(*command, option, path if option == "--queries" else f"@{path}")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert result.exit_code == 2 and result.stdout == ""
+        assert f"{option}: line 1 of {path} is too long or no text" in result.stderr and peak < 32e6
+
+
+def test_a_list_of_too_many_ids_is_not_read_to_its_end(cli, tmp_path, monkeypatch):
+    from genret.cli import queries
+
+    cli.finished()
+    monkeypatch.setattr(queries, "MAX_IDS", 3)
+    (tmp_path / "ids").write_text("a\n\nb\nc\nd\n")
+    result = cli("search", "a", "--only", f"@{tmp_path / 'ids'}")
+    assert result.exit_code == 2 and "more than 3 ids; a filter, --where, can select many images" in result.stderr

@@ -45,6 +45,12 @@ def test_every_identifier_and_backbone_validates_by_one_word(
             assert all(f"loss.{loss} has no effect" in "\n".join(notes(recipe, registries)) for loss in idle)
 
 
+def test_more_candidates_than_beams_are_said_to_be_idle(swapped: Callable[..., Recipe], registries: Registries) -> None:
+    (note,) = notes(swapped("rerank={type: dense, candidates: 256}", "search.num_beams=30"), registries)
+    assert "rerank.candidates is 256, but 30 beams lead to about as many" in note and "search.num_beams" in note
+    assert notes(swapped("rerank={type: dense, candidates: 128}"), registries) == []
+
+
 def test_a_scheme_without_tokenizer_and_teacher(swapped: Callable[..., Recipe], registries: Registries) -> None:
     said = "\n".join(notes(swapped("identifier=numeric"), registries))
     assert "loss.recon has no effect: identifier numeric trains no tokenizer" in said

@@ -38,6 +38,9 @@ class Writer:
         self.during = during
         """Called while a search is under way."""
 
+    def reads(self, query: str) -> bool:
+        return True
+
     def tokens(self, identifiers: Identifiers) -> torch.Tensor:
         assert identifiers.codes is not None
         return torch.where(identifiers.codes < 0, -1, identifiers.codes + FIRST)
@@ -94,6 +97,9 @@ class Generative(GenerativeRetriever):
 
 class TwoTower(TwoTowerRetriever):
     """A query is its own vector: numbers between blanks."""
+
+    def amend(self, found: Any, *rest: Any) -> Any:
+        return found
 
     def text_vectors(self, queries: Sequence[str]) -> torch.Tensor:
         rows = torch.tensor([[float(number) for number in query.split()] for query in queries])

@@ -28,7 +28,7 @@ from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, untied, wants_copy
 from genret.errors import GenretError, one_line
 from genret.kit.files import read_json
-from genret.kit.weights import model_folder
+from genret.kit.weights import model_folder, reads
 
 
 class T5Backbone(Backbone):
@@ -200,6 +200,9 @@ class T5Backbone(Backbone):
         return linear(hidden, (weight if columns is None else rows_of(weight, columns)).to(hidden.dtype))
 
     # ------------------------------------------------------------------------------------------------ decoding
+    def reads(self, query: str) -> bool:
+        return reads(self.tokenizer if self._encoder is None else self._encoder.tokenizer, query)
+
     def prefill(self, queries: Sequence[str]) -> t5_decoder.DecoderState:
         return self._read(queries)
 

@@ -124,6 +124,9 @@ class PairedEncoder(TwoTowerEncoder):
         return self.image.encode(self.augment(images, view, self.image.preprocess))
 
     # ------------------------------------------------------------------------------------------------ towers
+    def reads(self, query: str) -> bool:
+        return self.text.reads(query)
+
     def space(self, train: CaptionedImages, context: FitContext) -> Space:
         images, texts = sample_vectors(self.image, self.text, train, context.seed, MEETING_ROWS)
         temperature = self.config.finetune.temperature or DEFAULT_TEMPERATURE

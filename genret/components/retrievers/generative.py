@@ -10,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genret.api import Additive, Backbone, Corpus, Identifier, Progress, QueryBatch
+from genret.api import Additive, Backbone, Corpus, Identifier, Progress, QueryBatch, SearchResult
 from genret.catalog.store import IdentifierRows, Snapshot
 from genret.components.retrievers import enlarged, signals, trace
+from genret.components.retrievers.by_name import by_name
 from genret.components.retrievers.ceiling import ceiling_of
 from genret.components.retrievers.live_trie import LiveTrie
+from genret.components.retrievers.tokens import by_image, strip_padding, tokenization_key
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams, beam_search
 from genret.decode.guide import Guide, Points
@@ -29,14 +31,7 @@ from genret.search.ranking import Floats as Floats32
 from genret.search.ranking import Ints, Ranked, dense_similarity, rank_images
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed
-from genret.search.tokenization import (
-    as_identifiers,
-    by_image,
-    packed_by_image,
-    strip_padding,
-    tokenization_key,
-    tokenize_identifiers,
-)
+from genret.search.tokenization import as_identifiers, packed_by_image, tokenize_identifiers
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 
@@ -73,6 +68,10 @@ class GenerativeRetriever(CatalogRetriever):
     def guided(self) -> bool:
         """Whether the beam search needs the queries' vectors."""
         return self.options.guidance > 0
+
+    def amend(self, one: SearchResult, seen: Snapshot, allowed: Allowed, k: int, least: float | None) -> SearchResult:
+        can_read = self.backbone.reads(one.query) or (self.guided and self.encoder.reads(one.query))
+        return one if can_read else by_name(seen, one, allowed, k, least)
 
     @property
     def wants_vectors(self) -> bool:
