@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -84,9 +83,7 @@ def test_the_words_for_people(tiny, run, mine):
     assert answer.code == 0 and answer.out.startswith("Added 2 pictures.\nNext: genret search")
     answer = tiny.genret("search", "a red cross", "--run", run, "-k", 50)
     assert answer.code == 0 and str(mine / "one.png") in answer.out
-    *hits, sure = answer.out.splitlines()
-    assert len(hits) == 10 and re.match(r"confidence [01]\.\d\d", sure)  # 1.00: such a picture has just been added
-    assert tiny.genret("search", "a red square").out.splitlines()[-1].startswith("confidence 0.")
+    assert len(answer.out.splitlines()) == 10 and "confidence" not in answer.out
 
 
 # ------------------------------------------------------------------------------------------------ answers in JSON
