@@ -17,8 +17,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
-from rich.text import Text
-
 from genret.api import Dataset, Evaluator, IndexReport, Record, Restriction, SearchResult, Silent, Skipped, Ui
 from genret.api.border import guarded
 from genret.catalog.place import place_of
@@ -27,12 +25,10 @@ from genret.errors import BadImage, GenretError, UsageError
 from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ranks import QueryRanks, read_ranks, write_ranks
 from genret.evaluate.run import evaluate
-from genret.evaluate.tables import evaluation_tables
 from genret.folders import finished_run, is_finished, read_summary
 from genret.kit.device import device_of
 from genret.kit.files import read_json
 from genret.kit.images import printable, read_bytes, record_of, walk_images
-from genret.kit.text_table import TextTable
 from genret.plugin.loading import load_plugins
 from genret.plugin.provenance import remember_run
 from genret.plugin.registry import Registries
@@ -277,15 +273,7 @@ class Run:
 
     def tables(self, found: Evaluation) -> list[Any]:
         """An evaluation for people, as rich shows it."""
-        told = evaluation_tables(found)
-        for name, figures in found.more.items():
-            kind: type[Evaluator] = self.registries.evaluator.get(name)
-            evaluator = kind(kind.Config.model_construct())  # showing figures needs no options
-            told += [
-                one.rich() if isinstance(one, TextTable) else Text(str(one))
-                for one in evaluator.tables(figures, found.split)
-            ]
-        return told
+        return list(self.registries.screen.get("evaluation")(self, found))
 
     @property
     def figures(self) -> dict[str, Any] | None:

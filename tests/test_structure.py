@@ -26,7 +26,7 @@ ROOT = Path(genret.__file__).parent
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 CORE = {"api", "catalog", "cli", "decode", "evaluate", "kit", "plugin", "recipe", "search", "train"}
 """Beside these folders, the files in genret/ itself."""
-CORE_CODE_LINES = 8_580
+CORE_CODE_LINES = 7_820
 FILE_LINES = 400
 FOLDER_FILES = 15
 CROWDED: set[str] = set()
@@ -111,7 +111,7 @@ def test_no_file_is_long_and_no_folder_crowded():
 
 def test_package_inits_hold_no_code():
     """But for those that forward public names, the program, and what registers by hooks."""
-    public = {"api", "cli", "components", "guide", "lab", "testing"}
+    public = {"api", "cli", "components", "guide", "lab", "terminal", "testing"}
     for init in ROOT.glob("*/__init__.py"):
         if init.parent.name not in public:
             body = ast.parse(init.read_text()).body
@@ -126,8 +126,8 @@ REVERSED = [
     ("decode.one", "from .. import search", "search"),
     ("search.one", "import genret.train", "train"),
     ("train.one", "from genret import run", "run"),
-    ("evaluate.one", "from genret.cli.ui import Ui", "cli.ui"),
-    ("run", "if TYPE_CHECKING:\n    from genret.cli import ui", "cli.ui"),
+    ("evaluate.one", "from genret.cli.state import State", "cli.state"),
+    ("run", "if TYPE_CHECKING:\n    from genret.cli import state", "cli.state"),
     ("recipe.one", "import genret.components.losses as losses", "components.losses"),
     ("catalog.one", "from genret.lab import x", "lab"),
     ("plugin.one", "from ..guide import x", "guide"),

@@ -14,8 +14,9 @@ group `genret`, as a file in `<home>/plugins/`, or by `--plugin FILE`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
@@ -32,6 +33,10 @@ class Register(Protocol):
 
 class RegisterWeights(Protocol):
     def __call__(self, name: str, target: str | WeightsFunction) -> None: ...
+
+
+class RegisterScreen(Protocol):
+    def __call__(self, name: str, target: str | Callable[..., Any]) -> None: ...
 
 
 class WeightsFunction(Protocol):
@@ -84,6 +89,12 @@ def register_weights(register: RegisterWeights) -> None:
 
     The target is a function `(cache: Path) -> Path` that returns a local model folder, created below `cache` if needed.
     """
+
+
+@hookspec
+def register_screens(register: RegisterScreen) -> None:
+    """Adds functions that show things. The program uses two: `terminal`, `(json: bool) -> genret.api.Screen`, for
+    progress and results, and `evaluation`, `(run, found) -> tables`, which rich can print."""
 
 
 @hookspec

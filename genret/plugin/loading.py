@@ -24,16 +24,16 @@ from genret.plugin import hookspecs
 from genret.plugin.discovery import Found, Memory, find_plugins, one_file
 from genret.plugin.output import output_aside
 from genret.plugin.provenance import remember_companions
-from genret.plugin.registry import KINDS, Registries, plural
+from genret.plugin.registry import FUNCTIONS, KINDS, Registries, plural
 from genret.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import typer
 
 Hook = Callable[[Any], object]
-KIND_OF_HOOK = {f"register_{plural(kind)}": kind for kind in (*KINDS, "weights")}
+KIND_OF_HOOK = {f"register_{plural(kind)}": kind for kind in (*KINDS, *FUNCTIONS)}
 COMMANDS = "register_commands"
-ROOMS = ("components", "guide", "lab")
+ROOMS = ("components", "terminal", "guide", "lab")
 """Packages of genret beside its core, loaded like plugins; a missing one is skipped silently."""
 BUILT_IN = "built in"
 _MARKS = pluggy.PluginManager("genret")

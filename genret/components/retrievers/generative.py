@@ -20,7 +20,6 @@ from genret.decode.beam import Beams, beam_search
 from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
-from genret.kit.codes.usage import usage_statistics
 from genret.kit.images import content_hash
 from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import Floats
@@ -38,6 +37,7 @@ from genret.search.tokenization import (
     tokenize_identifiers,
 )
 from genret.search.trace import BeamTrace, Enlarged, Inspection
+from genret.toolbox.codes.usage import usage_statistics
 
 
 class GenerativeRetriever(CatalogRetriever):

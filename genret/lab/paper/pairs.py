@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
-from genret.kit.text_table import TextTable
 from genret.lab.compare.run_summary import name_of
 from genret.lab.paper.paper import PaperTable
 from genret.lab.paper.reproduce import Line
 from genret.lab.sweep.sweep import RowResult
 from genret.plugin.registry import Registries
 from genret.recipe.components import components
+from genret.toolbox.text_table import TextTable
 
 
 class PrefixPairs(NamedTuple):

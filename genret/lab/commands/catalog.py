@@ -41,9 +41,9 @@ def catalog(
         raise UsageError(f"--to {to} is no URL; write e.g. postgresql://me@localhost/pictures")
     folder = finished_run(run, state.settings)
     with state.ui(as_json) as ui:
-        from genret.catalog.move import move_catalog
         from genret.catalog.place import place_of
         from genret.catalog.store import Catalog
+        from genret.lab.move import move_catalog
 
         if to is not None:
             move_catalog(folder, to)
