@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, overload
 
 from genret.api import Dataset, Evaluator, IndexReport, Record, Restriction, SearchResult, Silent, Skipped, Ui
-from genret.api.border import guarded
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
 from genret.errors import BadImage, GenretError, UsageError
@@ -30,7 +29,6 @@ from genret.kit.device import device_of
 from genret.kit.files import read_json
 from genret.kit.images import printable, read_bytes, record_of, walk_images
 from genret.plugin.loading import load_plugins
-from genret.plugin.provenance import remember_run
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import chance_level
 from genret.recipe.components import Components, components
@@ -67,7 +65,7 @@ class Run:
             raise GenretError(
                 f"{self.folder} is no run directory: it has no recipe.yaml; name one with --run, or train one first"
             )
-        remember_run(self.folder, self.registries)
+        self.registries.function.get("remember")(self.folder, self.registries)
         return load_recipe([path], [], self.registries)
 
     @cached_property
@@ -119,8 +117,9 @@ class Run:
             raise GenretError(
                 f"the retriever '{self.recipe.retriever.type}' cannot be opened: derive it from genret.CatalogRetriever"
             )
+        upgrade = self.registries.function.get("upgrade")
         resources = Resources(
-            catalog=Catalog.open(place_of(self.folder), run_id=run_id_of(self.folder)),
+            catalog=Catalog.open(place_of(self.folder), run_id_of(self.folder), upgrade),
             thumbnails=Thumbnails(self.folder / "thumbnails"),
             encoder=parts.encoder,
             identifier=parts.identifier,
@@ -219,8 +218,7 @@ class Run:
         for name in self.registries.evaluator:
             kind: type[Evaluator] = self.registries.evaluator.get(name)
             if kind.automatic or name in also:
-                one = kind(kind.Config(**also.get(name, {})))
-                found[name] = guarded(one, name, self.registries.evaluator.origin(name))
+                found[name] = self.registries.watched(kind(kind.Config(**also.get(name, {}))), name)
         if unknown := set(also) - set(found):
             self.registries.evaluator.get(min(unknown))  # raises the error with the known names
         return found
@@ -273,7 +271,7 @@ class Run:
 
     def tables(self, found: Evaluation) -> list[Any]:
         """An evaluation for people, as rich shows it."""
-        return list(self.registries.screen.get("evaluation")(self, found))
+        return list(self.registries.function.get("evaluation")(self, found))
 
     @property
     def figures(self) -> dict[str, Any] | None:

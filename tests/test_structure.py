@@ -26,7 +26,7 @@ ROOT = Path(genret.__file__).parent
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 CORE = {"api", "catalog", "cli", "decode", "evaluate", "kit", "plugin", "recipe", "search", "train"}
 """Beside these folders, the files in genret/ itself."""
-CORE_CODE_LINES = 7_820
+CORE_CODE_LINES = 7_150
 FILE_LINES = 400
 FOLDER_FILES = 15
 CROWDED: set[str] = set()
@@ -111,7 +111,7 @@ def test_no_file_is_long_and_no_folder_crowded():
 
 def test_package_inits_hold_no_code():
     """But for those that forward public names, the program, and what registers by hooks."""
-    public = {"api", "cli", "components", "guide", "lab", "terminal", "testing"}
+    public = {"api", "cli", "commands", "components", "guide", "lab", "shell", "testing"}
     for init in ROOT.glob("*/__init__.py"):
         if init.parent.name not in public:
             body = ast.parse(init.read_text()).body

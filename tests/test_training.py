@@ -11,7 +11,7 @@ import pytest
 
 from genret.folders import run_option
 from genret.settings import Settings
-from genret.training import next_steps
+from genret.shell.next_steps import next_steps
 
 
 def finished(run: Path, at: int) -> Path:

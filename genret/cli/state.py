@@ -34,7 +34,7 @@ class State:
 
     def ui(self, json: bool = False) -> Screen:
         """`with state.ui() as ui`: inside, standard output is reserved for the result, all else goes to stderr."""
-        screen: Screen = self.registries.screen.get("terminal")(json)
+        screen: Screen = self.registries.function.get("terminal")(json)
         return screen
 
     def open(self, run: Path | None) -> Run:

@@ -35,7 +35,7 @@ class RegisterWeights(Protocol):
     def __call__(self, name: str, target: str | WeightsFunction) -> None: ...
 
 
-class RegisterScreen(Protocol):
+class RegisterFunction(Protocol):
     def __call__(self, name: str, target: str | Callable[..., Any]) -> None: ...
 
 
@@ -92,9 +92,8 @@ def register_weights(register: RegisterWeights) -> None:
 
 
 @hookspec
-def register_screens(register: RegisterScreen) -> None:
-    """Adds functions that show things. The program uses two: `terminal`, `(json: bool) -> genret.api.Screen`, for
-    progress and results, and `evaluation`, `(run, found) -> tables`, which rich can print."""
+def register_functions(register: RegisterFunction) -> None:
+    """Adds functions that the core asks for by name; what each takes and returns: `genret/shell/__init__.py`."""
 
 
 @hookspec

@@ -24,7 +24,7 @@ KINDS: dict[str, type[api.Component]] = {
 }
 
 
-FUNCTIONS = ("weights", "screen")
+FUNCTIONS = ("weights", "function")
 """Kinds of functions, which have registries as well."""
 
 
@@ -152,6 +152,12 @@ class Registries:
 
     def all(self) -> list[Registry]:
         return list(self._of.values())
+
+    def watched(self, component: api.Component, name: str) -> Any:
+        """The component; one of a plugin is watched: what it raises and returns is checked at every call."""
+        origin = self.of(component.kind).origin(name)
+        is_own = origin.partition(".")[0] == "genret"
+        return component if is_own else self.function.get("watch")(component, name, origin)
 
     def resolve_weights(self, name: str) -> str:
         """The local folder of registered weights; any other name (path, hub name) is returned unchanged.

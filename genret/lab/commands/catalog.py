@@ -44,10 +44,11 @@ def catalog(
         from genret.catalog.place import place_of
         from genret.catalog.store import Catalog
         from genret.lab.move import move_catalog
+        from genret.shell.migrate import upgrade
 
         if to is not None:
             move_catalog(folder, to)
-        with Catalog.open(place_of(folder)) as opened, opened.snapshot() as view:
+        with Catalog.open(place_of(folder), upgrade=upgrade) as opened, opened.snapshot() as view:
             facts = {
                 "run": str(folder),
                 "catalog": opened.name,

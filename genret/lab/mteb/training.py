@@ -13,7 +13,7 @@ from genret.lab.sweep.grid import slug
 from genret.plugin.loading import load_plugins
 from genret.recipe.load import load_recipe
 from genret.settings import Settings
-from genret.terminal.ui import Ui
+from genret.shell.ui import Ui
 from genret.train.artifacts import content_key
 from genret.training import train
 

@@ -53,7 +53,7 @@ def index(
     \b
     Next: genret search "what one of them shows"
     """
-    from genret.cli.queries import ids
+    from genret.commands.queries import ids
 
     state = state_of(context)
     if not paths and not remove:
