@@ -9,7 +9,6 @@ for hit in run.search("red heart", k=5).hits:
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,6 @@ from genret.evaluate.ranks import QueryRanks, read_ranks, write_ranks
 from genret.evaluate.run import evaluate
 from genret.folders import finished_run, is_finished, read_summary
 from genret.kit.device import device_of
-from genret.kit.files import read_json
 from genret.kit.images import printable, read_bytes, record_of, walk_images
 from genret.plugin.loading import load_plugins
 from genret.plugin.registry import Registries
@@ -39,8 +37,6 @@ from genret.search.confidence import read_confidence
 from genret.search.resources import Resources
 from genret.search.thumbnails import Thumbnails
 from genret.settings import Settings, load_settings
-
-log = logging.getLogger(__name__)
 
 
 def load(run: str | Path) -> Run:
@@ -85,18 +81,8 @@ class Run:
             made.backbone.module.to(device)
         if made.retriever.learns:
             made.retriever.load(folder / "retriever")
-        self._compare_code(made.code)
+        self.registries.function.get("compare_code")(folder, made.code)
         return made
-
-    def _compare_code(self, now: dict[str, str]) -> None:
-        """Warns if a plugin's code has changed since the run was made."""
-        try:
-            before = read_json(self.folder / "environment.json")["code"]
-            changed = sorted(part for part, key in before.items() if now.get(part, key) != key)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return
-        if changed:
-            log.warning("%s was made by other code of %s; train it anew to be sure", self.folder, ", ".join(changed))
 
     @cached_property
     def dataset(self) -> Dataset:

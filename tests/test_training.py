@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from genret.folders import run_option
+from genret.commands.run_folders import run_option
 from genret.settings import Settings
 from genret.shell.next_steps import next_steps
 

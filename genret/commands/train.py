@@ -44,7 +44,7 @@ def train(
     \b
     Next: genret search "a happy dog"
     """
-    from genret.folders import fresh_run, new_run, resumable_run
+    from genret.commands.run_folders import fresh_run, new_run, resumable_run
     from genret.recipe.load import load_recipe
     from genret.shell.notes import notes
     from genret.shell.provenance import remember_run

@@ -25,6 +25,8 @@ def register_functions(register: RegisterFunction) -> None:
     """(recipe, registries) → which plugin each component came from, for `environment.json`"""
     register("remember", "genret.shell.provenance:remember_run")
     """(run directory, registries): errors about missing components of this run name their plugin."""
+    register("compare_code", "genret.shell.provenance:compare_code")
+    """(run directory, code by component): warns if a plugin's code has changed since the run was made."""
     register("companions", "genret.shell.provenance:remember_companions")
     """(registries): errors about missing components name the plugins of genret's own repository."""
     register("watch", "genret.shell.watch:watch")

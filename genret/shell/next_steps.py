@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 
+from genret.commands.run_folders import run_option
 from genret.evaluate.evaluation import Evaluation
-from genret.folders import run_option
 from genret.run import Run
 from genret.train.data import Split
 

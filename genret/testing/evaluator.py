@@ -131,7 +131,8 @@ def _walked(value: Any, path: str) -> Iterable[tuple[str, Any]]:
 def check_tables(checked: Checked, tables: Any) -> None:
     checked.expect(
         isinstance(tables, list) and all(isinstance(one, TextTable | str) for one in tables),
-        "tables() holds something else than genret.toolbox.text_table.TextTable and lines of text; return these",
+        "tables() holds something else than genret.toolbox.text_table.TextTable and lines of text; "
+        "return a list of those",
     )
     for one in tables:
         if isinstance(one, TextTable):

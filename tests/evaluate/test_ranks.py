@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from genret.errors import GenretError
 from genret.evaluate.metrics import MISSED, recalls, scores_of
-from genret.evaluate.ranks import FOLDER, beams, paired, ranks_path, read_ranks, write_ranks
+from genret.evaluate.ranks import FOLDER, beams, ranks_path, read_ranks, write_ranks
+from genret.lab.compare.paired import paired
 from genret.lab.compare.run_summary import Figure, measured, name_of, over_seeds
 from genret.toolbox.text_table import TextTable
 

@@ -15,7 +15,8 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from genret.evaluate.metrics import CUTOFFS, Ints, Relevant, RelevantLike, recalls
+from genret.evaluate.metrics import CUTOFFS, Relevant, RelevantLike, recalls
+from genret.kit.arrays import Ints
 from genret.search.dense import dense_ranks
 from genret.toolbox.codes.usage import usage_statistics
 
