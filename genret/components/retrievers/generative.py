@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 
 import numpy as np
@@ -209,6 +210,14 @@ class GenerativeRetriever(CatalogRetriever):
         }
         left, embed = (None, None) if ceiling is None else ceiling
         return Inspection(left, embed, statistics, content_based)
+
+    def drowned_out(self) -> GenerativeRetriever | None:
+        """As the search is in the limit of γ → ∞: the language model writes nothing."""
+        if not self.guided:
+            return None
+        other = copy(self)
+        other.written_levels = 0
+        return other
 
     def signals(self, ranked: Ranked) -> Floats:
         return signals.beam_signals(ranked)
