@@ -87,7 +87,7 @@ class GenerativeRetriever(CatalogRetriever):
         known = self._points  # for the last trie searched with guidance
         if known is None or known.trie is not trie:
             tokens = [self.backbone.level_tokens(level) for level in range(len(sums.books))]
-            known = self._points = Points(trie, [book.to(self.device) for book in sums.books], tokens)
+            known = self._points = Points(trie, [book.to(self.device) for book in sums.books], tokens, known)
         return FlatGuide(sums.target.to(self.device), known, self.options.guidance, allowed)
 
     def beams(self, batch: QueryBatch, trie: Trie, num_beams: int, allowed: LeafSets | None = None) -> Beams:

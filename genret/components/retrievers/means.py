@@ -15,9 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from genret.decode.changing import deepened, descend, recoloured
+from genret.decode.sorting import Level
 from genret.decode.trie import Trie, take
 
 CHUNK = 16_384
@@ -83,8 +86,15 @@ class Means(NamedTuple):
 class Points:
     """Everything that guidance looks up in one trie."""
 
-    def __init__(self, trie: Trie, books: Sequence[Tensor], level_tokens: Sequence[Tensor | None]):
-        """books: per level (K, D), of which `level_tokens[d]` are the tokens, in the same order."""
+    def __init__(
+        self,
+        trie: Trie,
+        books: Sequence[Tensor],
+        level_tokens: Sequence[Tensor | None],
+        before: Points | None = None,
+    ):
+        """books: per level (K, D), of which `level_tokens[d]` are the tokens, in the same order. `before`: of another
+        trie of the same books; what both have in common is copied."""
         assert trie.depth >= len(books), "each level's codes have tokens"
         self.trie = trie
         self.vectors = [
@@ -92,6 +102,7 @@ class Points:
             for d, level in enumerate(trie.levels)
         ]
         """Per level (C_d, D) the vectors of its columns; None for levels without"""
+        self.width = books[0].shape[1]
         self.alone = next(d + 1 for d in range(trie.depth) if trie.num_prefixes[d] == trie.num_leaves)
         """From this depth on, every node is the only one above its leaf and has its number."""
         later = [level.symbols for level in trie.levels[self.alone : len(books)]]
@@ -99,9 +110,15 @@ class Points:
         """(U, M − alone) the columns of each leaf's later codes"""
         self.half_squares = torch.empty(trie.num_leaves, device=trie.device)
         """(U,) ½ ‖point‖²"""
-        for leaves in torch.arange(trie.num_leaves, device=trie.device).split(CHUNK):
+        same = None if before is None else common(before.trie, trie)
+        unknown = torch.arange(trie.num_leaves, device=trie.device)
+        if before is not None and same is not None:
+            there = same[-1] >= 0
+            self.half_squares[there] = before.half_squares[same[-1][there]]
+            unknown = unknown[~there]
+        for leaves in unknown.split(CHUNK):
             self.half_squares[leaves] = 0.5 * self.points_of(leaves).square().sum(1)
-        self.means = [self._averaged(depth) for depth in range(1, self.alone)]
+        self.means = [self._averaged(depth, before, same) for depth in range(1, self.alone)]
         """Entry d: of depth d + 1; None if no node has several leaves"""
 
     @property
@@ -115,8 +132,7 @@ class Points:
 
     def points_of(self, leaves: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """leaves (n,) → (n, D) the sums of their codes' vectors of levels `start` to `stop` - 1, by default all."""
-        width = next(own.shape[1] for own in self.vectors if own is not None)
-        points = torch.zeros(len(leaves), width, device=leaves.device)
+        points = torch.zeros(len(leaves), self.width, device=leaves.device)
         for own, columns in list(zip(self.vectors, self.columns_of(leaves), strict=True))[start:stop]:
             if own is not None:
                 points += own.index_select(0, columns)
@@ -133,25 +149,52 @@ class Points:
         return found
 
     # ------------------------------------------------------------------------------------------------------ building
-    def _averaged(self, depth: int) -> Means | None:
+    def _averaged(self, depth: int, before: Points | None, same: list[Tensor] | None) -> Means | None:
         """The means of a depth."""
         nodes = torch.arange(self.trie.num_prefixes[depth - 1], dtype=torch.int32, device=self.trie.device)
         low, high = self.trie.leaf_range(nodes, depth)
         found = high - low > 1
         if not bool(found.any()):
             return None
-        low, high = low[found].long(), high[found].long()
-        books = None if len(low) <= VECTORS else self._fitted(depth, low, high)
-        codes = None if books is None else low.new_empty(len(low), STAGES, dtype=torch.uint8)
-        kept, half_squares = [], torch.empty(len(low), device=low.device)
-        for rows, rest in self._rests(depth, low, high):
-            if codes is not None and books is not None:
-                codes[rows] = coded = encode(rest, books)
-                rest = decode(coded, books)
+        low, high, coded = low[found].long(), high[found].long(), int(found.sum()) > VECTORS
+        made = torch.zeros_like(low, dtype=torch.bool)  # rows that are known from before
+        old = None if before is None or depth >= before.alone else before.means[depth - 1]
+        if before is not None and same is not None and old is not None and (old.codes is not None) == coded:
+            rows, made = before._unchanged(depth, same[depth - 1][found], same[-1], low, high, old)
+            rows = rows[made]
+        else:
+            old = None
+        books = None if not coded else self._fitted(depth, low, high) if old is None else old.vectors
+        codes = low.new_empty(len(low), STAGES, dtype=torch.uint8) if coded else None
+        vectors = self.half_squares.new_empty(0 if coded else len(low), self.width)
+        half_squares = torch.empty(len(low), device=low.device)
+        if old is not None:
+            half_squares[made] = old.half_squares[rows]
+            if codes is not None and old.codes is not None:
+                codes[made] = old.codes[rows]
             else:
-                kept.append(rest)
-            half_squares[rows] = 0.5 * (self.points_of(low[rows], stop=depth) + rest).square().sum(1)
-        return Means(Several.of(found), torch.cat(kept) if books is None else books, codes, half_squares)
+                vectors[made] = old.vectors[rows]
+        todo = (~made).nonzero()[:, 0]
+        for some, rest in self._rests(depth, low[todo], high[todo]):
+            own = todo[some]
+            if codes is not None and books is not None:
+                codes[own] = encoded = encode(rest, books)
+                rest = decode(encoded, books)
+            else:
+                vectors[own] = rest
+            half_squares[own] = 0.5 * (self.points_of(low[own], stop=depth) + rest).square().sum(1)
+        return Means(Several.of(found), vectors if books is None else books, codes, half_squares)
+
+    def _unchanged(
+        self, depth: int, nodes: Tensor, leaves: Tensor, low: Tensor, high: Tensor, means: Means
+    ) -> tuple[Tensor, Tensor]:
+        """nodes (n,) of a later trie as they were numbered here, -1 for new ones, with leaves low .. high - 1 there, of
+        which leaves (U',) are known here → the row of each, arbitrary if its leaves are not the same; if they are."""
+        rows, there = means.several.rows(nodes.clamp_min(0).int())
+        first, end = self.trie.leaf_range(nodes.clamp_min(0).int(), depth)
+        known = torch.nn.functional.pad((leaves >= 0).cumsum(0), (1, 0))
+        kept = known[high] - known[low]
+        return rows.long(), there & (nodes >= 0) & (kept == high - low) & (end - first == kept)
 
     def _rests(self, depth: int, low: Tensor, high: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Leaves low .. high - 1 of each node (n,) → for some nodes at a time, the means (., D) of what their leaves'
@@ -180,6 +223,22 @@ class Points:
         first = low[some]
         last = torch.minimum(high[some], first + SAMPLE_LEAVES)
         return fit_books(torch.cat([rest for _, rest in self._rests(depth, first, last)]))
+
+
+def common(old: Trie, new: Trie) -> list[Tensor]:
+    """Per depth 1 .. L of the new trie, (N_d,) int64: the old trie's number of each node, -1 for a new one."""
+    depth = max(old.depth, new.depth)
+    place, absent = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=bool)
+    found = []
+    for before, after in zip(*(deepened(_arrays(trie), depth) for trie in (old, new)), strict=True):
+        columns = np.union1d(before.columns, after.columns)
+        place, absent = descend(recoloured(before, columns), recoloured(after, columns), place, absent)
+        found.append(torch.from_numpy(np.where(absent, -1, place)).to(new.device))
+    return found
+
+
+def _arrays(trie: Trie) -> list[Level]:
+    return [Level(*(table.cpu().numpy() for table in level)) for level in trie.levels]
 
 
 def fit_books(rests: Tensor) -> Tensor:

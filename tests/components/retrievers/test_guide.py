@@ -5,7 +5,7 @@ from __future__ import annotations
 import faiss
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from genret.api import Additive
@@ -224,6 +224,43 @@ def test_what_is_lost_on_skewed_codes(monkeypatch, vectors, bound):
     kept = float((first == exact).float().mean())
     print(several, kept)
     assert kept >= bound
+
+
+@pytest.mark.parametrize("vectors", [10_000, 0], ids=["means", "coded means"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10_000), st.integers(2, 60), st.booleans())
+def test_tables_follow_additions_and_removals(monkeypatch, vectors, seed, count, extra):
+    """As if made anew; of coded means, by the books that are there."""
+    monkeypatch.setattr(means, "VECTORS", vectors)
+    sums, tokens, codes = world(seed, 1, count, extra)
+    draw = torch.Generator().manual_seed(seed)
+    before = codes[torch.rand(len(codes), generator=draw) < 0.8]
+    after = codes[torch.rand(len(codes), generator=draw) < 0.8]
+    before, after = (some if len(some) else codes[:1] for some in (before, after))
+    old = Points(Trie.build(spelt(tokens, before)), sums.books, tokens)
+    trie = Trie.build(spelt(tokens, after))
+    found, anew = Points(trie, sums.books, tokens, old), Points(trie, sums.books, tokens)
+    torch.testing.assert_close(found.half_squares, anew.half_squares)
+    for depth, (one, other) in enumerate(zip(found.means, anew.means, strict=True), 1):
+        assert (one is None) == (other is None)
+        if one is None:
+            continue
+        assert all(torch.equal(a, b) for a, b in zip(one.several, other.several, strict=True) if b is not None)
+        if one.codes is None:
+            torch.testing.assert_close(one.vectors, other.vectors)
+            torch.testing.assert_close(one.half_squares, other.half_squares)
+            continue
+        points, inner = sum(book[after[:, d]] for d, book in enumerate(sums.books)), trie.num_prefixes[depth - 1]
+        low, high = trie.leaf_range(torch.arange(inner), depth)
+        groups = [(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True) if b - a > 1]
+        prefix = torch.stack([sum(book[after[a, d]] for d, book in enumerate(sums.books[:depth])) for a, _ in groups])
+        rest = torch.stack([points[a:b].mean(0) for a, b in groups]) - prefix
+        torch.testing.assert_close(
+            means.decode(one.codes, one.vectors), means.decode(means.encode(rest, one.vectors), one.vectors)
+        )
+        torch.testing.assert_close(
+            one.half_squares, 0.5 * (prefix + means.decode(one.codes, one.vectors)).square().sum(1)
+        )
 
 
 @settings(max_examples=40, deadline=None)
