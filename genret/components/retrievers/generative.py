@@ -18,6 +18,7 @@ from genret.components.retrievers.ceiling import ceiling_of
 from genret.components.retrievers.guide import FlatGuide
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.means import Points
+from genret.components.retrievers.points_cache import points_of
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams, beam_search
 from genret.decode.leaf_sets import LeafSets
@@ -60,7 +61,8 @@ class GenerativeRetriever(CatalogRetriever):
         # identifiers are tokenized by this run's models, so each run and catalog has its own cache
         spelling = tokenization_key(self.backbone, self.identifier.vokens, self.end_symbol)
         key = content_hash(f"{self.catalog.uid} {self.catalog.run_id} {spelling}".encode())[:20]
-        cache = None if resources.folder is None else TrieCache(resources.folder / "trie", key)
+        self._cache_folder = None if resources.folder is None else resources.folder / "trie"
+        cache = None if self._cache_folder is None else TrieCache(self._cache_folder, key)
         self._live = LiveTrie(self.tokenized, self.device, cache)
         self._points: Points | None = None
 
@@ -87,7 +89,8 @@ class GenerativeRetriever(CatalogRetriever):
         known = self._points  # for the last trie searched with guidance
         if known is None or known.trie is not trie:
             tokens = [self.backbone.level_tokens(level) for level in range(len(sums.books))]
-            known = self._points = Points(trie, [book.to(self.device) for book in sums.books], tokens, known)
+            books = [book.to(self.device) for book in sums.books]
+            known = self._points = points_of(self._cache_folder, trie, books, tokens, known)
         return FlatGuide(sums.target.to(self.device), known, self.options.guidance, allowed)
 
     def beams(self, batch: QueryBatch, trie: Trie, num_beams: int, allowed: LeafSets | None = None) -> Beams:

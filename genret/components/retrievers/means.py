@@ -12,7 +12,7 @@ does not depend on the catalog's size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -92,9 +92,11 @@ class Points:
         books: Sequence[Tensor],
         level_tokens: Sequence[Tensor | None],
         before: Points | None = None,
+        stored: Mapping[str, Tensor] | None = None,
     ):
         """books: per level (K, D), of which `level_tokens[d]` are the tokens, in the same order. `before`: of another
-        trie of the same books; what both have in common is copied."""
+        trie of the same books; what both have in common is copied. `stored`: the `tables` of equal points; raises
+        `KeyError` or `ValueError` if they are not."""
         assert trie.depth >= len(books), "each level's codes have tokens"
         self.trie = trie
         self.vectors = [
@@ -110,6 +112,14 @@ class Points:
         """(U, M − alone) the columns of each leaf's later codes"""
         self.half_squares = torch.empty(trie.num_leaves, device=trie.device)
         """(U,) ½ ‖point‖²"""
+        self.means: list[Means | None]
+        """Entry d: of depth d + 1; None if no node has several leaves"""
+        if stored is not None:
+            self.half_squares = stored["half_squares"]
+            self.means = [_means_in(stored, d) for d in range(self.alone - 1)]
+            if len(self.half_squares) != trie.num_leaves:
+                raise ValueError("these are another trie's")
+            return
         same = None if before is None else common(before.trie, trie)
         unknown = torch.arange(trie.num_leaves, device=trie.device)
         if before is not None and same is not None:
@@ -119,16 +129,21 @@ class Points:
         for leaves in unknown.split(CHUNK):
             self.half_squares[leaves] = 0.5 * self.points_of(leaves).square().sum(1)
         self.means = [self._averaged(depth, before, same) for depth in range(1, self.alone)]
-        """Entry d: of depth d + 1; None if no node has several leaves"""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tables that grow with the catalog or may."""
-        found = [self.half_squares] + ([] if self.tail is None else [self.tail])
-        for means in self.means:
+        tail = 0 if self.tail is None else self.tail.nbytes
+        return tail + sum(table.nbytes for table in self.tables().values())
+
+    def tables(self) -> dict[str, Tensor]:
+        """By name, what it takes time to make."""
+        found = {"half_squares": self.half_squares}
+        for d, means in enumerate(self.means):
             if means is not None:
-                found += [t for t in (*means.several, means.vectors, means.codes, means.half_squares) if t is not None]
-        return sum(table.nbytes for table in found)
+                named = means.several._asdict() | means._asdict()
+                found |= {f"{d}.{name}": table for name, table in named.items() if isinstance(table, Tensor)}
+        return found
 
     def points_of(self, leaves: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """leaves (n,) → (n, D) the sums of their codes' vectors of levels `start` to `stop` - 1, by default all."""
@@ -235,6 +250,13 @@ def common(old: Trie, new: Trie) -> list[Tensor]:
         place, absent = descend(recoloured(before, columns), recoloured(after, columns), place, absent)
         found.append(torch.from_numpy(np.where(absent, -1, place)).to(new.device))
     return found
+
+
+def _means_in(stored: Mapping[str, Tensor], d: int) -> Means | None:
+    if f"{d}.vectors" not in stored:
+        return None
+    several = Several(*(stored.get(f"{d}.{name}") for name in Several._fields))
+    return Means(several, stored[f"{d}.vectors"], stored.get(f"{d}.codes"), stored[f"{d}.half_squares"])
 
 
 def _arrays(trie: Trie) -> list[Level]:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from genret.api import Additive
-from genret.components.retrievers import means
+from genret.components.retrievers import means, points_cache
 from genret.components.retrievers.guide import FEW, FlatGuide
 from genret.components.retrievers.means import Points, Several
 from genret.decode.beam import beam_search
@@ -261,6 +261,35 @@ def test_tables_follow_additions_and_removals(monkeypatch, vectors, seed, count,
         torch.testing.assert_close(
             one.half_squares, 0.5 * (prefix + means.decode(one.codes, one.vectors)).square().sum(1)
         )
+
+
+@pytest.mark.parametrize("vectors", [10_000, 0], ids=["means", "coded means"])
+def test_tables_on_disk(monkeypatch, tmp_path, vectors):
+    monkeypatch.setattr(means, "VECTORS", vectors)
+    monkeypatch.setattr(points_cache, "LEAST_CACHED", 10)
+    sums, tokens, codes = world(0, 1, 60, extra=True)
+    tries = [Trie.build(spelt(tokens, codes[first:])) for first in range(4)]
+
+    def opened(trie):
+        return points_cache.points_of(tmp_path / "trie", trie, sums.books, tokens)
+
+    made = opened(tries[0])
+    assert made.means[0] is not None and (made.means[0].codes is None) == (vectors > 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Points, "_averaged", None)  # nothing is made anew
+        read = opened(tries[0])
+    assert read.tables().keys() == made.tables().keys()
+    assert all(torch.equal(table, made.tables()[name]) for name, table in read.tables().items())
+    (file,) = (tmp_path / "trie").iterdir()
+    file.write_bytes(b"damaged")
+    assert torch.equal(opened(tries[0]).half_squares, made.half_squares)
+    for trie in tries:
+        assert torch.equal(opened(trie).half_squares, Points(trie, sums.books, tokens).half_squares)
+    assert len(list((tmp_path / "trie").iterdir())) == points_cache.KEPT
+    other = points_cache.points_of(tmp_path / "trie", tries[3], [2 * book for book in sums.books], tokens)
+    torch.testing.assert_close(other.half_squares, 4 * opened(tries[3]).half_squares)  # other books, other tables
+    (tmp_path / "file").write_text("")
+    assert points_cache.points_of(tmp_path / "file", tries[0], sums.books, tokens).means  # no folder can be made
 
 
 @settings(max_examples=40, deadline=None)
