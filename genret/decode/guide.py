@@ -1,4 +1,4 @@
-"""Guidance: what else than log-probabilities counts for a prefix, such as the distance to the query's own vector.
+"""What counts for a prefix besides log-probabilities, such as the distance to the query's own vector.
 
 B queries   w beams   c candidates of a beam
 """
