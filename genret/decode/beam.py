@@ -31,7 +31,7 @@ class Prefixes(NamedTuple):
     nodes: Tensor
     """(B, w) int64: nodes of the trie, -1 for none. `Trie.prefixes_of` returns the same for given leaves."""
     scores: Tensor
-    """(B, w) float32, -inf for none: sums of log-probabilities, plus the guidance of the best leaf below"""
+    """(B, w) float32, -inf for none: sums of log-probabilities, plus guidance"""
 
 
 class Beams(NamedTuple):
@@ -93,6 +93,7 @@ def beam_search(
     symbols = parents = None
     broken = torch.zeros((), dtype=torch.bool, device=device)
     prefixes: list[Prefixes] = []
+    sums = torch.zeros_like(scores)  # what the guide carries along each beam
     for d, level in enumerate(trie.levels):
         children, own = expand(trie, d, nodes)  # (B, w, c)
         if allowed is not None:
@@ -115,7 +116,10 @@ def beam_search(
         per_beam = gains.shape[-1]
         count = min(num_beams, trie.num_prefixes[d], nodes.shape[1] * per_beam)
         written = scores[..., None] + gains
-        worth = written if guide is None else written + guide.of(children, d + 1)
+        worth = written
+        if guide is not None:
+            sums = guide.extended(sums, own, d, per_beam)
+            worth = written + guide.of(sums, children, d + 1)
         best, places = best_of(worth, children, count)
         kept = children.flatten(1).gather(1, places)
         there = best > -torch.inf
@@ -125,6 +129,8 @@ def beam_search(
         if guide is not None:  # guidance is computed anew at each depth; only log-probabilities add up
             best = torch.where(there, written.flatten(1).gather(1, places), -torch.inf)
         places, order = places.sort()
+        if guide is not None:
+            sums = sums.flatten(1).gather(1, places)
         scores, nodes = best.gather(1, order), kept.gather(1, order).clamp_min_(0)
         parents = places // per_beam
         # Beams that have ended, and empty ones, get an arbitrary token that is ignored.

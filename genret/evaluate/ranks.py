@@ -28,6 +28,9 @@ TWO_TOWER = "two-tower"
 OWN_SEARCH = "search"
 """The way of searching of a run without beams: as its recipe says, reranked if it has a reranker."""
 
+DROWNED_OUT = "guidance-alone"
+"""The first stage of a guided search with its language model drowned out."""
+
 
 class QueryRanks(NamedTuple):
     """Ranks of one way of searching one split, with hashes that show whether another run had the same queries."""

@@ -88,8 +88,8 @@ class SearchOptions(Config):
     score: SearchScore = "level"
     """Over what log-probabilities are normalized: the level's vokens, the whole vocabulary or the trie's children."""
     guidance: float = Field(0.0, ge=0)
-    """Weight γ of the query's own vector in the beam search: log p − γ/2 ‖z − ẑ‖², ẑ the nearest vector below a prefix,
-    if code vectors add up (`rq`, `residual-kmeans`); 0: the language model alone."""
+    """Weight γ of the query's own vector in the beam search: log p − γ/2 ‖z − ẑ‖², ẑ the mean of the vectors below a
+    prefix, if code vectors add up (`rq`, `residual-kmeans`); 0: the language model alone."""
     batch_size: int = Field(64, ge=1)
     """Number of queries searched at a time."""
 

@@ -145,6 +145,10 @@ class CatalogRetriever(Retriever):
         """The vectors that the identifiers of these images (N,) represent, and how unique these identifiers are."""
         return Inspection()
 
+    def drowned_out(self) -> CatalogRetriever | None:
+        """The same search by the query's own vector alone; None where a language model does not search beside it."""
+        return None
+
     def signals(self, ranked: Ranked) -> Floats64:
         """(B, C) found → (B, F) numbers that indicate confidence; -inf in the first if nothing was found."""
         return similarity_signals(ranked)

@@ -46,6 +46,10 @@ def _recall_table(found: Evaluation) -> Table:
         _add(table, "searched", found.recall, searched)
     if found.first_stage is not None:
         _add(table, "  before reranking" + (f", {found.num_beams} beams" if found.num_beams else ""), found.first_stage)
+    if (alone := found.drowned_out) is not None:
+        _add(table, "  the language model drowned out, guidance alone", alone["recall"], alone)
+        if alone["first_stage"] is not None:
+            _add(table, "    before reranking", alone["first_stage"])
     if found.reranked is not None:
         _add(table, f"  those images in dense order, {found.num_beams} beams", found.reranked)
     if found.identifier_recall is not None:

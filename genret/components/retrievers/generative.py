@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 
 import numpy as np
@@ -10,14 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genret.api import Additive, Backbone, Corpus, Identifier, Progress, QueryBatch
+from genret.api import Backbone, Corpus, Identifier, Progress, QueryBatch
 from genret.catalog.store import IdentifierRows, Snapshot
 from genret.components.retrievers import enlarged, signals, trace
 from genret.components.retrievers.ceiling import ceiling_of
+from genret.components.retrievers.guide import FlatGuide
 from genret.components.retrievers.live_trie import LiveTrie
+from genret.components.retrievers.means import Points
+from genret.components.retrievers.points_cache import points_of
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams, beam_search
-from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
 from genret.kit.arrays import Floats as Floats32
@@ -59,9 +62,10 @@ class GenerativeRetriever(CatalogRetriever):
         # identifiers are tokenized by this run's models, so each run and catalog has its own cache
         spelling = tokenization_key(self.backbone, self.identifier.vokens, self.end_symbol)
         key = content_hash(f"{self.catalog.uid} {self.catalog.run_id} {spelling}".encode())[:20]
-        cache = None if resources.folder is None else TrieCache(resources.folder / "trie", key)
+        self._cache_folder = None if resources.folder is None else resources.folder / "trie"
+        cache = None if self._cache_folder is None else TrieCache(self._cache_folder, key)
         self._live = LiveTrie(self.tokenized, self.device, cache)
-        self._points: tuple[Trie, Points] | None = None
+        self._points: Points | None = None
 
     def tokenized(self, rows: IdentifierRows) -> Tensor:
         """R rows of the catalog → (R, L) tokens, -1 after the end."""
@@ -77,18 +81,18 @@ class GenerativeRetriever(CatalogRetriever):
     def wants_vectors(self) -> bool:
         return self.guided or super().wants_vectors
 
-    def guide(self, query_features: Tensor, trie: Trie, allowed: LeafSets | None = None) -> Guide | None:
+    def guide(self, query_features: Tensor, trie: Trie, allowed: LeafSets | None = None) -> FlatGuide | None:
         """(B, D) the queries' vectors → the guidance added to beam scores in `trie`; None without guidance."""
         sums = self.identifier.additive(query_features) if self.guided else None
         if sums is None:
             return None
         # beams are on the language model's device, identifiers are computed on the scheme's device
-        sums = Additive(sums.target.to(self.device), [book.to(self.device) for book in sums.books])
         known = self._points  # for the last trie searched with guidance
-        if known is None or known[0] is not trie:
+        if known is None or known.trie is not trie:
             tokens = [self.backbone.level_tokens(level) for level in range(len(sums.books))]
-            known = self._points = trie, Points.of(trie, sums.books, tokens)
-        return Guide(sums, known[1], trie, self.options.guidance, allowed)
+            books = [book.to(self.device) for book in sums.books]
+            known = self._points = points_of(self._cache_folder, trie, books, tokens, known)
+        return FlatGuide(sums.target.to(self.device), known, self.options.guidance, allowed)
 
     def beams(self, batch: QueryBatch, trie: Trie, num_beams: int, allowed: LeafSets | None = None) -> Beams:
         """The recipe's beam search in `trie`."""
@@ -210,6 +214,14 @@ class GenerativeRetriever(CatalogRetriever):
         }
         left, embed = (None, None) if ceiling is None else ceiling
         return Inspection(left, embed, statistics, content_based)
+
+    def drowned_out(self) -> GenerativeRetriever | None:
+        """As the search is in the limit of γ → ∞: the language model writes nothing."""
+        if not self.guided:
+            return None
+        other = copy(self)
+        other.written_levels = 0
+        return other
 
     def signals(self, ranked: Ranked) -> Floats:
         return signals.beam_signals(ranked)

@@ -111,7 +111,7 @@ def forced_scores(
             scores = backbone.score(some.texts, tokens[:, :, :written], columns[:written]).sum(-1)
             guide = retriever.guide(some.vectors, trie)
             if guide is not None:
-                scores = scores + guide.of(right, trie.depth)
+                scores = scores + guide.of_leaves(right)
             best.append(scores.masked_fill(right < 0, -torch.inf).amax(1).float().cpu().numpy())
             bar.advance(len(some))
     return np.concatenate(best)

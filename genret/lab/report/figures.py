@@ -88,6 +88,14 @@ def figures_of(stored: StoredRun) -> Figures:
         "identifier_recall": f"  identifiers instead of images, {stored.num_beams} beams",
         "ceiling": "ceiling of the identifiers",
     }
+    alone = evaluation.get("drowned_out")
+    if alone is not None:
+        rows.append(
+            FigureRow(name="  the language model drowned out, guidance alone", recall=alone["recall"], intervals={})
+        )
+        if alone["first_stage"] is not None:
+            name = "  the language model drowned out, before reranking"
+            rows.append(FigureRow(name=name, recall=alone["first_stage"], intervals={}))
     for key, name in more.items():
         if evaluation.get(key) is not None:
             rows.append(FigureRow(name=name, recall=evaluation[key], intervals={}))
