@@ -1,8 +1,8 @@
 """Proves and measures genret on a GPU, part by part: `python -m bench.gpu`.
 
-Each part is a process with a time limit, and leaves `<part>.json` and `<part>.log` in the results folder. A part that was
-done for this commit on this machine is not run again, so the command can be stopped and repeated. `--device cpu --quick`
-rehearses everything on a machine without a GPU.
+Each part is a process with a time limit, and leaves `<part>.json` and `<part>.log` in the results folder. A part that
+was done for this commit on this machine is not run again, so the command can be stopped and repeated.
+`--device cpu --quick` rehearses everything on a machine without a GPU.
 """
 
 from __future__ import annotations

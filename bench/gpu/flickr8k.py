@@ -18,8 +18,12 @@ from bench.gpu.options import NOT_MEASURED, measure, parser
 from bench.report import Row, Section
 
 RECIPES = ["recipes/avg.yaml", "recipes/scale/flickr8k.yaml"]
-TINY = ["encoder.train.epochs=1", "identifier.train.epochs=1", "train.epochs=1", "identifier.codebook_size=4",
-        "identifier.num_levels=2", "encoder.views=1", "encoder.image.image_size=32", "dataset.dev_images=4", "dataset.expect={}"]  # fmt: skip
+TINY = [
+    *("dataset.dev_images=4", "dataset.expect={}", "encoder.image.image_size=32", "encoder.views=1"),
+    *("encoder.train.epochs=1", "identifier.train.epochs=1", "identifier.codebook_size=4", "identifier.num_levels=2"),
+    "train.epochs=1",
+]
+"""Overrides for a rehearsal with few images."""
 
 
 def section(arguments: argparse.Namespace, photographs: Path, home: Path) -> Section:

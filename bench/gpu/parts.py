@@ -69,5 +69,11 @@ PARTS = [
         ("--only", "sizes", "--sizes", "10000000,100000000", "--backbones", "t5-small", "--rounds", "8"),
         ("--only", "sizes"),
     ),
-    Part("flickr8k", "Flickr8k by its recipe, from photographs to figures", 400, "bench.gpu.flickr8k", reads_photographs=True),
+    Part(
+        "flickr8k",
+        "Flickr8k by its recipe, from photographs to figures",
+        400,
+        "bench.gpu.flickr8k",
+        reads_photographs=True,
+    ),
 ]

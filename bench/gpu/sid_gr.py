@@ -91,9 +91,7 @@ def section(device: torch.device, quick: bool) -> Section:
         if not quick:
             ours = 1000 * timings[0].median
             results += bars(bar(f"genret against SID-GR's published time, batch {batch}", ours / PUBLISHED[batch], 1.0))
-        results += bars(
-            bar(f"genret against its floor, batch {batch}", timings[0].median / timings[1].median, 1.15)
-        )
+        results += bars(bar(f"genret against its floor, batch {batch}", timings[0].median / timings[1].median, 1.15))
     columns = ["system", "beams", "batch", "ms", "queries_per_s", "peak_mb", "note"]
     facts = {"context": shape.context, "steps": STEPS, "identifiers": shape.trie.num_leaves, "quick": quick}
     return Section("SID-GR's shape", columns, rows, results, {"shape": facts})

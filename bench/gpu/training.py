@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from bench.gpu.options import measure, parser, peak_mb, reset_peak
@@ -42,28 +43,35 @@ def generators(device: torch.device, quick: bool) -> Section:
 def _generators(device: torch.device, quick: bool) -> Iterator[Row]:
     for name, (shape, options, batch) in (TINY if quick else GENERATORS).items():
         reset_peak(device)
-        net = model(shape, device, options=options, trains=True)
-        firsts = torch.tensor([int(tokens[0]) for tokens in net.level_tokens], device=device)
-        targets = torch.randint(CODEBOOK_SIZE, (batch * STEPS, NUM_LEVELS), device=device) + firsts
-        texts = [QUERIES[i % len(QUERIES)] for i in range(batch * STEPS)]
+        training = Training(shape, options, batch, device)
+        (timing,) = alternate([Rival(name, training)], device, 1 if quick else 5, 20, at_least=1)
+        note = f"{training.num_tokens / timing.median:,.0f} tokens/s, {1000 * timing.median / STEPS:.1f} ms a step"
+        found = row(timing, batch * STEPS, system=name, peak_mb=peak_mb(device), note=note)
+        yield found | {"batch": batch} | {key: found[key] / STEPS for key in ("ms", "low", "high")}
 
-        def step(indices: Any, epoch: int, number: int, net: Any = net, targets: Any = targets, texts: Any = texts) -> Any:
-            wanted = targets[indices.to(device)]
-            logits = net.backbone.logits([texts[i] for i in indices.tolist()], wanted)
-            return {"loss": cross_entropy(logits.flatten(0, 1).float(), wanted.flatten())}
 
+class Training:
+    """STEPS steps of genret's loop, each time it is called."""
+
+    def __init__(self, shape: str, options: dict[str, Any], batch: int, device: torch.device):
+        self.device, self.batch = device, batch
+        self.net = model(shape, device, options=options, trains=True)
+        firsts = torch.tensor([int(tokens[0]) for tokens in self.net.level_tokens], device=device)
+        self.targets = torch.randint(CODEBOOK_SIZE, (batch * STEPS, NUM_LEVELS), device=device) + firsts
+        self.texts = [QUERIES[i % len(QUERIES)] for i in range(batch * STEPS)]
+        read = self.net.backbone.tokenizer(self.texts)["input_ids"]
+        self.num_tokens = sum(map(len, read)) + self.targets.numel()
+
+    def __call__(self, _: int) -> None:
+        options = LoopOptions(epochs=1, batch_size=self.batch, lr=1e-4)
         with TemporaryDirectory() as folder:
-            context = FitContext(0, device, Path(folder), Silent().progress, lambda row: None)
-            again = LoopOptions(epochs=1, batch_size=batch, lr=1e-4)
+            context = FitContext(0, self.device, Path(folder), Silent().progress, lambda row: None)
+            loop.run(self.net.backbone.module, self.step, len(self.texts), options, context)
 
-            def train(_: int, net: Any = net, step: Any = step, context: Any = context, again: Any = again) -> None:
-                loop.run(net.backbone.module, step, len(texts), again, context)
-
-            (timing,) = alternate([Rival(name, train)], device, 1 if quick else 5, 20, at_least=1)
-        found = row(timing, batch * STEPS, system=name, peak_mb=peak_mb(device))
-        tokens = sum(len(ids) for ids in net.backbone.tokenizer(texts)["input_ids"]) + targets.numel()
-        note = f"{tokens / timing.median:,.0f} tokens/s, {1000 * timing.median / STEPS:.1f} ms a step"
-        yield found | {"note": note, "batch": batch, "ms": found["ms"] / STEPS}
+    def step(self, indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
+        wanted = self.targets[indices.to(self.device)]
+        logits = self.net.backbone.logits([self.texts[i] for i in indices.tolist()], wanted)
+        return {"loss": cross_entropy(logits.flatten(0, 1).float(), wanted.flatten())}
 
 
 def image_towers(device: torch.device, quick: bool) -> Section:
@@ -82,7 +90,7 @@ def image_towers(device: torch.device, quick: bool) -> Section:
     return Section("Image towers", ["system", "batch", "ms", "peak_mb", "note"], rows)
 
 
-def _forward(tower: Any, pixels: torch.Tensor, device: torch.device) -> Callable[[int], Any]:
+def _forward(tower: Any, pixels: Tensor, device: torch.device) -> Callable[[int], Any]:
     @torch.inference_mode()
     def run(_: int) -> Any:
         with autocast(device, "auto"):

@@ -103,7 +103,7 @@ class Steps:
 
 @pytest.mark.parametrize("kind", ["plain", "guided", "restricted"])
 def test_nothing_in_the_loop_waits_for_the_host(networks, kind, device, record_property):
-    """torch reports every synchronizing call. The one that is allowed is the check for finite scores, after the loop."""
+    """torch reports every synchronizing call. One is allowed: the check for finite scores, after the loop."""
     if device.type != "cuda":
         pytest.skip("a CPU does not wait")
     network, batch = networks[1], 4
