@@ -57,7 +57,7 @@ class LlamaBackbone(Backbone):
         """Maximum vocabulary size of the tokenizer trained on the captions."""
         prompt: str = "{query}\n=>"
         """Prompt of the model; {query} stands for the query."""
-        max_query_tokens: int = Field(64, ge=4, le=512)
+        max_query_tokens: int = Field(64, ge=4, le=4096)
         """Maximum query length in tokens; longer queries are truncated."""
         copy_code_vectors: bool | Literal["auto"] = "auto"
         """Whether to initialize the new rows with the identifier's code vectors (paper 3.2); auto: if it has any."""

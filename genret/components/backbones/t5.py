@@ -58,7 +58,7 @@ class T5Backbone(Backbone):
         """Dropout; null keeps the pretrained model's value; 0.1 for a model built here."""
         vocab_size: int = Field(4000, ge=64)
         """Maximum vocabulary size of the tokenizer trained on the captions."""
-        max_query_tokens: int = Field(64, ge=4, le=512)
+        max_query_tokens: int = Field(64, ge=4, le=4096)
         """Maximum query length in tokens; longer queries are truncated."""
         copy_code_vectors: bool | Literal["auto"] = "auto"
         """Whether to initialize the new rows with the identifier's code vectors (paper 3.2); auto: if it has any."""
