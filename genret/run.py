@@ -19,7 +19,7 @@ from typing import Any, overload
 
 from rich.text import Text
 
-from genret.api import Dataset, Evaluator, IndexReport, Record, Restriction, SearchResult, Silent, Skipped, Ui
+from genret.api import Dataset, Evaluator, IndexReport, Query, Record, Restriction, SearchResult, Silent, Skipped, Ui
 from genret.api.border import guarded
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
@@ -141,32 +141,32 @@ class Run:
 
     # ----------------------------------------------------------------------------------------------------- searching
     @overload
-    def search(self, query: str, k: int = ..., **options: Any) -> SearchResult: ...
+    def search(self, query: str | Query, k: int = ..., **options: Any) -> SearchResult: ...
 
     @overload
-    def search(self, query: Sequence[str], k: int = ..., **options: Any) -> list[SearchResult]: ...
+    def search(self, query: Sequence[str | Query], k: int = ..., **options: Any) -> list[SearchResult]: ...
 
     def search(
         self,
-        query: str | Sequence[str],
+        query: str | Query | Sequence[str | Query],
         k: int = 10,
         *,
         where: str = "",
         **options: Any,
     ) -> SearchResult | list[SearchResult]:
-        """The k best images of a query, or of each of several, best first.
+        """The k best images of a query, or of each of several, best first. `Query`: pictures, words to leave out.
 
         `where`: a filter over metadata such as `year > 2020`. The other options are those of `Retriever.search`:
         `num_beams` overrides the recipe's, `restrict` selects which images may be found, and a query whose confidence
         is below `min_confidence` finds nothing.
         """
-        queries = [query] if isinstance(query, str) else list(query)
+        queries = [query] if isinstance(query, str | Query) else list(query)
         if where and "restrict" in options:
             raise UsageError("give `where` or `restrict`, not both; a Restriction has a field `where`")
         if where:
             options["restrict"] = Restriction(where=where)
         found = self.retriever.search(queries, k, **options)
-        return found[0] if isinstance(query, str) else found
+        return found[0] if isinstance(query, str | Query) else found
 
     def index(self, paths: Sequence[Path | str] | Path | str, ui: Ui | None = None) -> IndexReport:
         """Adds images, and all below folders, without training; the next search includes them. Unusable files are

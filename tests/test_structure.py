@@ -26,7 +26,7 @@ ROOT = Path(genret.__file__).parent
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 CORE = {"api", "catalog", "cli", "decode", "evaluate", "kit", "plugin", "recipe", "search", "train"}
 """Beside these folders, the files in genret/ itself."""
-CORE_CODE_LINES = 8_580
+CORE_CODE_LINES = 8_800
 FILE_LINES = 400
 FOLDER_FILES = 15
 CROWDED: set[str] = set()

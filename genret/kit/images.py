@@ -99,8 +99,7 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
                     f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} allowed; "
                     "make it smaller or leave it out"
                 )
-            image.load()
-            return _upright(_to_rgb(image), image)
+            return as_rgb(image)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -110,6 +109,12 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
     except Exception as error:  # on damaged data Pillow raises many kinds of exceptions
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise BadImage(f"{name} is damaged and cannot be decoded: {reason}") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An opened picture as RGB, upright, on white where it is transparent."""
+    image.load()
+    return _upright(_to_rgb(image), image)
 
 
 @lru_cache(maxsize=4096)  # an image is decoded several times in a run

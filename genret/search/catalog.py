@@ -22,6 +22,7 @@ from genret.api import (
     Hit,
     IndexReport,
     Progress,
+    Query,
     QueryBatch,
     Restriction,
     Retriever,
@@ -33,6 +34,15 @@ from genret.kit.encode import text_vectors
 from genret.kit.images import content_hash
 from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, checked_threshold, similarity_signals
 from genret.search.confidence import Floats as Floats64
+from genret.search.queries import (
+    POOL,
+    as_query,
+    in_batches,
+    nearest,
+    picture_vectors,
+    restrictions_of,
+    without_words,
+)
 from genret.search.ranking import Ints, Ranked, fuse_scores, reordered
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed, Restrictions
@@ -104,6 +114,10 @@ class CatalogRetriever(Retriever):
         (`depth`). `index`: the result of `build_index`. `allowed`: which keys each query may find
         (`allowed[row].among(keys)`)."""
 
+    def nearest(self, snapshot: Snapshot, index: Any, batch: QueryBatch, k: int, allowed: Sequence[Allowed]) -> Ranked:
+        """The search of queries with pictures, whose vectors are known: by the stored vectors of the images."""
+        return nearest(snapshot, batch.vectors, k, allowed)
+
     def index_at(self, snapshot: Snapshot) -> Any:
         """The index of this version of the catalog; subclasses that update it incrementally override this."""
         if self._known is None or self._known[0] != snapshot.version:
@@ -116,7 +130,7 @@ class CatalogRetriever(Retriever):
         return [[] for _ in image_ids]
 
     def names(self, snapshot: Snapshot, index: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
-        """The codes by which each image was reached; None for retrievers without identifiers."""
+        """The codes by which each image was reached, of leaf -1 its first identifier; None without identifiers."""
         return [None] * len(keys)
 
     @property
@@ -155,42 +169,55 @@ class CatalogRetriever(Retriever):
     # ------------------------------------------------------------------------------------------------ searching
     def search(
         self,
-        queries: Sequence[str],
+        queries: Sequence[str | Query],
         k: int = 10,
         *,
         num_beams: int | None = None,
         restrict: Restriction | Sequence[Restriction] = Restriction(),
         min_confidence: float | None = None,
     ) -> list[SearchResult]:
-        for query in queries:
-            if not query.strip():
-                raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
+        asked = [as_query(one) for one in queries]
+        if k < 0:
+            raise UsageError(f"k is how many images to find, from 0, not {k}")
         threshold = checked_threshold(min_confidence, self.confidence)
+        if threshold is not None and any(one.has_picture for one in asked):
+            raise UsageError("confidence is calibrated for words: leave min_confidence out for queries with pictures")
         beams = None if self.num_beams is None else max(num_beams or self.num_beams, k)
-        restrictions = Restrictions(restrict, len(queries))
-        results: list[SearchResult] = []
-        if queries and not self._ready:
-            self.prepare(queries[0])
+        restrictions = Restrictions(restrictions_of(asked, restrict), len(asked))
+        results: dict[int, SearchResult] = {}
+        if asked and not self._ready:
+            self.prepare(asked[0].text or "a picture")
             self._ready = True
-        for start in range(0, len(queries), self.options.batch_size):
-            batch = queries[start : start + self.options.batch_size]
-            queries_now = QueryBatch(batch, self.text_vectors)
+        for rows in in_batches(asked, self.options.batch_size):
+            batch, with_picture = [asked[row] for row in rows], asked[rows[0]].has_picture
+            negative = [self.text_vectors(one.without) if one.without else None for one in batch]
             began = time.perf_counter()
             with self.opened() as (snapshot, index):
-                allowed = restrictions.resolved(snapshot, start, start + len(batch))
+                allowed = restrictions.resolved(snapshot, rows)
+                pool = max(k, 1 if negative.count(None) == len(batch) else POOL)
+                pool = min(pool, max(1, snapshot.highest_key()))  # which no catalog can exceed
+                now = QueryBatch([one.text for one in batch], self.text_vectors)
+                if with_picture:
+                    now = QueryBatch.known(now.texts, picture_vectors(self.encoder, self.device, batch, snapshot))
                 if index is None:
                     ranked = Ranked.nothing(len(batch))
+                elif with_picture:
+                    ranked = self.nearest(snapshot, index, now, pool, allowed)
                 else:
-                    ranked = self.candidates(snapshot, index, queries_now, k, beams, allowed)
-                sure = self._confidence(ranked)
-                if self.reranker is not None:
-                    ranked = self.rerank(queries_now, ranked, k, snapshot)
+                    width = None if beams is None else max(beams, pool)
+                    ranked = self.candidates(snapshot, index, now, pool, width, allowed)
+                sure = [None] * len(batch) if with_picture else self._confidence(ranked)
+                if self.reranker is not None and not with_picture:
+                    ranked = self.rerank(now, ranked, pool, snapshot)
+                if negative.count(None) < len(batch):
+                    ranked = without_words(ranked, now.vectors, negative, snapshot)
                 hits = self._hits(snapshot, index, ranked, k)
             elapsed = 1000 * (time.perf_counter() - began) / len(batch)
-            for query, found, p in zip(batch, hits, sure, strict=True):
+            width = None if with_picture else beams
+            for row, found, p in zip(rows, hits, sure, strict=True):
                 kept = found if threshold is None or p >= threshold else []
-                results.append(SearchResult(query, kept, beams, elapsed, p))
-        return results
+                results[row] = SearchResult(str(asked[row]), kept, width, elapsed, p)
+        return [results[row] for row in range(len(asked))]
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Snapshot, Any]]:
