@@ -9,7 +9,6 @@ for hit in run.search("red heart", k=5).hits:
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,24 +16,17 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
-from rich.text import Text
-
 from genret.api import Dataset, Evaluator, IndexReport, Query, Record, Restriction, SearchResult, Silent, Skipped, Ui
-from genret.api.border import guarded
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
 from genret.errors import BadImage, GenretError, UsageError
 from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ranks import QueryRanks, read_ranks, write_ranks
 from genret.evaluate.run import evaluate
-from genret.evaluate.tables import evaluation_tables
 from genret.folders import finished_run, is_finished, read_summary
 from genret.kit.device import device_of
-from genret.kit.files import read_json
 from genret.kit.images import printable, read_bytes, record_of, walk_images
-from genret.kit.text_table import TextTable
 from genret.plugin.loading import load_plugins
-from genret.plugin.provenance import remember_run
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import chance_level
 from genret.recipe.components import Components, components
@@ -45,8 +37,6 @@ from genret.search.confidence import read_confidence
 from genret.search.resources import Resources
 from genret.search.thumbnails import Thumbnails
 from genret.settings import Settings, load_settings
-
-log = logging.getLogger(__name__)
 
 
 def load(run: str | Path) -> Run:
@@ -71,7 +61,7 @@ class Run:
             raise GenretError(
                 f"{self.folder} is no run directory: it has no recipe.yaml; name one with --run, or train one first"
             )
-        remember_run(self.folder, self.registries)
+        self.registries.function.get("remember")(self.folder, self.registries)
         return load_recipe([path], [], self.registries)
 
     @cached_property
@@ -91,18 +81,8 @@ class Run:
             made.backbone.module.to(device)
         if made.retriever.learns:
             made.retriever.load(folder / "retriever")
-        self._compare_code(made.code)
+        self.registries.function.get("compare_code")(folder, made.code)
         return made
-
-    def _compare_code(self, now: dict[str, str]) -> None:
-        """Warns if a plugin's code has changed since the run was made."""
-        try:
-            before = read_json(self.folder / "environment.json")["code"]
-            changed = sorted(part for part, key in before.items() if now.get(part, key) != key)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return
-        if changed:
-            log.warning("%s was made by other code of %s; train it anew to be sure", self.folder, ", ".join(changed))
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -123,8 +103,9 @@ class Run:
             raise GenretError(
                 f"the retriever '{self.recipe.retriever.type}' cannot be opened: derive it from genret.CatalogRetriever"
             )
+        upgrade = self.registries.function.get("upgrade")
         resources = Resources(
-            catalog=Catalog.open(place_of(self.folder), run_id=run_id_of(self.folder)),
+            catalog=Catalog.open(place_of(self.folder), run_id_of(self.folder), upgrade),
             thumbnails=Thumbnails(self.folder / "thumbnails"),
             encoder=parts.encoder,
             identifier=parts.identifier,
@@ -223,8 +204,7 @@ class Run:
         for name in self.registries.evaluator:
             kind: type[Evaluator] = self.registries.evaluator.get(name)
             if kind.automatic or name in also:
-                one = kind(kind.Config(**also.get(name, {})))
-                found[name] = guarded(one, name, self.registries.evaluator.origin(name))
+                found[name] = self.registries.watched(kind(kind.Config(**also.get(name, {}))), name)
         if unknown := set(also) - set(found):
             self.registries.evaluator.get(min(unknown))  # raises the error with the known names
         return found
@@ -277,15 +257,7 @@ class Run:
 
     def tables(self, found: Evaluation) -> list[Any]:
         """An evaluation for people, as rich shows it."""
-        told = evaluation_tables(found)
-        for name, figures in found.more.items():
-            kind: type[Evaluator] = self.registries.evaluator.get(name)
-            evaluator = kind(kind.Config.model_construct())  # showing figures needs no options
-            told += [
-                one.rich() if isinstance(one, TextTable) else Text(str(one))
-                for one in evaluator.tables(figures, found.split)
-            ]
-        return told
+        return list(self.registries.function.get("evaluation")(self, found))
 
     @property
     def figures(self) -> dict[str, Any] | None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from genret.folders import run_option
+from genret.commands.run_folders import run_option
 from genret.settings import Settings
-from genret.training import next_steps
+from genret.shell.next_steps import next_steps
 
 
 def finished(run: Path, at: int) -> Path:

@@ -23,7 +23,7 @@ from genret.api.encoder import CaptionedImages, Encoder, Pairs
 from genret.api.evaluator import Evaluator
 from genret.api.identifier import Additive, Corpus, Identifier, Identifiers, NewImages, Vokens
 from genret.api.loss import Loss, LossConfig
-from genret.api.progress import Bar, Progress, Silent, Ui
+from genret.api.progress import Bar, Progress, Screen, Silent, Ui
 from genret.api.reranker import Candidates, Reranker, RerankerConfig
 from genret.api.retriever import (
     Hit,
@@ -68,6 +68,7 @@ __all__ = [
     "RerankerConfig",
     "Restriction",
     "Retriever",
+    "Screen",
     "SearchResult",
     "SearchScore",
     "Silent",

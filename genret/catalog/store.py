@@ -7,7 +7,7 @@ never reused. One writer at a time; readers never wait and see only complete cha
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +16,10 @@ from sqlalchemy import update
 
 from genret.api import IndexReport, Record, Skipped
 from genret.catalog.bulk import insert_rows
-from genret.catalog.engine import connect_to, reading, writing
+from genret.catalog.engine import Database, connect_to, reading, writing
 from genret.catalog.feed import move_to, next_version, take_turn
-from genret.catalog.migrate import READABLE, upgrade
 from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, NewImage
-from genret.catalog.schema import SCHEMA_VERSION, images, metadata, properties
+from genret.catalog.schema import READABLE, SCHEMA_VERSION, images, metadata, properties
 from genret.catalog.snapshot import Snapshot
 from genret.catalog.write import Upsert, delete_images
 from genret.errors import GenretError
@@ -50,8 +49,15 @@ class Catalog(Snapshot):
         return cls(database)
 
     @classmethod
-    def open(cls, where: str | Path, create: bool = False, run_id: str | None = None) -> Catalog:
-        """Opens an existing catalog, and upgrades one of an older genret. `create`: creates an empty one if
+    def open(
+        cls,
+        where: str | Path,
+        run_id: str | None = None,
+        upgrade: Callable[[Database], None] | None = None,
+        *,
+        create: bool = False,
+    ) -> Catalog:
+        """Opens an existing catalog; `upgrade` changes one of an older genret first. `create`: creates an empty one if
         there is none. `run_id`: the run that it must belong to."""
         database = connect_to(where)
         tables = database.tables()
@@ -73,6 +79,8 @@ class Catalog(Snapshot):
                 "identifiers mean something else here; put this run's own catalog back or train anew"
             )
         if schema < (SCHEMA_VERSION if database.writable else READABLE):
+            if upgrade is None:
+                raise GenretError(f"{database.name} was made by an older genret; upgrade it first: genret catalog")
             upgrade(database)
         return catalog
 

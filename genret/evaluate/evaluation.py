@@ -9,8 +9,9 @@ from genret.evaluate.answers import Measures
 from genret.evaluate.ledger import LedgerRow
 from genret.evaluate.metrics import Recalls
 from genret.evaluate.queries import QuerySet
+from genret.kit.arrays import Ints
 from genret.search.catalog import CatalogRetriever
-from genret.search.ranking import Ints, Ranked
+from genret.search.ranking import Ranked
 
 
 @dataclass(frozen=True, kw_only=True)

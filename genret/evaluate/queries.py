@@ -14,7 +14,8 @@ from torch import Tensor
 
 from genret.api import Progress, QueryBatch
 from genret.errors import UnknownName
-from genret.evaluate.metrics import Ints, Relevant
+from genret.evaluate.metrics import Relevant
+from genret.kit.arrays import Ints
 from genret.kit.captions import normalize_caption
 from genret.kit.encode import encode_texts
 from genret.kit.feature_cache import FeatureCache

@@ -18,10 +18,11 @@ from genret.catalog.store import Snapshot
 from genret.evaluate.answers import own_image, same_caption
 from genret.evaluate.evaluation import Evaluated, Evaluation
 from genret.evaluate.ledger import Trace, ledger
-from genret.evaluate.metrics import CUTOFFS, Ints, recalls
+from genret.evaluate.metrics import CUTOFFS, recalls
 from genret.evaluate.queries import QuerySet, first_rank, image_ranks, query_set
 from genret.evaluate.ranks import OWN_SEARCH, TWO_TOWER, beams
 from genret.evaluate.rerank import first_stage, rerank
+from genret.kit.arrays import Ints
 from genret.search.catalog import CatalogRetriever
 from genret.search.dense import dense_ranks
 from genret.search.ranking import Ranked

@@ -8,7 +8,6 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from genret.api import Backbone, Dataset, Encoder, Identifier, Loss, Reranker, Retriever
-from genret.api.border import guarded
 from genret.plugin.code import code_keys
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import unused_losses
@@ -48,7 +47,7 @@ def components(recipe: Recipe, registries: Registries) -> Components:
             return None
         registry = registries.of(kind)
         component = registry.get(slot.type)(slot.options, resolve_weights=registries.resolve_weights)
-        return guarded(component, slot.type, registry.origin(slot.type))
+        return registries.watched(component, slot.type)
 
     needs, unused = recipe.retriever.needs, unused_losses(recipe, registries)
     return Components(

@@ -30,6 +30,7 @@ from genret.api import (
 )
 from genret.catalog.store import NewImage, Snapshot
 from genret.errors import GenretError, UsageError, one_line
+from genret.kit.arrays import Ints
 from genret.kit.encode import text_vectors
 from genret.kit.images import content_hash
 from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, checked_threshold, similarity_signals
@@ -43,7 +44,7 @@ from genret.search.queries import (
     restrictions_of,
     without_words,
 )
-from genret.search.ranking import Ints, Ranked, fuse_scores, reordered
+from genret.search.ranking import Ranked, fuse_scores, reordered
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed, Restrictions
 from genret.search.sync import Source, Sync, batches

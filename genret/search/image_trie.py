@@ -17,7 +17,8 @@ from torch import Tensor
 
 from genret.api import Backbone, Identifiers
 from genret.decode.trie import Trie
-from genret.search.ranking import Ints, LeafImages
+from genret.kit.arrays import Ints
+from genret.search.ranking import LeafImages
 from genret.search.restrict import Allowed
 from genret.search.tokenization import tokenize_identifiers
 

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from genret.api import QueryBatch
 from genret.catalog.store import Snapshot
+from genret.kit.arrays import Floats, Ints
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 _PACKED = 2**32
 """Image keys below this fit into one 64-bit number with a leaf."""
 

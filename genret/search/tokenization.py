@@ -15,8 +15,8 @@ from genret.api import Backbone, Identifiers, SearchScore, Vokens
 from genret.catalog.codec import pack_codes, pack_texts
 from genret.catalog.store import IdentifierRows
 from genret.errors import GenretError
+from genret.kit.arrays import Ints
 from genret.kit.images import content_hash
-from genret.search.ranking import Ints
 
 
 def tokenize_identifiers(backbone: Backbone, identifiers: Identifiers, end_symbol: bool) -> Tensor:

@@ -21,7 +21,6 @@ from genret.decode.trie import Trie
 from genret.errors import GenretError
 from genret.kit.device import device_of
 from genret.plugin.code import code_keys, tower_key
-from genret.plugin.provenance import provenance
 from genret.plugin.registry import Registries
 from genret.recipe.components import Components, components
 from genret.recipe.schema import Recipe
@@ -31,7 +30,6 @@ from genret.search.tokenization import tokenize_identifiers
 from genret.settings import Settings
 from genret.train.artifacts import Artifact, Artifacts
 from genret.train.data import Listing, Split, corpus_of, list_split, read_split, text_vectors
-from genret.train.environment import describe
 from genret.train.generator import Development, Examples, fit_generator
 from genret.train.image_examples import needs_features
 from genret.train.protocols import TrainingCorpora, training_corpora
@@ -53,7 +51,8 @@ class Pipeline:
         """Called with the results between the stages."""
         self._files: dict[str, Listing] = {}
         self.components.encoder.to(self.device)
-        self.environment = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
+        describe, provenance = (registries.function.get(name) for name in ("environment", "provenance"))
+        self.environment: dict[str, Any] = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
         self.environment["code"] = self.components.code
 
     # ------------------------------------------------------------------------------------------------ stages

@@ -181,7 +181,7 @@ def test_search_without_a_hit(cli):
 
 def test_many_queries_are_answered_in_order_as_json_lines(cli, tmp_path, monkeypatch):
     cli.finished()
-    monkeypatch.setattr("genret.cli.search.QUERIES_AT_A_TIME", 2)
+    monkeypatch.setattr("genret.commands.search.QUERIES_AT_A_TIME", 2)
     queries = ["one", "two", "drei ä", "vier", "five"]
     (tmp_path / "queries.txt").write_text("\n".join(queries) + "\n", encoding="utf-8")
     for result in (
@@ -253,7 +253,7 @@ def test_empty_lines_and_a_byte_order_mark_are_no_query(cli, tmp_path, mark):
     ],
 )
 def test_names_are_shown_whole(uri, name):
-    from genret.cli.search import name_of
+    from genret.commands.search import name_of
 
     assert name_of(Hit(1, "id", uri, 0.0, None, {})) == name
 
@@ -556,8 +556,10 @@ def test_plugins_and_their_commands(cli):
     document = json.loads(cli("plugins", "--json").stdout)
     assert {plugin["name"] for plugin in document["plugins"]} == {
         "genret",
+        "genret.commands",
         "genret.guide",
         "genret.lab",
+        "genret.shell",
         "thief",
         "toys",
     }

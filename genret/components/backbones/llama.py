@@ -22,8 +22,8 @@ from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, wants_copy
 from genret.errors import GenretError
 from genret.kit.files import read_json
-from genret.kit.saving import reading
-from genret.kit.weights import fingerprint, loading, model_folder
+from genret.toolbox.saving import reading
+from genret.toolbox.weights import fingerprint, loading, model_folder
 
 
 class LlamaBackbone(Backbone):

@@ -28,7 +28,7 @@ from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, untied, wants_copy
 from genret.errors import GenretError, one_line
 from genret.kit.files import read_json
-from genret.kit.weights import model_folder
+from genret.toolbox.weights import model_folder
 
 
 class T5Backbone(Backbone):

@@ -18,7 +18,7 @@ from genret.components.data.tables import CAPTION, IMAGE, Columns, Table, read_t
 from genret.components.data.text import SET_ENCODING, read_text
 from genret.errors import GenretError, UnknownName
 from genret.kit.images import read_bytes, unreadable, walk_images
-from genret.kit.splits import CARVED, NamedSplits, SplitDataset, carve, clean_captions, hashed, nonempty
+from genret.toolbox.splits import CARVED, NamedSplits, SplitDataset, carve, clean_captions, hashed, nonempty
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from genret.components.data.tar import Member, scan, text_of
 from genret.components.data.text import MAX_TEXT_BYTES, captions_in, open_text
 from genret.errors import BadImage, GenretError, UnknownName
 from genret.kit.images import MAX_BYTES, is_image_name, unreadable
-from genret.kit.splits import carve, clean_captions, nonempty, scalars
+from genret.toolbox.splits import carve, clean_captions, nonempty, scalars
 
 MAX_SHARDS = 100_000
 REMEMBERED_SHARDS = 32

@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from genret.components.encoders.towers import TextTower, TowerConfig, most_tokens
 from genret.errors import GenretError
-from genret.kit.weights import check_loaded, fingerprint, has_weights, loading, model_folder, read_json, weights_file
+from genret.toolbox.weights import (
+    check_loaded,
+    fingerprint,
+    has_weights,
+    loading,
+    model_folder,
+    read_json,
+    weights_file,
+)
 
 Pooling = Literal["mean", "cls", "max", "last"]
 ACTIVATIONS = {"Tanh": torch.tanh, "ReLU": torch.relu, "GELU": F.gelu, "Identity": lambda x: x}

@@ -20,13 +20,13 @@ from genret.decode.beam import Beams, beam_search
 from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
-from genret.kit.codes.usage import usage_statistics
+from genret.kit.arrays import Floats as Floats32
+from genret.kit.arrays import Ints
 from genret.kit.images import content_hash
 from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import Floats
 from genret.search.image_trie import ImageTrie
-from genret.search.ranking import Floats as Floats32
-from genret.search.ranking import Ints, Ranked, dense_similarity, rank_images
+from genret.search.ranking import Ranked, dense_similarity, rank_images
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed
 from genret.search.tokenization import (
@@ -38,6 +38,7 @@ from genret.search.tokenization import (
     tokenize_identifiers,
 )
 from genret.search.trace import BeamTrace, Enlarged, Inspection
+from genret.toolbox.codes.usage import usage_statistics
 
 
 class GenerativeRetriever(CatalogRetriever):

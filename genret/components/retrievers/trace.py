@@ -14,8 +14,9 @@ from torch import Tensor
 
 from genret.api import Progress, QueryBatch
 from genret.catalog.store import Snapshot
+from genret.kit.arrays import Ints
 from genret.search.image_trie import ImageTrie
-from genret.search.ranking import Ints, Ranked, rank_images
+from genret.search.ranking import Ranked, rank_images
 from genret.search.tokenization import columns_of
 from genret.search.trace import BeamTrace, first_rank
 

@@ -9,9 +9,9 @@ import torch
 
 from genret.api import Corpus, Evaluator, Identifier, Identifiers, Ui
 from genret.evaluate.evaluation import Evaluated
-from genret.kit.codes.usage import usage_statistics
 from genret.kit.files import write_json
 from genret.lab.codebooks.gate import Gate, gate_table, quality_gate
+from genret.toolbox.codes.usage import usage_statistics
 
 if TYPE_CHECKING:
     from genret.run import Run

@@ -15,9 +15,10 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from genret.evaluate.metrics import CUTOFFS, Ints, Relevant, RelevantLike, recalls
-from genret.kit.codes.usage import usage_statistics
+from genret.evaluate.metrics import CUTOFFS, Relevant, RelevantLike, recalls
+from genret.kit.arrays import Ints
 from genret.search.dense import dense_ranks
+from genret.toolbox.codes.usage import usage_statistics
 
 COLLAPSED_BELOW = 0.1
 """A level is collapsed if its perplexity is below this share of the codes that it could use."""

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genret.evaluate.metrics import CUTOFFS, MISSED, Ints, Recalls, Scores, recalls, scores_of
-from genret.evaluate.ranks import QueryRanks, paired
+from genret.evaluate.metrics import CUTOFFS, MISSED, Recalls, Scores, recalls, scores_of
+from genret.evaluate.ranks import QueryRanks
+from genret.kit.arrays import Ints
+from genret.lab.compare.paired import paired
 from genret.lab.compare.run_summary import MEASURES, measured
 from genret.lab.compare.significance import bootstrap_intervals, randomization_test
 from genret.lab.report.stored import StoredRun

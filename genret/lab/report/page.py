@@ -34,6 +34,7 @@ from genret.lab.report.vokens import NamedImages, named_images
 from genret.plugin.registry import Registries
 from genret.run import Run
 from genret.settings import Settings
+from genret.shell.migrate import upgrade
 
 POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
 PICTURES_OF_A_RUN = 70
@@ -126,7 +127,7 @@ def _open(stored: StoredRun, registries: Registries, settings: Settings, ui: Ui,
         return OpenRun(None, None, remarks)
     images = None
     try:
-        with Catalog.open(place_of(stored.run)) as catalog:
+        with Catalog.open(place_of(stored.run), upgrade=upgrade) as catalog:
             images = named_images(catalog, stored.searched_split)
         if not stored.has_models:
             remarks.append("This run's models were not kept, so no query could be followed through a search.")

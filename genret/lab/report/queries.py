@@ -17,10 +17,10 @@ from torch import Tensor
 from genret.api import Ui, Vokens
 from genret.catalog.store import ImageRow, Snapshot
 from genret.evaluate.ledger import Trace, attribute
-from genret.evaluate.metrics import Ints
 from genret.evaluate.queries import QuerySet, text_vectors
 from genret.evaluate.ranks import query_hashes
 from genret.evaluate.run import Explained, Found, explain
+from genret.kit.arrays import Ints
 from genret.lab.report.figures import K, place, ranks_in_order
 from genret.lab.report.stored import StoredRun
 from genret.search.catalog import CatalogRetriever

@@ -12,15 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from genret.api import Vokens
 from genret.catalog.store import Catalog, ImageRow
+from genret.kit.arrays import Ints
 from genret.search.dense import dense_search
-
-Ints = NDArray[np.int64]
-
 
 FUNCTION_WORDS = {
     "about", "above", "across", "after", "against", "along", "among", "another", "around", "back", "before",

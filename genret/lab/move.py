@@ -14,6 +14,7 @@ from genret.catalog.snapshot import Snapshot
 from genret.catalog.store import Catalog
 from genret.errors import GenretError
 from genret.kit.files import write_text
+from genret.shell.migrate import upgrade
 
 
 def move_catalog(run: Path, target: str) -> int:
@@ -29,7 +30,7 @@ def move_catalog(run: Path, target: str) -> int:
 def copy_catalog(source: str | Path, target: str | Path) -> int:
     """Copies one version of the catalog at `source` to an empty database, in one transaction → the number of images.
     A database that already has this version is left unchanged."""
-    Catalog.open(source).close()  # upgrades an older one
+    Catalog.open(source, upgrade=upgrade).close()  # upgrades an older one
     old, new = connect_to(source), connect_to(target)
     copy = Snapshot(new)
     try:

@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
+from genret.api import Evaluator
 from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ledger import folded
 from genret.evaluate.metrics import CUTOFFS, Recalls
+from genret.run import Run
+from genret.toolbox.text_table import TextTable
 
 
-def evaluation_tables(found: Evaluation) -> list[Any]:
-    """The measures with their baselines, and the ledger."""
-    return [_recall_table(found), *([_ledger_table(found)] if found.ledger else [])]
+def tables(run: Run, found: Evaluation) -> list[Any]:
+    """The measures with their baselines, the ledger, and the figures of each evaluator."""
+    shown: list[Any] = [_recall_table(found), *([_ledger_table(found)] if found.ledger else [])]
+    for name, figures in found.more.items():
+        kind: type[Evaluator] = run.registries.evaluator.get(name)
+        evaluator = kind(kind.Config.model_construct())  # showing figures needs no options
+        for one in evaluator.tables(figures, found.split):
+            shown.append(one.rich() if isinstance(one, TextTable) else Text(str(one)))
+    return shown
 
 
 def _recall_table(found: Evaluation) -> Table:

@@ -19,8 +19,6 @@ from genret.catalog.schema import SCHEMA_VERSION
 from genret.catalog.write import set_property
 from genret.errors import GenretError
 
-READABLE = 2
-"""The oldest schema that can be read without an upgrade, if the catalog is read-only."""
 CHUNK = 5_000
 """Number of images changed at a time."""
 _Key = BigInteger().with_variant(sa.Integer, "sqlite")

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from genret.cli import ui as ui_module
-from genret.cli.ui import Ui
+from genret.shell import ui as ui_module
+from genret.shell.ui import Ui
 
 
 @pytest.fixture

@@ -41,13 +41,14 @@ def catalog(
         raise UsageError(f"--to {to} is no URL; write e.g. postgresql://me@localhost/pictures")
     folder = finished_run(run, state.settings)
     with state.ui(as_json) as ui:
-        from genret.catalog.move import move_catalog
         from genret.catalog.place import place_of
         from genret.catalog.store import Catalog
+        from genret.lab.move import move_catalog
+        from genret.shell.migrate import upgrade
 
         if to is not None:
             move_catalog(folder, to)
-        with Catalog.open(place_of(folder)) as opened, opened.snapshot() as view:
+        with Catalog.open(place_of(folder), upgrade=upgrade) as opened, opened.snapshot() as view:
             facts = {
                 "run": str(folder),
                 "catalog": opened.name,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from genret.api import Record
 from genret.components.data.paths import below, check_present
 from genret.errors import GenretError
-from genret.kit.splits import carve
+from genret.toolbox.splits import carve
 
 
 def test_paths_stay_below_their_folder(tmp_path: Path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from genret.errors import GenretError
-from genret.kit import saving as stored
+from genret.toolbox import saving as stored
 
 
 def test_round_trip_of_tensors_that_share_storage(tmp_path):

@@ -44,10 +44,10 @@ def train(
     \b
     Next: genret search "a happy dog"
     """
-    from genret.folders import fresh_run, new_run, resumable_run
-    from genret.plugin.provenance import remember_run
-    from genret.recipe.compatibility import notes
+    from genret.commands.run_folders import fresh_run, new_run, resumable_run
     from genret.recipe.load import load_recipe
+    from genret.shell.notes import notes
+    from genret.shell.provenance import remember_run
 
     state = state_of(context)
     files = recipes or []

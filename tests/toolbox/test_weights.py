@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from genret.api import Vokens
 from genret.components.backbones.t5 import T5Backbone
 from genret.errors import GenretError
-from genret.kit import saving
+from genret.toolbox import saving
 
 SMALL = {"d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 100}
 

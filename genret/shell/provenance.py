@@ -5,6 +5,7 @@ Independent of how plugins are found.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from genret.plugin.registry import KINDS, Registries
 
 if TYPE_CHECKING:
     from genret.recipe.schema import Recipe
+
+log = logging.getLogger(__name__)
 
 COMPANIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "genret-bm25": {"retriever": ("bm25",)},
@@ -65,6 +68,17 @@ def remember_run(run: Path, registries: Registries) -> None:
             source = str(plugins.get(plugin) or "")
             hints = (_came_from(one_line(plugin, 100), source and one_line(source, 100)), _companion(kind, name))
             registries.of(kind).providers[name] = "; ".join(hint for hint in hints if hint)
+
+
+def compare_code(run: Path, now: dict[str, str]) -> None:
+    """Warns if a plugin's code has changed since the run was made. `now`: the fingerprints of its components' code."""
+    try:
+        before = read_json(run / "environment.json")["code"]
+        changed = sorted(part for part, key in before.items() if now.get(part, key) != key)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if changed:
+        log.warning("%s was made by other code of %s; train it anew to be sure", run, ", ".join(changed))
 
 
 def remember_companions(registries: Registries) -> None:

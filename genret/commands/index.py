@@ -10,8 +10,8 @@ import typer
 from genret.api import IndexReport, Ui
 from genret.cli.options import JsonOption, RunOption, user_path
 from genret.cli.state import state_of
+from genret.commands.run_folders import run_option
 from genret.errors import UsageError
-from genret.folders import run_option
 
 CHANGES = ("added", "updated", "moved", "removed")
 SHOWN = 20
@@ -53,7 +53,7 @@ def index(
     \b
     Next: genret search "what one of them shows"
     """
-    from genret.cli.queries import ids
+    from genret.commands.queries import ids
 
     state = state_of(context)
     if not paths and not remove:

@@ -12,7 +12,14 @@ from scipy.optimize import linear_sum_assignment
 
 from genret.api import Corpus
 from genret.errors import GenretError
-from genret.kit.codes.collisions import CollisionOptions, Collisions, Distances, balanced, extra_symbols, nearest_free
+from genret.toolbox.codes.collisions import (
+    CollisionOptions,
+    Collisions,
+    Distances,
+    balanced,
+    extra_symbols,
+    nearest_free,
+)
 
 torch.set_num_threads(1)
 SIZES = (3, 4)

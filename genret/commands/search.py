@@ -18,7 +18,7 @@ from genret.kit.text import clean
 
 if TYPE_CHECKING:
     from genret.api import Hit, SearchResult
-    from genret.cli.queries import QueryLine
+    from genret.commands.queries import QueryLine
 
 QUERIES_AT_A_TIME = 256
 SHOWN_SYMBOLS = 8
@@ -96,7 +96,7 @@ def search(
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """
     from genret.api import Query, Restriction
-    from genret.cli.queries import QueryLine, ids, read_queries
+    from genret.commands.queries import QueryLine, ids, read_queries
     from genret.kit.text import query_words
 
     state = state_of(context)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from genret.errors import GenretError, one_line
 from genret.kit.files import read_json
-from genret.kit.weights import check_finite
+from genret.toolbox.weights import check_finite
 
 
 class Stored(NamedTuple):

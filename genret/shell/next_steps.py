@@ -1,0 +1,27 @@
+"""The last words of a training: what was made, and what to run next."""
+
+from __future__ import annotations
+
+import shlex
+
+from genret.commands.run_folders import run_option
+from genret.evaluate.evaluation import Evaluation
+from genret.run import Run
+from genret.train.data import Split
+
+
+def next_steps(run: Run, searched: Split, found: Evaluation | None, seconds: dict[str, float]) -> str:
+    """The final message of a training: what was made, how good it is, what to run next."""
+    count = len(searched.records)
+    first, place = ("10", "among the first ten") if count > 10 else ("1", "at the first place")
+    how = "not measured: they have no captions"
+    if found is not None and (recall := found.recall[first]) is not None:
+        how = f"{recall:.0f} % of their captions find the right one {place}"
+    example = shlex.quote(searched.captions[0]) if searched.captions else '"a happy dog"'
+    option = run_option(run.folder, run.settings)
+    return (
+        f"\n{run.folder} is ready after {sum(seconds.values()):.0f} s. It searches {count:,} pictures; {how}.\n"
+        f"Next:  genret search {example}{option}\n"
+        f"       genret index FOLDER{option}          adds your own pictures\n"
+        f"       genret evaluate{option} --num-beams 1,5,10,20"
+    )
