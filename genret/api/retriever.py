@@ -161,6 +161,8 @@ class IndexReport(NamedTuple):
     """Known images under a new id, because their old file is gone; they keep their identifiers"""
     unchanged: int = 0
     """There already"""
+    missing: int = 0
+    """Known images below the folders whose file is gone; they stay until they are removed"""
 
     def plus(self, other: IndexReport) -> IndexReport:
         """Both together."""

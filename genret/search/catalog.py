@@ -22,7 +22,6 @@ from genret.api import (
     Hit,
     IndexReport,
     Progress,
-    Query,
     QueryBatch,
     Restriction,
     Retriever,
@@ -35,15 +34,6 @@ from genret.kit.encode import text_vectors
 from genret.kit.images import content_hash
 from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, checked_threshold, similarity_signals
 from genret.search.confidence import Floats as Floats64
-from genret.search.queries import (
-    POOL,
-    as_query,
-    in_batches,
-    nearest,
-    picture_vectors,
-    restrictions_of,
-    without_words,
-)
 from genret.search.ranking import Ranked, fuse_scores, reordered
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed, Restrictions
@@ -115,10 +105,6 @@ class CatalogRetriever(Retriever):
         (`depth`). `index`: the result of `build_index`. `allowed`: which keys each query may find
         (`allowed[row].among(keys)`)."""
 
-    def nearest(self, snapshot: Snapshot, index: Any, batch: QueryBatch, k: int, allowed: Sequence[Allowed]) -> Ranked:
-        """The search of queries with pictures, whose vectors are known: by the stored vectors of the images."""
-        return nearest(snapshot, batch.vectors, k, allowed)
-
     def index_at(self, snapshot: Snapshot) -> Any:
         """The index of this version of the catalog; subclasses that update it incrementally override this."""
         if self._known is None or self._known[0] != snapshot.version:
@@ -170,55 +156,45 @@ class CatalogRetriever(Retriever):
     # ------------------------------------------------------------------------------------------------ searching
     def search(
         self,
-        queries: Sequence[str | Query],
+        queries: Sequence[str],
         k: int = 10,
         *,
         num_beams: int | None = None,
         restrict: Restriction | Sequence[Restriction] = Restriction(),
         min_confidence: float | None = None,
     ) -> list[SearchResult]:
-        asked = [as_query(one) for one in queries]
+        for query in queries:
+            if not query.strip():
+                raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
         if k < 0:
             raise UsageError(f"k is how many images to find, from 0, not {k}")
         threshold = checked_threshold(min_confidence, self.confidence)
-        if threshold is not None and any(one.has_picture for one in asked):
-            raise UsageError("confidence is calibrated for words: leave min_confidence out for queries with pictures")
         beams = None if self.num_beams is None else max(num_beams or self.num_beams, k)
-        restrictions = Restrictions(restrictions_of(asked, restrict), len(asked))
-        results: dict[int, SearchResult] = {}
-        if asked and not self._ready:
-            self.prepare(asked[0].text or "a picture")
+        restrictions = Restrictions(restrict, len(queries))
+        results: list[SearchResult] = []
+        if queries and not self._ready:
+            self.prepare(queries[0])
             self._ready = True
-        for rows in in_batches(asked, self.options.batch_size):
-            batch, with_picture = [asked[row] for row in rows], asked[rows[0]].has_picture
-            negative = [self.text_vectors(one.without) if one.without else None for one in batch]
+        for start in range(0, len(queries), self.options.batch_size):
+            batch = queries[start : start + self.options.batch_size]
+            queries_now = QueryBatch(batch, self.text_vectors)
             began = time.perf_counter()
             with self.opened() as (snapshot, index):
-                allowed = restrictions.resolved(snapshot, rows)
-                pool = max(k, 1 if negative.count(None) == len(batch) else POOL)
-                pool = min(pool, max(1, snapshot.highest_key()))  # which no catalog can exceed
-                now = QueryBatch([one.text for one in batch], self.text_vectors)
-                if with_picture:
-                    now = QueryBatch.known(now.texts, picture_vectors(self.encoder, self.device, batch, snapshot))
+                allowed = restrictions.resolved(snapshot, start, start + len(batch))
+                wide = min(max(k, 1), max(1, snapshot.highest_key()))  # no catalog has more images
                 if index is None:
                     ranked = Ranked.nothing(len(batch))
-                elif with_picture:
-                    ranked = self.nearest(snapshot, index, now, pool, allowed)
                 else:
-                    width = None if beams is None else max(beams, pool)
-                    ranked = self.candidates(snapshot, index, now, pool, width, allowed)
-                sure = [None] * len(batch) if with_picture else self._confidence(ranked)
-                if self.reranker is not None and not with_picture:
-                    ranked = self.rerank(now, ranked, pool, snapshot)
-                if negative.count(None) < len(batch):
-                    ranked = without_words(ranked, now.vectors, negative, snapshot)
-                hits = self._hits(snapshot, index, ranked, k)
+                    ranked = self.candidates(snapshot, index, queries_now, wide, beams, allowed)
+                sure = self._confidence(ranked)
+                if self.reranker is not None:
+                    ranked = self.rerank(queries_now, ranked, wide, snapshot)
+                hits = self.hits(snapshot, index, ranked, k)
             elapsed = 1000 * (time.perf_counter() - began) / len(batch)
-            width = None if with_picture else beams
-            for row, found, p in zip(rows, hits, sure, strict=True):
+            for query, found, p in zip(batch, hits, sure, strict=True):
                 kept = found if threshold is None or p >= threshold else []
-                results[row] = SearchResult(str(asked[row]), kept, width, elapsed, p)
-        return [results[row] for row in range(len(asked))]
+                results.append(SearchResult(query, kept, beams, elapsed, p))
+        return results
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Snapshot, Any]]:
@@ -282,7 +258,8 @@ class CatalogRetriever(Retriever):
 
         return read
 
-    def _hits(self, snapshot: Snapshot, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
+    def hits(self, snapshot: Snapshot, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
+        """The first k of each query, with all that people see of them."""
         images, leaves = ranked.images[:, :k], ranked.leaves[:, :k]
         there = images >= 0
         names = self.names(snapshot, index, images[there], leaves[there])
@@ -319,7 +296,7 @@ class CatalogRetriever(Retriever):
             kept = {row.uri for row in rows} - {one.path for one in left_out}
             updated = sum(item.replaces and item.record.uri in kept for item in batch)
             report = report.plus(IndexReport(len(kept) - updated, 0, left_out, updated))
-        return report.plus(IndexReport(0, 0, sync.skipped, 0, sync.moved, sync.unchanged))
+        return report.plus(IndexReport(0, 0, sync.skipped, unchanged=sync.unchanged))
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         return self.catalog.remove(image_ids)

@@ -77,14 +77,14 @@ class Restrictions:
         self._known: dict[int, Allowed] = {}
         self._version: int | None = None
 
-    def resolved(self, snapshot: Snapshot, rows: Sequence[int]) -> list[Allowed]:
-        """For these of the queries, in this version of the catalog; equal ones are the same object.
+    def resolved(self, snapshot: Snapshot, start: int, stop: int) -> list[Allowed]:
+        """For queries `start` to `stop` - 1, in this version of the catalog; equal ones are the same object.
 
         Raises `UsageError` for an id that no searchable image has, or an invalid filter.
         """
         if self._version != snapshot.version:
             self._known, self._version = {}, snapshot.version
-        asked = [self._number[row] for row in rows]
+        asked = self._number[start:stop]
         for number in asked:
             if number not in self._known:
                 self._known[number] = _resolved(snapshot, self._different[number])
@@ -99,16 +99,16 @@ def _hashable(one: Restriction) -> Restriction:
 def _resolved(snapshot: Snapshot, restriction: Restriction) -> Allowed:
     if restriction.unlike_symbols < 1:
         raise UsageError(f"identifiers are alike by at least 1 symbol, not by {restriction.unlike_symbols}")
-    only = None if restriction.only is None else keys_of_ids(snapshot, restriction.only)
+    only = None if restriction.only is None else _keys(snapshot, restriction.only)
     if restriction.where:
         fitting = snapshot.keys_where(restriction.where)
         only = fitting if only is None else np.intersect1d(only, fitting, assume_unique=True)
-    unlike = keys_of_ids(snapshot, restriction.unlike)
-    without = np.union1d(unlike, keys_of_ids(snapshot, restriction.without))
+    unlike = _keys(snapshot, restriction.unlike)
+    without = np.union1d(unlike, _keys(snapshot, restriction.without))
     return Allowed(only, without, unlike, restriction.unlike_symbols)
 
 
-def keys_of_ids(snapshot: Snapshot, image_ids: Sequence[str]) -> Ints:
+def _keys(snapshot: Snapshot, image_ids: Sequence[str]) -> Ints:
     """The keys of searchable images, ascending, without duplicates."""
     if not len(image_ids):
         return NO_KEYS

@@ -99,11 +99,6 @@ class TwoTowerRetriever(CatalogRetriever):
             ranked.images[rows], ranked.scores[rows] = found.images, found.scores
         return ranked
 
-    def nearest(
-        self, snapshot: Snapshot, index: Vectors, batch: QueryBatch, k: int, allowed: Sequence[Allowed]
-    ) -> Ranked:
-        return self.candidates(snapshot, index, batch, k, None, allowed)
-
     def exact_ranks(self, index: Vectors, query_features: Tensor, keys: Ints) -> Ints | None:
         if index.graph is not None:
             return None
