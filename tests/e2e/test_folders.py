@@ -331,3 +331,18 @@ def test_equal_files_and_pictures_that_look_the_same(opened, tiny, run, folder) 
     assert len(said.splitlines()) == 2 and said.startswith("equal: ") and "alike (" in said
     strict = tiny.genret("duplicates", "--run", run, "--near", 1, "--json").document
     assert strict["near"] == [] and json.dumps(strict["exact"]) == json.dumps(found["exact"])
+
+
+@pytest.mark.slow
+def test_the_benchmark_counts_and_measures(tiny, run, tmp_path) -> None:
+    from PIL import Image
+
+    from bench.index import measure
+
+    chance = random.Random(0)
+    for number in range(12):
+        (tmp_path / "source").mkdir(exist_ok=True)
+        noise = Image.frombytes("RGB", (64, 48), chance.randbytes(64 * 48 * 3))
+        noise.save(tmp_path / "source" / f"{number}.jpg")
+    found = measure(run, tmp_path / "source", tmp_path / "pictures", 60)
+    assert found["right"] and found["encoded"] == 15 and found["seconds"]["without news"] < found["seconds"]["first"]

@@ -1,4 +1,4 @@
-"""The core alone: with `genret/lab` taken away it trains, searches, indexes and evaluates, and says what is missing."""
+"""The core alone: with `genret/lab` or `genret/pictures` taken away it does the rest, and says what is missing."""
 
 from __future__ import annotations
 
@@ -58,3 +58,16 @@ def test_the_core_needs_no_lab(bare: Path, tiny: Any) -> None:
 def test_what_the_lab_brings_is_named(bare: Path, tiny: Any) -> None:
     asked = program(bare, tiny, "evaluate", "--run", bare / "run", "--trec", bare / "trec")
     assert asked.returncode == 2 and "unknown evaluator 'trec'" in asked.stderr and "Traceback" not in asked.stderr
+
+
+def test_the_core_needs_no_pictures(bare: Path, tiny: Any, tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("pictures", "__pycache__")
+    shutil.copytree(Path(genret.__file__).parent, tmp_path / "genret", ignore=ignored)
+    run = tiny.copy(tmp_path / "run")
+    found = program(tmp_path, tiny, "search", "a red square on grey", "--run", run, "--json")
+    assert found.returncode == 0, found.stderr
+    assert [hit["image_id"] for hit in json.loads(found.stdout)["hits"]] == tiny.search("-k", 10)
+    asked = program(tmp_path, tiny, "index", tiny.data, "--run", run)
+    assert asked.returncode == 2 and "'genret index' is part of genret/pictures, which is missing" in asked.stderr
+    asked = program(tmp_path, tiny, "search", "red -blue", "--run", run)
+    assert asked.returncode == 2 and "unknown function 'search'" in asked.stderr and "Traceback" not in asked.stderr

@@ -211,3 +211,60 @@ def test_only_ordinary_files_of_sane_size_are_read(tmp_path: Path):
     with pytest.raises(BadImage, match="100 bytes, more than the 99"):
         read_bytes(tmp_path / "big.png", max_bytes=99)
     assert read_bytes(tmp_path / "big.png", max_bytes=100) == bytes(100)
+
+
+def dng(width: int = 64, height: int = 48) -> bytes:
+    """A camera's raw file as small as it can be, Adobe DNG 1.4: a mosaic whose left half is red and right half blue."""
+    mosaic = np.full((height, width), 200, dtype="<u2")
+    mosaic[0::2, 0 : width // 2 : 2] = 60_000
+    mosaic[1::2, width // 2 + 1 :: 2] = 60_000
+
+    def short(*values: int) -> tuple[int, int, bytes]:
+        return 3, len(values), struct.pack(f"<{len(values)}H", *values)
+
+    def long(value: int) -> tuple[int, int, bytes]:
+        return 4, 1, struct.pack("<I", value)
+
+    def text(value: bytes) -> tuple[int, int, bytes]:
+        return 2, len(value) + 1, value + b"\0"
+
+    tags = {
+        254: long(0), 256: long(width), 257: long(height), 258: short(16), 259: short(1), 262: short(32803),
+        271: text(b"Test"), 272: text(b"Camera"), 273: long(0), 274: short(1), 277: short(1), 278: long(height),
+        279: long(mosaic.nbytes), 33421: short(2, 2), 33422: (1, 4, bytes((0, 1, 1, 2))),
+        50706: (1, 4, bytes((1, 4, 0, 0))), 50707: (1, 4, bytes((1, 1, 0, 0))), 50708: text(b"Test Camera"),
+        50714: short(0), 50717: short(65535),
+        50721: (10, 9, struct.pack("<18i", *(part for one in (1, 0, 0, 0, 1, 0, 0, 0, 1) for part in (one, 1)))),
+        50728: (5, 3, struct.pack("<6I", *(1, 1) * 3)), 50778: short(21),
+    }  # fmt: skip
+    behind = 8 + 2 + 12 * len(tags) + 4
+    tags[273] = long(behind + sum(len(value) for _, _, value in tags.values() if len(value) > 4))
+    entries, more = b"", b""
+    for tag, (kind, count, value) in sorted(tags.items()):
+        inside = len(value) <= 4
+        entries += struct.pack("<HHI", tag, kind, count)
+        entries += value.ljust(4, b"\0") if inside else struct.pack("<I", behind + len(more))
+        more += b"" if inside else value
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head + more + mosaic.tobytes()
+
+
+def test_raw_photographs_through_an_extra(monkeypatch):
+    pytest.importorskip("rawpy")
+    image = decode_image(dng(), "a.DNG")
+    assert image.mode == "RGB" and image.size == (64, 48)
+    assert near(image.getpixel((10, 24)), RED, 60) and near(image.getpixel((54, 24)), BLUE, 60)
+    with pytest.raises(BadImage, match=r"^a\.cr2 is damaged"):
+        decode_image(b"II*\0" + bytes(60), "a.cr2")
+    monkeypatch.setattr(images, "extras", frozenset)
+    assert "pip install 'genret[raw]', or convert to JPEG" in images.unreadable("a.dng")
+
+
+def test_jpeg_xl_through_an_extra(monkeypatch):
+    pytest.importorskip("pillow_jxl")
+    image = decode_image(encoded(halves(), "JXL", lossless=True), "a.jxl")
+    assert image.size == (32, 16) and near(image.getpixel((4, 8)), RED) and near(image.getpixel((28, 8)), BLUE)
+    assert images.unreadable("a.jxl") is None and images.is_image_name("a.jxl")
+    monkeypatch.setattr(images, "extras", frozenset)
+    with pytest.raises(BadImage, match=r"JPEG XL picture; pip install 'genret\[jxl\]', or convert to PNG"):
+        decode_image(encoded(halves(), "JXL"), "a.jxl")
