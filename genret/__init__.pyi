@@ -17,6 +17,7 @@ from .api import LoopOptions as LoopOptions
 from .api import Loss as Loss
 from .api import LossConfig as LossConfig
 from .api import Pairs as Pairs
+from .api import Query as Query
 from .api import QueryBatch as QueryBatch
 from .api import Record as Record
 from .api import Reranker as Reranker

@@ -9,23 +9,21 @@ for hit in run.search("red heart", k=5).hits:
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
-from genret.api import Dataset, Evaluator, IndexReport, Record, Restriction, SearchResult, Silent, Skipped, Ui
+from genret.api import Dataset, Evaluator, IndexReport, Query, Restriction, SearchResult, Silent, Ui
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
-from genret.errors import BadImage, GenretError, UsageError
+from genret.errors import GenretError, UsageError
 from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ranks import QueryRanks, read_ranks, write_ranks
 from genret.evaluate.run import evaluate
 from genret.folders import finished_run, is_finished, read_summary
 from genret.kit.device import device_of
-from genret.kit.images import printable, read_bytes, record_of, walk_images
 from genret.plugin.loading import load_plugins
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import chance_level
@@ -96,6 +94,12 @@ class Run:
         return made
 
     @cached_property
+    def catalog(self) -> Catalog:
+        """The images that can be found, and their identifiers; no weights are loaded for it."""
+        upgrade = self.registries.function.get("upgrade")
+        return Catalog.open(place_of(self.folder), run_id_of(self.folder), upgrade)
+
+    @cached_property
     def retriever(self) -> CatalogRetriever:
         """The retriever that finds the images."""
         parts, retriever = self.components, self.components.retriever
@@ -103,9 +107,8 @@ class Run:
             raise GenretError(
                 f"the retriever '{self.recipe.retriever.type}' cannot be opened: derive it from genret.CatalogRetriever"
             )
-        upgrade = self.registries.function.get("upgrade")
         resources = Resources(
-            catalog=Catalog.open(place_of(self.folder), run_id_of(self.folder), upgrade),
+            catalog=self.catalog,
             thumbnails=Thumbnails(self.folder / "thumbnails"),
             encoder=parts.encoder,
             identifier=parts.identifier,
@@ -122,79 +125,55 @@ class Run:
 
     # ----------------------------------------------------------------------------------------------------- searching
     @overload
-    def search(self, query: str, k: int = ..., **options: Any) -> SearchResult: ...
+    def search(self, query: str | Query, k: int = ..., **options: Any) -> SearchResult: ...
 
     @overload
-    def search(self, query: Sequence[str], k: int = ..., **options: Any) -> list[SearchResult]: ...
+    def search(self, query: Sequence[str | Query], k: int = ..., **options: Any) -> list[SearchResult]: ...
 
     def search(
         self,
-        query: str | Sequence[str],
+        query: str | Query | Sequence[str | Query],
         k: int = 10,
         *,
         where: str = "",
         **options: Any,
     ) -> SearchResult | list[SearchResult]:
-        """The k best images of a query, or of each of several, best first.
+        """The k best images of a query, or of each of several, best first. `Query`: pictures, words to leave out.
 
         `where`: a filter over metadata such as `year > 2020`. The other options are those of `Retriever.search`:
         `num_beams` overrides the recipe's, `restrict` selects which images may be found, and a query whose confidence
         is below `min_confidence` finds nothing.
         """
-        queries = [query] if isinstance(query, str) else list(query)
+        queries = [query] if isinstance(query, str | Query) else list(query)
         if where and "restrict" in options:
             raise UsageError("give `where` or `restrict`, not both; a Restriction has a field `where`")
         if where:
             options["restrict"] = Restriction(where=where)
-        found = self.retriever.search(queries, k, **options)
-        return found[0] if isinstance(query, str) else found
+        texts = [one for one in queries if isinstance(one, str)]
+        if len(texts) < len(queries):
+            found = self.registries.function.get("search")(self, queries, k, **options)
+        else:
+            found = self.retriever.search(texts, k, **options)
+        return found[0] if isinstance(query, str | Query) else found
 
-    def index(self, paths: Sequence[Path | str] | Path | str, ui: Ui | None = None) -> IndexReport:
-        """Adds images, and all below folders, without training; the next search includes them. Unusable files are
-        skipped and reported."""
-        ui = ui or Silent()
+    def index(self, paths: Sequence[Path | str] | Path | str, ui: Ui | None = None, **options: Any) -> IndexReport:
+        """Brings the catalog in step with images, and all below folders, without training; the next search includes
+        them. Unusable files are skipped and reported. Options: `prune` removes images whose files are gone from the
+        folders, `ignore` are patterns of what is passed over, as in `.gitignore`."""
         given = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
-        absent = [Skipped(str(path), "it does not exist") for path in given if not path.expanduser().exists()]
-        there = [path for path in given if path.expanduser().exists()]
-        skipped = list[Skipped]()
-        files = list(walk_images(there))
-        with ui.progress("indexing pictures", len(files)) as bar:
-
-            def images() -> Iterator[tuple[Record, Callable[[], bytes]]]:
-                for file in files:
-                    try:
-                        yield record_of(file), partial(read_bytes, file)
-                    except BadImage as error:
-                        skipped.append(Skipped(str(file), str(error)))
-                    bar.advance(1)
-
-            report = self.retriever.index(images()) if files else IndexReport(0, 0, [])
-        if not files:
-            skipped += [Skipped(str(path), "it holds no pictures") for path in there]
-        return report._replace(skipped=[*absent, *report.skipped, *skipped])
+        report: IndexReport = self.registries.function.get("index")(self, given, ui or Silent(), **options)
+        return report
 
     def remove(self, names: Sequence[str]) -> IndexReport:
         """Removes images by id, by the path of their file, or all that were added from below a folder; unknown names
         are reported as skipped."""
-        catalog = self.retriever.catalog
-        known, added = catalog.keys_of(names) >= 0, list(catalog.added_images())
-        wanted, unknown = list[str](), list[Skipped]()
-        for name, is_id in zip(names, known.tolist(), strict=True):
-            path = printable(Path(name).expanduser().absolute())
-            below = path.rstrip(os.sep) + os.sep
-            found = [name] if is_id else [one for one in added if one == path or one.startswith(below)]
-            wanted += found
-            unknown += [] if found else [Skipped(name, "there is no image of this id, file or folder")]
-        report = self.retriever.remove(wanted) if wanted else IndexReport(0, 0, [])
-        return report._replace(skipped=[*unknown, *report.skipped])
+        report: IndexReport = self.registries.function.get("remove")(self, names)
+        return report
 
     def prune(self, folders: Sequence[Path | str]) -> IndexReport:
         """Removes images that were added from below these folders and whose files are gone."""
-        roots = [folder for folder in map(Path, folders) if folder.expanduser().is_dir()]
-        starts = tuple(printable(root.expanduser().absolute()).rstrip(os.sep) + os.sep for root in roots)
-        added = self.retriever.catalog.added_images()
-        gone = [one for one in added if one.startswith(starts) and not Path(one).exists()]
-        return self.retriever.remove(gone) if gone else IndexReport(0, 0, [])
+        report: IndexReport = self.registries.function.get("prune")(self, [Path(folder) for folder in folders])
+        return report
 
     # ------------------------------------------------------------------------------------------------------- figures
     def evaluators(self, also: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Evaluator]:
@@ -276,8 +255,8 @@ class Run:
     # ------------------------------------------------------------------------------------------------------- closing
     def close(self) -> None:
         """Closes the catalog, if it is open."""
-        if "retriever" in vars(self):
-            self.retriever.catalog.close()
+        if "catalog" in vars(self):
+            self.catalog.close()
 
     def __enter__(self) -> Run:
         return self

@@ -28,6 +28,7 @@ from genret.api.reranker import Candidates, Reranker, RerankerConfig
 from genret.api.retriever import (
     Hit,
     IndexReport,
+    Query,
     QueryBatch,
     Restriction,
     Retriever,
@@ -60,6 +61,7 @@ __all__ = [
     "NewImages",
     "Pairs",
     "Progress",
+    "Query",
     "QueryBatch",
     "Record",
     "Reranker",

@@ -127,12 +127,25 @@ class Catalog(Snapshot):
                 move_to(connection, version)
             return IndexReport(upsert.added, 0, upsert.skipped)
 
-    def rename(self, new: Mapping[str, Record]) -> None:
-        """Replaces ids, locations and metadata of images, given by their old ids, by those of these records."""
+    def rename(self, new: Mapping[str, Record]) -> int:
+        """Replaces ids, locations and metadata of images, given by their old ids, by those of these records, all or
+        none; they may change places. An image that has one of the new ids and gets none itself is removed → how many.
+        """
         with writing(self._database) as connection:
-            for old, record in new.items():
+            take_turn(connection)
+            there = Snapshot(self._database, connection)
+            keys = there.keys_of([record.image_id for record in new.values() if record.image_id not in new])
+            if len(replaced := keys[keys >= 0].tolist()):
+                version = next_version(there.version)
+                delete_images(connection, replaced, version)
+                move_to(connection, version)
+            for place, old in enumerate(new):  # ids are unique at every moment
+                statement = update(images).where(images.c.image_id == old)
+                connection.execute(statement.values(image_id=f"moving:{place}"))
+            for place, record in enumerate(new.values()):
                 facts = {"image_id": record.image_id, "uri": record.uri, "metadata": dict(record.metadata)}
-                connection.execute(update(images).where(images.c.image_id == old).values(facts))
+                connection.execute(update(images).where(images.c.image_id == f"moving:{place}").values(facts))
+            return len(replaced)
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         """Removes images with everything that belongs to them."""

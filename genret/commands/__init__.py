@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_commands(cli: typer.Typer) -> None:
-    from genret.commands import evaluate, index, search, train
+    from genret.commands import evaluate, search, train
 
-    for command in (train, search, index, evaluate):
+    for command in (train, search, evaluate):
         command.add(cli)

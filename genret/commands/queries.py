@@ -8,18 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
-from genret.api import Restriction
+from genret.api import Query, Restriction
 from genret.cli.options import user_path
 from genret.errors import UnknownName, UsageError
 from genret.kit.text import query_words
 
 _TEXT, _IDS, _COUNT = "a text", "a list of image ids", "a number from 1"
-KINDS = {"query": _TEXT, "where": _TEXT, "only": _IDS, "not": _IDS, "unlike": _IDS, "unlike_symbols": _COUNT}
+_WORDS = "a list of texts"
+ASKED = {"query": _TEXT, "image": _TEXT, "without": _WORDS, "like": _IDS}
+KINDS = ASKED | {"where": _TEXT, "only": _IDS, "not": _IDS, "unlike": _IDS, "unlike_symbols": _COUNT}
 """The keys of a line's object, and the type of each."""
 
 
 class QueryLine(NamedTuple):
-    query: str
+    query: str | Query
     restriction: Restriction
 
 
@@ -44,26 +46,31 @@ def read_queries(source: str, shared: Restriction) -> Iterator[QueryLine]:
 
 
 def _asked(line: str, where: str, shared: Restriction) -> QueryLine:
-    """A line is the query itself, or a JSON object with a query; its other keys override the options."""
+    """A line is the query itself, or a JSON object that asks for something; other keys override the options."""
     said: Any = None
     if line.startswith("{"):
         with suppress(ValueError, RecursionError):  # a query may begin with a brace
             said = json.loads(line)
-    if not isinstance(said, dict) or "query" not in said:
+    if not isinstance(said, dict) or not {"query", "image", "like"} & said.keys():
         return QueryLine(query_words(line, where), shared)
     parts: dict[str, Any] = {}
+    asked: dict[str, Any] = {}
     for key, value in said.items():
         if key not in KINDS:
             raise UnknownName(f"key in {where}", key, KINDS)
         if not _fits(value, KINDS[key]):
             raise UsageError(f"{where}: {key} has to be {KINDS[key]}")
-        parts["without" if key == "not" else key] = tuple(value) if isinstance(value, list) else value
-    query = query_words(parts.pop("query"), where)
-    return QueryLine(query, shared._replace(**parts))
+        name = {"query": "text", "not": "without"}.get(str(key), str(key))
+        (asked if key in ASKED else parts)[name] = tuple(value) if isinstance(value, list) else value
+    if "text" in asked:
+        asked["text"] = query_words(asked["text"], where)
+    if "image" in asked:
+        asked["image"] = user_path(asked["image"])
+    return QueryLine(asked["text"] if asked.keys() == {"text"} else Query(**asked), shared._replace(**parts))
 
 
 def _fits(value: Any, kind: str) -> bool:
-    if kind == _IDS:
+    if kind in (_IDS, _WORDS):
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
     return isinstance(value, str) if kind == _TEXT else type(value) is int and value >= 1
 

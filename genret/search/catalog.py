@@ -117,7 +117,7 @@ class CatalogRetriever(Retriever):
         return [[] for _ in image_ids]
 
     def names(self, snapshot: Snapshot, index: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
-        """The codes by which each image was reached; None for retrievers without identifiers."""
+        """The codes by which each image was reached, of leaf -1 its first identifier; None without identifiers."""
         return [None] * len(keys)
 
     @property
@@ -170,6 +170,8 @@ class CatalogRetriever(Retriever):
         for query in queries:
             if not query.strip():
                 raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
+        if k < 0:
+            raise UsageError(f"k is how many images to find, from 0, not {k}")
         threshold = checked_threshold(min_confidence, self.confidence)
         beams = None if self.num_beams is None else max(num_beams or self.num_beams, k)
         restrictions = Restrictions(restrict, len(queries))
@@ -183,14 +185,15 @@ class CatalogRetriever(Retriever):
             began = time.perf_counter()
             with self.opened() as (snapshot, index):
                 allowed = restrictions.resolved(snapshot, start, start + len(batch))
+                wide = min(max(k, 1), max(1, snapshot.highest_key()))  # no catalog has more images
                 if index is None:
                     ranked = Ranked.nothing(len(batch))
                 else:
-                    ranked = self.candidates(snapshot, index, queries_now, k, beams, allowed)
+                    ranked = self.candidates(snapshot, index, queries_now, wide, beams, allowed)
                 sure = self._confidence(ranked)
                 if self.reranker is not None:
-                    ranked = self.rerank(queries_now, ranked, k, snapshot)
-                hits = self._hits(snapshot, index, ranked, k)
+                    ranked = self.rerank(queries_now, ranked, wide, snapshot)
+                hits = self.hits(snapshot, index, ranked, k)
             elapsed = 1000 * (time.perf_counter() - began) / len(batch)
             for query, found, p in zip(batch, hits, sure, strict=True):
                 kept = found if threshold is None or p >= threshold else []
@@ -259,7 +262,8 @@ class CatalogRetriever(Retriever):
 
         return read
 
-    def _hits(self, snapshot: Snapshot, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
+    def hits(self, snapshot: Snapshot, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
+        """The first k of each query, with all that people see of them."""
         images, leaves = ranked.images[:, :k], ranked.leaves[:, :k]
         there = images >= 0
         names = self.names(snapshot, index, images[there], leaves[there])
@@ -296,7 +300,7 @@ class CatalogRetriever(Retriever):
             kept = {row.uri for row in rows} - {one.path for one in left_out}
             updated = sum(item.replaces and item.record.uri in kept for item in batch)
             report = report.plus(IndexReport(len(kept) - updated, 0, left_out, updated))
-        return report.plus(IndexReport(0, 0, sync.skipped, 0, sync.moved, sync.unchanged))
+        return report.plus(IndexReport(0, 0, sync.skipped, unchanged=sync.unchanged))
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         return self.catalog.remove(image_ids)

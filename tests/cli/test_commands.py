@@ -70,6 +70,9 @@ class FakeCatalog:
     def added_images(self):
         return {}
 
+    def contents_of(self, image_ids):
+        return {}
+
     def close(self):
         """Nothing is open."""
 
@@ -127,6 +130,7 @@ def cli(tmp_path, monkeypatch) -> Cli:
     (cli.home / "plugins").mkdir(parents=True)
     (cli.home / "plugins" / "toys.py").write_text(TOYS)
     monkeypatch.setattr(Run, "retriever", property(lambda run: cli.retriever))
+    monkeypatch.setattr(Run, "catalog", property(lambda run: cli.retriever.catalog))
     return cli
 
 
@@ -334,7 +338,7 @@ def test_a_query_that_is_no_text_does_not_break_the_answer(cli):
         (["search", "--queries", "-"], '{"query": "a", "unlike_symbols": 0}', "has to be a number from 1"),
         (["search", "--queries", "-"], 'a\n{"query": " "}', "line 2 of standard input is empty"),
         (["search", "a", "--only", "@absent.txt"], None, "--only: there is no file absent.txt"),
-        (["search", "a", "-k", "0"], None, "-k"),
+        (["search", "a", "-k", "-1"], None, "-k"),
         (["search", "a", "--run", "no-such-run"], None, "no run directory no-such-run"),
         (["search", "a", "--run", "avg-11"], None, "did you mean 'avg-1'?"),
         (["serach", "a"], None, "search"),
@@ -391,7 +395,7 @@ def test_index_that_can_do_nothing_exits_1(cli, tmp_path):
     assert result.exit_code == 1
     document = {"path": str(tmp_path / "absent"), "reason": "it does not exist"}
     assert json.loads(result.stdout) == {
-        "added": 0, "removed": 0, "skipped": [document], "updated": 0, "moved": 0, "unchanged": 0,
+        "added": 0, "removed": 0, "skipped": [document], "updated": 0, "moved": 0, "unchanged": 0, "missing": 0,
     }  # fmt: skip
     (tmp_path / "empty").mkdir()
     result = cli("index", str(tmp_path / "empty"))
@@ -559,6 +563,7 @@ def test_plugins_and_their_commands(cli):
         "genret.commands",
         "genret.guide",
         "genret.lab",
+        "genret.pictures",
         "genret.shell",
         "thief",
         "toys",

@@ -155,8 +155,12 @@ class GenerativeRetriever(CatalogRetriever):
         rows = snapshot.identifiers_of(np.unique(keys))
         owned = zip(rows.image_keys.tolist(), self.tokenized(rows), strict=True)
         place = {(key, strip_padding(tokens)): row for row, (key, tokens) in enumerate(owned)}
-        reached = index.trie.tokens_of(torch.from_numpy(leaves).to(index.trie.device)).cpu()
-        found = [place[key, strip_padding(tokens)] for key, tokens in zip(keys.tolist(), reached, strict=True)]
+        first = np.searchsorted(rows.image_keys, keys)  # for images that no beam has reached
+        reached = index.trie.tokens_of(torch.from_numpy(leaves.clip(0)).to(index.trie.device)).cpu()
+        found = [
+            row if leaf < 0 else place[key, strip_padding(tokens)]
+            for key, leaf, row, tokens in zip(keys.tolist(), leaves, first.tolist(), reached, strict=True)
+        ]
         return list(self._symbols(rows, found))
 
     def _symbols(self, rows: IdentifierRows, places: Sequence[int]) -> list[list[str]]:
