@@ -19,7 +19,18 @@ from typing import Any, overload
 
 from rich.text import Text
 
-from genret.api import Dataset, Evaluator, IndexReport, Record, Restriction, SearchResult, Silent, Skipped, Ui
+from genret.api import (
+    Dataset,
+    Evaluator,
+    Explanation,
+    IndexReport,
+    Record,
+    Restriction,
+    SearchResult,
+    Silent,
+    Skipped,
+    Ui,
+)
 from genret.api.border import guarded
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
@@ -167,6 +178,10 @@ class Run:
             options["restrict"] = Restriction(where=where)
         found = self.retriever.search(queries, k, **options)
         return found[0] if isinstance(query, str) else found
+
+    def explain(self, query: str, image_id: str | None = None, **options: Any) -> Explanation:
+        """How a search goes, level by level, and where an image is lost; options: `num_beams`, `k`."""
+        return self.retriever.explain(query, image_id, **options)
 
     def index(self, paths: Sequence[Path | str] | Path | str, ui: Ui | None = None) -> IndexReport:
         """Adds images, and all below folders, without training; the next search includes them. Unusable files are
