@@ -21,7 +21,7 @@ def register_evaluators(register: Register) -> None:
 
 @hookimpl
 def register_commands(cli: typer.Typer) -> None:
-    from genret.lab.commands import compare, report, reproduce, sweep
+    from genret.lab.commands import compare, explain, report, reproduce, sweep
 
-    for command in (compare, report, sweep, reproduce):
+    for command in (explain, compare, report, sweep, reproduce):
         command.add(cli)
