@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from genret.run import Run, load
     from genret.search.catalog import CatalogRetriever
     from genret.search.ranking import Ranked
+    from genret.serve.client import connect
 
 __all__ = [
     "Backbone",
@@ -77,6 +78,7 @@ __all__ = [
     "UsageError",
     "Vokens",
     "__version__",
+    "connect",
     "hookimpl",
     "load",
 ]
@@ -84,8 +86,8 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(__all__, "api"),
-    "Run": "run",
-    "load": "run",
+    **dict.fromkeys(("Run", "load"), "run"),
+    "connect": "serve.client",
     "hookimpl": "plugin.hookspecs",
     "CatalogRetriever": "search.catalog",
     "Ranked": "search.ranking",

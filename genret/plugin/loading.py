@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Hook = Callable[[Any], object]
 KIND_OF_HOOK = {f"register_{plural(kind)}": kind for kind in (*KINDS, "weights")}
 COMMANDS = "register_commands"
-ROOMS = ("components", "guide", "lab")
+ROOMS = ("components", "guide", "lab", "serve")
 """Packages of genret beside its core, loaded like plugins; a missing one is skipped silently."""
 BUILT_IN = "built in"
 _MARKS = pluggy.PluginManager("genret")
