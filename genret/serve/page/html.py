@@ -52,14 +52,18 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
     state = request.app.state
     ready = state.engine.ready
     retriever = state.run.retriever if ready else None
-    text = environment().get_template(template).render(
-        run_name=state.run.folder.name,
-        page_token=state.access.page_token(),
-        may_change=state.options.allow_changes and ready,
-        explains=retriever is not None and retriever.has_explanation,
-        has_codes=retriever is not None and bool(state.run.components.identifier),
-        max_k=state.options.max_k,
-        **values,
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            run_name=state.run.folder.name,
+            page_token=state.access.page_token(),
+            may_change=state.options.allow_changes and ready,
+            explains=retriever is not None and retriever.has_explanation,
+            has_codes=retriever is not None and bool(state.run.components.identifier),
+            max_k=state.options.max_k,
+            **values,
+        )
     )
     return HTMLResponse(text, status, {"Cache-Control": "no-store"})
 

@@ -40,9 +40,7 @@ def page(view: Page) -> Page:
         except (Refused, GenretError) as error:
             refused = refusal_of(error)
             assert refused is not None
-            return html.render(
-                request, "error.html", refused.status_code, message=refused.message, is_loading=False
-            )
+            return html.render(request, "error.html", refused.status_code, message=refused.message, is_loading=False)
 
     return answered
 

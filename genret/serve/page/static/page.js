@@ -39,8 +39,12 @@
   close.setAttribute("aria-label", "Close");
   bar.append(previous, next, close); dialog.append(bar, inner); document.body.append(dialog);
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-  let shown = null;
-  dialog.addEventListener("close", () => { shown?.focus(); inner.replaceChildren(); });
+  let shown = null, opener = null;
+  dialog.addEventListener("close", () => {
+    // the browser gives the focus back to where it was; the picture seen last is better, unless a key has moved it already
+    if ([opener, document.body, null].includes(document.activeElement)) shown?.focus();
+    inner.replaceChildren();
+  });
   const links = () => $$("main a[data-id]");
   async function open(link) {
     try {
@@ -53,7 +57,7 @@
     picture?.addEventListener("error", () => { if (picture.src !== picture.dataset.fallback) picture.src = picture.dataset.fallback; }, { once: true });
     previous.disabled = links().indexOf(link) <= 0;
     next.disabled = links().indexOf(link) >= links().length - 1;
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) { opener = document.activeElement; dialog.showModal(); }
   }
   function step(by) {
     const all = links(), to = all[all.indexOf(shown) + by];
