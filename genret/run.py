@@ -19,18 +19,7 @@ from typing import Any, overload
 
 from rich.text import Text
 
-from genret.api import (
-    Dataset,
-    Evaluator,
-    Explanation,
-    IndexReport,
-    Record,
-    Restriction,
-    SearchResult,
-    Silent,
-    Skipped,
-    Ui,
-)
+from genret.api import Dataset, Evaluator, IndexReport, Record, Restriction, SearchResult, Silent, Skipped, Ui
 from genret.api.border import guarded
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
@@ -179,8 +168,8 @@ class Run:
         found = self.retriever.search(queries, k, **options)
         return found[0] if isinstance(query, str) else found
 
-    def explain(self, query: str, image_id: str | None = None, **options: Any) -> Explanation:
-        """How a search goes, level by level, and where an image is lost; options: `num_beams`, `k`."""
+    def explain(self, query: str, image_id: str | None = None, **options: Any) -> Any:
+        """How a search goes, level by level, and where an image is lost: see `Retriever.explain`."""
         return self.retriever.explain(query, image_id, **options)
 
     def index(self, paths: Sequence[Path | str] | Path | str, ui: Ui | None = None) -> IndexReport:

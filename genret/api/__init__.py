@@ -26,9 +26,6 @@ from genret.api.loss import Loss, LossConfig
 from genret.api.progress import Bar, Progress, Silent, Ui
 from genret.api.reranker import Candidates, Reranker, RerankerConfig
 from genret.api.retriever import (
-    ExplainedLevel,
-    ExplainedPrefix,
-    Explanation,
     Hit,
     IndexReport,
     QueryBatch,
@@ -51,9 +48,6 @@ __all__ = [
     "Dataset",
     "Encoder",
     "Evaluator",
-    "ExplainedLevel",
-    "ExplainedPrefix",
-    "Explanation",
     "FitContext",
     "GeneratorBatch",
     "Hit",

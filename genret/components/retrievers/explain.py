@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genret.api import ExplainedLevel, ExplainedPrefix, Explanation, Hit, QueryBatch, Silent
+from genret.api import Hit, QueryBatch, Silent
 from genret.catalog.store import Snapshot
+from genret.components.retrievers.explanation import ExplainedLevel, ExplainedPrefix, Explanation
 from genret.components.retrievers.trace import forced_scores, leaves_of
 from genret.decode.beam import Beams
 from genret.errors import UsageError

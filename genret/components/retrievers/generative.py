@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genret.api import Additive, Backbone, Corpus, Explanation, Identifier, Progress, QueryBatch
+from genret.api import Additive, Backbone, Corpus, Identifier, Progress, QueryBatch
 from genret.catalog.store import IdentifierRows, Snapshot
 from genret.components.retrievers import enlarged, explain, signals, trace
 from genret.components.retrievers.ceiling import ceiling_of
+from genret.components.retrievers.explanation import Explanation
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams, beam_search

@@ -10,7 +10,7 @@ from genret.cli.options import JsonOption, RunOption
 from genret.cli.state import state_of
 
 if TYPE_CHECKING:
-    from genret.api import ExplainedLevel
+    from genret.components.retrievers.explanation import ExplainedLevel
 
 SHOWN = 6
 """Prefixes shown of a level, besides the right one."""

@@ -14,9 +14,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from genret.api import Explanation, Ui, Vokens
+from genret.api import Ui, Vokens
 from genret.catalog.store import ImageRow, Snapshot
 from genret.components.retrievers.explain import explain_in
+from genret.components.retrievers.explanation import Explanation
 from genret.components.retrievers.generative import GenerativeRetriever
 from genret.evaluate.ledger import Trace, attribute
 from genret.evaluate.metrics import Ints

@@ -22,7 +22,10 @@ from genret.serve.schemas import SearchReply, SearchRequest
 
 router = APIRouter(include_in_schema=False)
 PER_PAGE = 24
-ORDERS = {"name": lambda image: html.title_of(image).casefold(), "newest": lambda image: -int(image.id)}
+ORDERS: dict[str, Callable[[Any], Any]] = {
+    "name": lambda image: html.title_of(image).casefold(),
+    "newest": lambda image: -int(image.id),
+}
 """Other orders of what one page shows of a search."""
 Page = Callable[..., Awaitable[Response]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from genret.api import ExplainedLevel, ExplainedPrefix, Explanation
+from genret.components.retrievers.explanation import ExplainedLevel, ExplainedPrefix, Explanation
 from genret.folders import finished_run, is_finished
 from genret.lab.explain.codebook import Codebook, Node
 from genret.lab.explain.side_by_side import Side, two_tower_of
