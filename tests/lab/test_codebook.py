@@ -51,7 +51,7 @@ def test_the_tree_counts_what_can_be_found(catalog: Catalog) -> None:
         (["c0_2"], 1),
     ]
     assert [child.image_ids for child in root.children] == [["i0", "i1", "i5"], ["i2"], ["i4"]]
-    assert root.children[0].words[0] == "dog" and root.children[1].words[:2] == ["red", "car"]
+    assert root.children[0].words[0] == "dog" and root.children[1].words[:2] == ["car", "red"]
     assert root.children[2].words == []
     inner = book.node(catalog, ["c0_0"])
     assert [(child.symbols, child.image_ids) for child in inner.children] == [
