@@ -19,7 +19,7 @@ from genret.serve.limits import LimitsMiddleware
 from genret.serve.listing import Listing, Undo
 from genret.serve.metrics import Metrics
 from genret.serve.options import ServeOptions
-from genret.serve.routes import files, images, index, search, server
+from genret.serve.routes import explain, files, images, index, search, server
 
 
 def create_app(run: Run, options: ServeOptions = ServeOptions()) -> FastAPI:
@@ -50,7 +50,7 @@ def create_app(run: Run, options: ServeOptions = ServeOptions()) -> FastAPI:
     app.state.listing, app.state.undo = Listing(run), Undo()
     app.state.indexing, app.state.tasks = asyncio.Lock(), set[asyncio.Task[None]]()
     handle_errors(app)
-    for module in (search, images, files, index, server):
+    for module in (search, explain, images, files, index, server):
         app.include_router(module.router)
     if find_spec("genret.serve.page") is not None:
         app.include_router(import_module("genret.serve.page.routes").router)

@@ -115,9 +115,10 @@ class RemoteRun:
         found = self._json("GET", "/v1/images", params={"where": f'image_id = "{quoted}"', "limit": 1})["images"]
         return found[0]["id"] if found else None
 
-    def explain(self, query: str, **options: Any) -> Any:
-        """How the search found what it found, level by level, as JSON."""
-        return self._json("POST", "/v1/explain", json={"q": query, **options})
+    def explain(self, query: str, image_id: str | None = None, **options: Any) -> Any:
+        """How a search goes, level by level, and where an image is lost, as JSON; options: `num_beams`, `k`."""
+        image = None if image_id is None else self._opaque([image_id])[0]
+        return self._json("POST", "/v1/explain", json={"q": query, "image": image, **options})
 
     def images(self, where: str = "", sort: str = "newest") -> Iterator[Mapping[str, Any]]:
         """All images that fit a filter, as the server lists them."""

@@ -40,7 +40,9 @@ class CaptionWords(NamedTuple):
     def of(cls, captions: Iterable[tuple[int, str]]) -> CaptionWords:
         """Captions with the row of their image."""
         places: dict[str, int] = {}
-        pairs = {(row, places.setdefault(word, len(places))) for row, text in captions for word in sorted(words_of(text))}
+        pairs = {
+            (row, places.setdefault(word, len(places))) for row, text in captions for word in sorted(words_of(text))
+        }
         table = np.array(sorted(pairs), np.int64).reshape(-1, 2)
         vocabulary = list(places)
         counts = np.bincount(table[:, 1], minlength=len(vocabulary))

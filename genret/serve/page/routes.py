@@ -17,6 +17,7 @@ from genret.serve.errors import Refused, refusal_of
 from genret.serve.page import html
 from genret.serve.page.views import Codebooks, Rivals, level_views, side_view, thumbs
 from genret.serve.replies import image_reply, search_replies, thumb
+from genret.serve.routes.explain import explained
 from genret.serve.routes.search import search_one, search_picture, unless_gone
 from genret.serve.schemas import SearchReply, SearchRequest
 
@@ -163,13 +164,7 @@ async def explain_page(request: Request) -> Response:
     if name:
         values["right"] = await run_in_threadpool(lambda: thumb(state.listing, state.listing.row(_ids([name])[0])))
     if asked.q:
-        words, right = _words(request, asked.q), values["right"]
-        told = await unless_gone(
-            request,
-            state.engine.call(
-                lambda: state.run.explain(words, right.image_id if right else None, num_beams=asked.beams, k=10)
-            ),
-        )
+        told = await explained(request, asked.q, name or None, asked.beams)
         values["told"] = told
         values["levels"] = await run_in_threadpool(level_views, state.listing, told)
         values["hits"] = await run_in_threadpool(thumbs, state.listing, [hit.image_id for hit in told.hits])
