@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -24,6 +25,12 @@ STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "ima
 def static(name: str) -> bytes:
     """One of the files of `STATIC`."""
     return files("genret.serve.page").joinpath("static", name).read_bytes()
+
+
+@cache
+def packed(name: str) -> bytes:
+    """The same, compressed by gzip."""
+    return gzip.compress(static(name), mtime=0)
 
 
 @cache

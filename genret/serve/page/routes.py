@@ -15,7 +15,7 @@ from genret.kit.text import query_words
 from genret.lab.explain.side_by_side import side_by_side
 from genret.serve.errors import Refused, refusal_of
 from genret.serve.page import html
-from genret.serve.page.views import Codebooks, Rivals, level_views, side_view, thumbs
+from genret.serve.page.views import BRANCHES, Codebooks, Rivals, level_views, side_view, thumbs
 from genret.serve.replies import image_reply, search_replies, thumb
 from genret.serve.routes.explain import explained
 from genret.serve.routes.search import search_one, search_picture, unless_gone
@@ -160,13 +160,14 @@ async def image_page(request: Request, name: str) -> Response:
 async def explain_page(request: Request) -> Response:
     state, asked = request.app.state, Asked(request)
     name = request.query_params.get("image", "")
-    values: dict[str, Any] = {"told": None, "right": None, "levels": [], "hits": {}}
+    values: dict[str, Any] = {"told": None, "right": None, "levels": [], "hits": {}, "opened": None}
     if name:
         values["right"] = await run_in_threadpool(lambda: thumb(state.listing, state.listing.row(_ids([name])[0])))
     if asked.q:
         told = await explained(request, asked.q, name or None, asked.beams)
         values["told"] = told
-        values["levels"] = await run_in_threadpool(level_views, state.listing, told)
+        values["opened"] = opened = _number(request.query_params.get("level", ""), 10_000)
+        values["levels"] = await run_in_threadpool(level_views, state.listing, told, opened)
         values["hits"] = await run_in_threadpool(thumbs, state.listing, [hit.image_id for hit in told.hits])
     return html.render(request, "explain.html", asked=asked, **values)
 
@@ -178,7 +179,11 @@ async def codebook_page(request: Request) -> Response:
     symbols = [part for part in request.query_params.get("prefix", "").split(".") if part][:64]
     books = _kept(request, "codebooks", Codebooks)
     node, known = await run_in_threadpool(books.node, state.listing, symbols)
-    return html.render(request, "codebook.html", node=node, known=known, asked=Asked(request))
+    number, last = Asked(request).page, -(-len(node.children) // BRANCHES) or 1
+    number = min(number, last)
+    shown = node.children[BRANCHES * (number - 1) : BRANCHES * number]
+    values = {"node": node, "known": known, "shown": shown, "number": number, "last": last}
+    return html.render(request, "codebook.html", asked=Asked(request), **values)
 
 
 @router.get("/compare")
@@ -219,14 +224,16 @@ def _kept(request: Request, name: str, make: Callable[[], Any]) -> Any:
 
 
 @router.get("/static/{name}")
-async def static_file(name: str) -> Response:
+async def static_file(request: Request, name: str) -> Response:
     if name not in html.STATIC:
         raise Refused(404, "there is no such file")
-    data = await asyncio.to_thread(html.static, name)
-    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-    return Response(data, 200, headers, html.STATIC[name])
+    # pages themselves are not compressed: they hold a secret, the token, beside words of the address (BREACH)
+    packed = "gzip" in request.headers.get("accept-encoding", "")
+    data = await asyncio.to_thread(html.packed if packed else html.static, name)
+    headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+    return Response(data, 200, headers | ({"Content-Encoding": "gzip"} if packed else {}), html.STATIC[name])
 
 
 @router.get("/favicon.ico")
-async def favicon() -> Response:
-    return await static_file("icon.svg")
+async def favicon(request: Request) -> Response:
+    return await static_file(request, "icon.svg")

@@ -14,16 +14,20 @@ from genret.serve.listing import Listing
 from genret.serve.replies import thumb
 from genret.serve.schemas import Thumb
 
-FIRST = 6
-"""Kept prefixes of a level that are shown at once; the others unfold."""
+FIRST, MORE, DROPPED = 5, 10, 2
+"""Prefixes shown of each level: kept ones, further kept ones of a level that is asked for, dropped ones."""
+PICTURES = 3
+"""Pictures shown of each prefix."""
+BRANCHES = 36
+"""Symbols on one page of the codebook."""
 TWO_TOWER = "two-tower"
 
 
 class Bar(NamedTuple):
-    """A prefix's cost in two parts, in per mille of the worst one shown."""
+    """A prefix's cost in two parts, in percent of the worst one shown."""
 
-    language_model: int
-    guidance: int
+    language_model: float
+    guidance: float
 
 
 class PrefixView(NamedTuple):
@@ -34,9 +38,10 @@ class PrefixView(NamedTuple):
 
 class LevelView(NamedTuple):
     level: ExplainedLevel
-    first: list[PrefixView]
-    more: list[PrefixView]
+    kept: list[PrefixView]
     dropped: list[PrefixView]
+    num_more: int
+    """Kept prefixes that are not shown"""
 
 
 def thumbs(listing: Listing, image_ids: Iterable[str]) -> dict[str, Thumb]:
@@ -48,25 +53,34 @@ def thumbs(listing: Listing, image_ids: Iterable[str]) -> dict[str, Thumb]:
     return {row.image_id: thumb(listing, row) for row in rows}
 
 
-def level_views(listing: Listing, told: Explanation) -> list[LevelView]:
-    """The first kept prefixes of each level, the other ones, and those that were dropped."""
-    known = thumbs(listing, (name for level in told.levels for one in level.prefixes for name in one.image_ids))
+def level_views(listing: Listing, told: Explanation, opened: int | None = None) -> list[LevelView]:
+    """The first prefixes of each level, kept and dropped, and the right one; more of level `opened`."""
+    few = FIRST if opened is None else FIRST // 2
+    chosen = [shown(level, FIRST + MORE if level.level == opened else few) for level in told.levels]
+    known = thumbs(listing, (name for some in chosen for one in some for name in one.image_ids[:PICTURES]))
     views = []
-    for level in told.levels:
-        worst = max((-one.score for one in level.prefixes), default=1) or 1
+    for level, some in zip(told.levels, chosen, strict=True):
+        worst = max((-one.score for one in some), default=1) or 1
         made = [
             PrefixView(
                 one,
-                [known[name] for name in one.image_ids if name in known],
-                Bar(round(1000 * max(0.0, -one.log_prob) / worst), round(1000 * max(0.0, -one.guidance) / worst)),
+                [known[name] for name in one.image_ids[:PICTURES] if name in known],
+                Bar(round(100 * max(0.0, -one.log_prob) / worst, 1), round(100 * max(0.0, -one.guidance) / worst, 1)),
             )
-            for one in level.prefixes
+            for one in some
         ]
         kept = [one for one in made if one.prefix.is_kept]
-        first = [one for place, one in enumerate(kept) if place < FIRST or one.prefix.is_right]
-        more = [one for place, one in enumerate(kept) if place >= FIRST and not one.prefix.is_right]
-        views.append(LevelView(level, first, more, [one for one in made if not one.prefix.is_kept]))
+        dropped = [one for one in made if not one.prefix.is_kept]
+        views.append(LevelView(level, kept, dropped, level.num_kept - len(kept)))
     return views
+
+
+def shown(level: ExplainedLevel, most: int) -> list[ExplainedPrefix]:
+    """The first kept prefixes, the first dropped ones, and those that lead to the right image."""
+    kept = [one for one in level.prefixes if one.is_kept]
+    dropped = [one for one in level.prefixes if not one.is_kept]
+    parts = (kept, most), (dropped, DROPPED)
+    return [one for some, count in parts for n, one in enumerate(some) if n < count or one.is_right]
 
 
 class Codebooks:

@@ -116,10 +116,10 @@ def test_explain_codebook_and_compare(site: Any, open_page: Any) -> None:
     told = site.run.explain("a dog")
     assert page.locator(".level").count() == len(told.levels)
     symbols = page.locator("#level-1 .prefixes >> nth=0").locator(".symbols").all_inner_texts()
-    assert symbols == ["".join(one.symbols) for one in told.levels[0].prefixes if one.is_kept][: len(symbols)]
+    assert symbols == [" ".join(one.symbols) for one in told.levels[0].prefixes if one.is_kept][: len(symbols)]
     session.go(f"/explain?q=a+dog&image={last}&beams=1")
     assert page.locator(".rightbox").count() == 1 and page.locator(".prefix.right").count() >= 1
-    page.click("#level-1 .symbols a >> nth=0")
+    page.click("#level-1 a.symbols >> nth=0")
     page.wait_for_url("**/codebook?prefix=*")
     session.go("/codebook")
     counts = [int(text) for text in page.locator(".branch .label .quiet").all_inner_texts()]
