@@ -36,5 +36,6 @@ from .run import Run as Run
 from .run import load as load
 from .search.catalog import CatalogRetriever as CatalogRetriever
 from .search.ranking import Ranked as Ranked
+from .serve.client import connect as connect
 
 __version__: str

@@ -156,6 +156,10 @@ class Run:
             found = self.retriever.search(texts, k, **options)
         return found[0] if isinstance(query, str | Query) else found
 
+    def explain(self, query: str, image_id: str | None = None, **options: Any) -> Any:
+        """How a search goes, level by level, and where an image is lost: see `Retriever.explain`."""
+        return self.retriever.explain(query, image_id, **options)
+
     def index(self, paths: Sequence[Path | str] | Path | str, ui: Ui | None = None, **options: Any) -> IndexReport:
         """Brings the catalog in step with images, and all below folders, without training; the next search includes
         them. Unusable files are skipped and reported. Options: `prune` removes images whose files are gone from the

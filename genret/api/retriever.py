@@ -210,6 +210,8 @@ class Retriever(Component, ABC):
     """Whether a search has a beam width, `search.num_beams`, that limits how many images are found."""
     has_trace: ClassVar[bool] = False
     """Whether it can report where the positive of a query was lost, for the ledger."""
+    has_explanation: ClassVar[bool] = False
+    """Whether `explain` tells how a search went."""
     learns: ClassVar[bool] = False
     """Whether `fit` learns something that `save` and `load` keep: then training has a stage for it."""
 
@@ -248,3 +250,8 @@ class Retriever(Component, ABC):
         Raises `UsageError` for an id that no searchable image has. `min_confidence`: a query below it finds nothing;
         `UsageError` if the run has not been calibrated.
         """
+
+    def explain(self, query: str, image_id: str | None = None, *, num_beams: int | None = None, k: int = 10) -> Any:
+        """The same search, level by level, and where `image_id` was lost: an `Explanation`, of the module
+        `genret.components.retrievers.explanation`. `UsageError` for an unknown id, and without `has_explanation`."""
+        raise UsageError(f"the retriever '{type(self).__name__}' does not search level by level; nothing to explain")

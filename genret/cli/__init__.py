@@ -36,8 +36,9 @@ Help on a command: genret train --help
 ROOM_OF = {
     **dict.fromkeys(("train", "search", "evaluate"), "commands"),
     **dict.fromkeys(("validate", "components", "plugins", "install", "uninstall"), "guide"),
-    **dict.fromkeys(("catalog", "compare", "report", "sweep", "reproduce"), "lab"),
+    **dict.fromkeys(("catalog", "compare", "explain", "report", "sweep", "reproduce"), "lab"),
     **dict.fromkeys(("index", "duplicates"), "pictures"),
+    "serve": "serve",
 }
 """Which of genret's parts beside the core provides a command, for the error if that part is missing."""
 

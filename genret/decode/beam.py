@@ -12,7 +12,7 @@ depths the beams are in the trie's order, so that "first" means the lowest leaf 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -65,6 +65,7 @@ def beam_search(
     allowed: LeafSets | None = None,
     guide: Guide | None = None,
     written_levels: int | None = None,
+    observe: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> Beams:
     """Searches the most probable identifiers under the model; exact if `num_beams` covers the trie.
 
@@ -74,6 +75,8 @@ def beam_search(
     `allowed`: the leaves that may be found, per query or for all; the result equals that of a trie of these alone.
     `guide`: added to the log-probabilities; made for these queries, this trie and these allowed leaves.
     `written_levels`: how many tokens the model scores; later ones get log-probability 0. None: all.
+    `observe`: called at every depth with all candidates before pruning, (B, w, c) each: their nodes, -1 for none, sums
+    of log-probabilities, and these plus guidance.
     """
     assert num_beams >= 1
     assert allowed is None or len(allowed.starts) in (1, len(queries))
@@ -120,6 +123,8 @@ def beam_search(
         if guide is not None:
             sums = guide.extended(sums, own, d, per_beam)
             worth = written + guide.of(sums, children, d + 1)
+        if observe is not None:
+            observe(children, written, worth)
         best, places = best_of(worth, children, count)
         kept = children.flatten(1).gather(1, places)
         there = best > -torch.inf

@@ -21,7 +21,7 @@ def register_evaluators(register: Register) -> None:
 
 @hookimpl
 def register_commands(cli: typer.Typer) -> None:
-    from genret.lab.commands import catalog, compare, report, reproduce, sweep
+    from genret.lab.commands import catalog, compare, explain, report, reproduce, sweep
 
-    for command in (catalog, compare, report, sweep, reproduce):
+    for command in (catalog, explain, compare, report, sweep, reproduce):
         command.add(cli)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Hook = Callable[[Any], object]
 KIND_OF_HOOK = {f"register_{plural(kind)}": kind for kind in (*KINDS, *FUNCTIONS)}
 COMMANDS = "register_commands"
-ROOMS = ("components", "commands", "shell", "guide", "lab", "pictures")
+ROOMS = ("components", "commands", "shell", "guide", "lab", "pictures", "serve")
 """Packages of genret beside its core, loaded like plugins; a missing one is skipped silently."""
 BUILT_IN = "built in"
 _MARKS = pluggy.PluginManager("genret")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from genret.api import Backbone, Corpus, Identifier, Progress, QueryBatch
 from genret.catalog.store import IdentifierRows, Snapshot
-from genret.components.retrievers import enlarged, signals, trace
+from genret.components.retrievers import enlarged, explain, signals, trace
 from genret.components.retrievers.ceiling import ceiling_of
+from genret.components.retrievers.explanation import Explanation
 from genret.components.retrievers.guide import FlatGuide
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.means import Points
@@ -50,6 +52,7 @@ class GenerativeRetriever(CatalogRetriever):
     needs = ("identifier", "backbone", "loss")
     has_beams = True
     has_trace = True
+    has_explanation = True
     signal_names = signals.NAMES
     identifier: Identifier
     backbone: Backbone
@@ -94,11 +97,13 @@ class GenerativeRetriever(CatalogRetriever):
             known = self._points = points_of(self._cache_folder, trie, books, tokens, known)
         return FlatGuide(sums.target.to(self.device), known, self.options.guidance, allowed)
 
-    def beams(self, batch: QueryBatch, trie: Trie, num_beams: int, allowed: LeafSets | None = None) -> Beams:
+    def beams(
+        self, batch: QueryBatch, trie: Trie, num_beams: int, allowed: LeafSets | None = None, observe: Any = None
+    ) -> Beams:
         """The recipe's beam search in `trie`."""
         guide = self.guide(batch.vectors, trie, allowed) if self.guided else None
         score, written = self.options.score, self.written_levels
-        return beam_search(self.backbone, batch.texts, trie, num_beams, score, (), allowed, guide, written)
+        return beam_search(self.backbone, batch.texts, trie, num_beams, score, (), allowed, guide, written, observe)
 
     # ----------------------------------------------------------------------------------------------------- searching
     def similarity(self, batch: QueryBatch, rows: Ints, snapshot: Snapshot) -> Callable[[Ints, Ints], Floats32]:
@@ -196,6 +201,11 @@ class GenerativeRetriever(CatalogRetriever):
         self, snapshot: Snapshot, index: ImageTrie, batch: QueryBatch, right: Ints, num_beams: int, progress: Progress
     ) -> BeamTrace:
         return trace.trace(self, snapshot, index, batch, right, num_beams, progress)
+
+    def explain(
+        self, query: str, image_id: str | None = None, *, num_beams: int | None = None, k: int = 10
+    ) -> Explanation:
+        return explain.explain(self, query, image_id, max(num_beams or self.options.num_beams, k), k)
 
     def inspect(self, snapshot: Snapshot, index: ImageTrie | None, keys: Ints) -> Inspection:
         content_based = self.identifier.new_images == "content_based"
