@@ -96,7 +96,7 @@ def test_the_package_only_forwards():
         "genret.errors",
         "genret.plugin.hookspecs",
         "genret.run",
-            "genret.serve.client",
+        "genret.serve.client",
     } | {f"genret.search.{name}" for name in ("catalog", "ranking")}
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from bench.models import queries
-from genret.api import Additive
+from genret.components.retrievers.guide import FlatGuide
+from genret.components.retrievers.means import Points
 from genret.decode.beam import beam_search
-from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
 
@@ -37,8 +37,8 @@ def guided(network, trie, batch):
     books = [torch.randn(32, 16, generator=generator) for _ in range(3)]
     target = torch.randn(batch, 16, generator=generator)
     place = network.device
-    sums = Additive(target.to(place), [book.to(place) for book in books])
-    return Guide(sums, Points.of(trie, sums.books, network.level_tokens), trie, 3.0, None)
+    points = Points(trie, [book.to(place) for book in books], network.level_tokens)
+    return FlatGuide(target.to(place), points, 3.0)
 
 
 def halves(trie, batch, place):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from genret.train import environment
+from genret.shell import environment
 
 
 def test_peak_memory_grows_with_what_is_held() -> None:
