@@ -36,7 +36,7 @@ Help on a command: genret train --help
 
 ROOM_OF = {
     **dict.fromkeys(("components", "plugins", "install", "uninstall"), "guide"),
-    **dict.fromkeys(("compare", "report", "sweep", "reproduce"), "lab"),
+    **dict.fromkeys(("compare", "explain", "report", "sweep", "reproduce"), "lab"),
     "serve": "serve",
 }
 """Which of genret's parts beside the core provides a command, for the error if that part is missing."""
