@@ -12,12 +12,12 @@ from fastapi import FastAPI
 
 import genret
 from genret.run import Run
-from genret.serve.access import Access, AccessMiddleware
 from genret.serve.engine import Engine
 from genret.serve.errors import handle_errors
-from genret.serve.limits import LimitsMiddleware
 from genret.serve.listing import Listing, Undo
 from genret.serve.metrics import Metrics
+from genret.serve.network.access import Access, AccessMiddleware
+from genret.serve.network.limits import LimitsMiddleware
 from genret.serve.options import ServeOptions
 from genret.serve.routes import explain, files, images, index, search, server
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 from genret.api import Hit, IndexReport, Restriction, SearchResult, Silent, Skipped, Ui
 from genret.errors import GenretError, UsageError, one_line
-from genret.kit.images import walk_images
 from genret.kit.text import clean
+from genret.toolbox.walk import walk_images
 
 if TYPE_CHECKING:
     from httpx import Client, Response
@@ -70,14 +70,14 @@ class RemoteRun:
         k: int = 10,
         *,
         where: str = "",
-        num_beams: int | None = None,
         restrict: Restriction | None = None,
-        min_confidence: float | None = None,
+        **options: Any,
     ) -> SearchResult | list[SearchResult]:
-        """As `Run.search`. With `restrict`, each query is a request of its own."""
+        """As `Run.search`; further options are `num_beams` and `min_confidence`. With `restrict`, each query is a
+        request of its own."""
         if where and restrict is not None:
             raise UsageError("give `where` or `restrict`, not both; a Restriction has a field `where`")
-        options = {"k": k, "num_beams": num_beams, "min_confidence": min_confidence, "where": where}
+        options |= {"k": k, "where": where}
         queries = [query] if isinstance(query, str) else list(query)
         if restrict is not None:
             asked = options | self._restriction(restrict)

@@ -88,7 +88,7 @@ def serve(
     if not options.is_local and given is None:
         options = options.model_copy(update={"token": secrets.token_urlsafe(24)})
     with state.ui() as ui, state.open(run) as opened:
-        from genret.serve.listen import listen
+        from genret.serve.network.listen import listen
 
         listen(opened, options, ui, new_token=given is None)
 

@@ -86,7 +86,7 @@ def explain_in(
     ranked, answer = followed.ranked, followed.ranked
     if retriever.reranker is not None:
         answer = retriever.rerank(batch, ranked, k, snapshot)
-    hits: list[Hit] = retriever._hits(snapshot, index, answer, k)[0]
+    hits: list[Hit] = retriever.hits(snapshot, index, answer, k)[0]
     told = Teller(retriever, snapshot, index, right)
     return nothing._replace(
         num_beams=followed.num_beams,
