@@ -18,7 +18,7 @@ from genret.api.backbone import Backbone
 from genret.api.batches import GeneratorBatch, SoftTarget, TokenizerBatch
 from genret.api.component import Component, Config, LoopOptions
 from genret.api.context import FitContext
-from genret.api.data import Dataset, Record
+from genret.api.data import Dataset, Query, Record
 from genret.api.encoder import CaptionedImages, Encoder, Pairs
 from genret.api.evaluator import Evaluator
 from genret.api.identifier import Additive, Corpus, Identifier, Identifiers, NewImages, Vokens
@@ -28,7 +28,6 @@ from genret.api.reranker import Candidates, Reranker, RerankerConfig
 from genret.api.retriever import (
     Hit,
     IndexReport,
-    Query,
     QueryBatch,
     Restriction,
     Retriever,

@@ -564,6 +564,7 @@ def test_plugins_and_their_commands(cli):
         "genret.guide",
         "genret.lab",
         "genret.pictures",
+        "genret.serve",
         "genret.shell",
         "thief",
         "toys",

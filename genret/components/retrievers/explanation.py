@@ -25,7 +25,7 @@ class ExplainedPrefix(NamedTuple):
     log_prob: float
     """The language model's log-probability of these symbols; nearer to 0 is better"""
     guidance: float
-    """γ times minus half the squared distance to the nearest identifier below, at most 0; 0 without guidance"""
+    """γ times minus half the squared distance to the mean of the identifiers below, at most 0; 0 without guidance"""
     num_images: int
     """Images below"""
     image_ids: list[str]

@@ -1,4 +1,4 @@
-"""/v1/index: adds pictures, and tells how far it is while it works, one JSON document per line."""
+"""/v1/index adds pictures, and tells how far it is while it works, one JSON document per line."""
 
 from __future__ import annotations
 
