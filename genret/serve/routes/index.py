@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from genret.serve.routes.images import changes_allowed
 from genret.serve.schemas import PathsRequest
 from genret.serve.uploads import Told, add_files
 
+log = logging.getLogger(__name__)
 router = APIRouter(tags=["index"])
 NDJSON = "application/x-ndjson"
 STREAM: dict[int | str, dict[str, Any]] = {
@@ -96,8 +98,8 @@ async def _streamed(request: Request, work: Work) -> StreamingResponse:
         except GenretError as error:
             tell({"event": "error", "message": str(error)})
         except Exception as error:
-            tell({"event": "error", "message": f"a bug in genret ({type(error).__name__}): the log says more"})
-            raise
+            log.error("adding pictures", exc_info=error)
+            tell({"event": "error", "message": f"unexpected {type(error).__name__}: the server's log says more"})
         finally:
             tell(None)
 
