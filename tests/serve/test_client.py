@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from PIL import Image
@@ -111,3 +112,16 @@ def test_pictures_are_sent_in_parts(remote, tmp_path, monkeypatch):
     for row in range(5):
         draw(tmp_path / "mine" / f"{row}.png", row)
     assert remote.index(tmp_path / "mine").added == 5
+
+
+def test_it_comes_back_to_a_busy_server(run, tmp_path):
+    """The index is held for a second; 429 says when to try again."""
+    with network.served(run) as site, genret.connect(site.address) as remote:
+        loop_lock = site.app.state.indexing
+        loop_lock._locked = True
+        Timer(0.5, lambda: setattr(loop_lock, "_locked", False)).start()
+        assert remote.index(draw(tmp_path / "mine" / "1.png", 1)).added == 1
+    with network.served(run) as site, genret.connect(site.address, timeout=1) as remote:
+        site.app.state.indexing._locked = True
+        with pytest.raises(GenretError, match="added already"):
+            remote.index(draw(tmp_path / "mine" / "2.png", 2))
