@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 import genret
 from genret.run import Run
@@ -19,7 +19,7 @@ from genret.serve.metrics import Metrics
 from genret.serve.network.access import Access, AccessMiddleware
 from genret.serve.network.limits import LimitsMiddleware
 from genret.serve.options import ServeOptions
-from genret.serve.routes import explain, files, images, index, search, server
+from genret.serve.routes import explain, files, images, index, knn, search, server
 
 
 def create_app(run: Run, options: ServeOptions = ServeOptions()) -> FastAPI:
@@ -50,8 +50,9 @@ def create_app(run: Run, options: ServeOptions = ServeOptions()) -> FastAPI:
     app.state.listing, app.state.undo = Listing(run), Undo()
     app.state.indexing, app.state.tasks = asyncio.Lock(), set[asyncio.Task[None]]()
     handle_errors(app)
-    for module in (search, explain, images, files, index, server):
-        app.include_router(module.router)
+    app.include_router(server.router)
+    for module in (search, explain, images, files, index, knn):
+        app.include_router(module.router, dependencies=[Depends(server.when_ready)])
     if find_spec("genret.serve.page") is not None:
         app.include_router(import_module("genret.serve.page.routes").router)
     app.add_middleware(LimitsMiddleware, options=options, metrics=metrics)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +31,7 @@ BATCH = 64
 
 def connect(url: str, token: str | None = None, timeout: float = 60) -> RemoteRun:
     """Opens a run that `genret serve` serves at `url`. `token`: as the server asks for, default that of the variable
-    GENRET_SERVE_TOKEN; `timeout`: seconds. Needs the extra `serve`."""
+    GENRET_SERVE_TOKEN; `timeout`: seconds for a reply, and for coming back to a busy server. Needs the extra `serve`."""
     try:
         import httpx
     except ImportError:
@@ -182,10 +183,16 @@ class RemoteRun:
     def _request(self, method: str, path: str, **options: Any) -> Response:
         import httpx
 
-        try:
-            reply = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise GenretError(f"{self._http.base_url} does not answer: {one_line(error)}") from None
+        until = time.monotonic() + (self._http.timeout.read or 0)
+        while True:
+            try:
+                reply = self._http.request(method, path, **options)
+            except httpx.HTTPError as error:
+                raise GenretError(f"{self._http.base_url} does not answer: {one_line(error)}") from None
+            wait = _seconds(reply.headers.get("retry-after", ""))
+            if wait is None or time.monotonic() + wait > until:
+                break
+            time.sleep(wait)
         if reply.is_success:
             return reply
         try:
@@ -211,6 +218,11 @@ class RemoteRun:
 
     def __repr__(self) -> str:
         return f"RemoteRun({str(self._http.base_url)!r})"
+
+
+def _seconds(text: str) -> int | None:
+    """Of a Retry-After header, which comes with 429 and 503."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else None
 
 
 def _result(found: Mapping[str, Any]) -> SearchResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from genret.cli.options import RunOption, user_path
 from genret.cli.state import state_of
-from genret.errors import GenretError, UsageError
+from genret.errors import GenretError, UsageError, one_line
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 
@@ -74,23 +73,22 @@ def serve(
     state = state_of(context)
     if any(find_spec(name) is None for name in NEEDED):
         raise GenretError("genret serve needs further packages: pip install 'genret[serve]'")
-    from genret.serve.options import ServeOptions
+    from genret.serve.options import LOOPBACK, ServeOptions
 
     given = _token_of(token)
+    made = secrets.token_urlsafe(24) if given is None and host not in LOOPBACK else None
     options = ServeOptions(
-        host=host, port=port, token=given, allowed_hosts=tuple(allow_host or ()),
+        host=host, port=port, token=given or made, allowed_hosts=tuple(allow_host or ()),
         index_folders=tuple(index_folder or ()), allow_changes=not read_only, batch_ms=batch_ms, max_batch=max_batch,
         max_queue=max_queue, rate=rate, burst=max(1, int(4 * rate)),
     )  # fmt: skip
     for folder in options.index_folders:
         if not folder.is_dir():
             raise UsageError(f"--index-folder {folder} is no folder")
-    if not options.is_local and given is None:
-        options = options.model_copy(update={"token": secrets.token_urlsafe(24)})
     with state.ui() as ui, state.open(run) as opened:
         from genret.serve.network.listen import listen
 
-        listen(opened, options, ui, new_token=given is None)
+        listen(opened, options, ui, new_token=made is not None)
 
 
 def _token_of(given: str | None) -> str | None:
@@ -101,9 +99,7 @@ def _token_of(given: str | None) -> str | None:
         try:
             given = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"--token @{path} cannot be read: {os.strerror(getattr(error, 'errno', None) or 22)}"
-            ) from None
+            raise UsageError(f"--token @{path} cannot be read: {one_line(error)}") from None
     if len(given) < 16 or not given.isascii() or not given.isprintable() or " " in given:
         raise UsageError(
             "--token needs 16 or more letters, digits and signs without spaces; leave it out for a new one"

@@ -69,11 +69,15 @@ class Engine:
             self._changed.notify_all()
         self._thread.join(timeout=30)
 
+    def check_ready(self) -> None:
+        """`Refused` 503 until the model is loaded."""
+        if not self.ready:
+            raise Refused(503, self.failed or "the model is being loaded; try again soon", None, {"Retry-After": "2"})
+
     # ---------------------------------------------------------------------------------------------------- asking
     def submit(self, jobs: list[Job]) -> list[Future[Any]]:
         """Queues all of them or none: `Refused` 429 if the queue is full, 503 if there is no model yet."""
-        if not self.ready:
-            raise Refused(503, self.failed or "the model is being loaded; try again soon", None, {"Retry-After": "2"})
+        self.check_ready()
         with self._changed:
             if len(self._waiting) + len(jobs) > self.options.max_queue:
                 wait = math.ceil(max(1.0, len(self._waiting) * self._seconds))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -53,6 +53,12 @@ class ServeOptions(BaseModel):
     """How many of them may come at once."""
     timeout: float = Field(30, gt=0)
     """Seconds until a search that has not been answered is given up, and until a slow client is cut off."""
+
+    @model_validator(mode="after")
+    def _has_token(self) -> ServeOptions:
+        if not self.is_local and self.token is None:
+            raise ValueError(f"at {self.host} others can reach the server, so it needs a token")
+        return self
 
     @property
     def is_local(self) -> bool:

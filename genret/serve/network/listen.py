@@ -18,6 +18,7 @@ from genret.serve.options import ServeOptions
 
 HEAD_SECONDS = 10.0
 CONNECTIONS = 1000
+BACKLOG = 128
 MAX_HEAD_BYTES = 64 * 2**10
 
 
@@ -103,6 +104,7 @@ def _bound(options: ServeOptions) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(where)
+        bound.listen(BACKLOG)  # clients wait from now on instead of being refused
     except OSError as error:
         raise GenretError(
             f"cannot listen at {options.host}:{options.port}: {error.strerror or error}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from genret.serve.routes.images import changes_allowed
 from genret.serve.schemas import PathsRequest
 from genret.serve.uploads import Told, add_files
 
+log = logging.getLogger(__name__)
 router = APIRouter(tags=["index"])
 NDJSON = "application/x-ndjson"
 STREAM: dict[int | str, dict[str, Any]] = {
@@ -82,30 +84,30 @@ async def _streamed(request: Request, work: Work) -> StreamingResponse:
     """Runs `work` in a thread and sends what it tells; one at a time, 429 meanwhile."""
     state = request.app.state
     if state.indexing.locked():
-        raise Refused(429, "pictures are being added already; try again soon", None, {"Retry-After": "5"})
+        raise Refused(429, "pictures are being added already; try again soon", None, {"Retry-After": "2"})
     await state.indexing.acquire()
     loop, events = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any] | None]()
 
-    def tell(event: dict[str, Any] | None) -> None:
+    def tell(event: dict[str, Any]) -> None:
         loop.call_soon_threadsafe(events.put_nowait, event)
 
-    def worked() -> None:
+    def worked() -> dict[str, Any]:
         try:
             report = work(tell)
-            tell({"event": "done", **report._asdict(), "skipped": [one._asdict() for one in report.skipped]})
         except GenretError as error:
-            tell({"event": "error", "message": str(error)})
+            return {"event": "error", "message": str(error)}
         except Exception as error:
-            tell({"event": "error", "message": f"a bug in genret ({type(error).__name__}): the log says more"})
-            raise
-        finally:
-            tell(None)
+            log.error("adding pictures", exc_info=error)
+            return {"event": "error", "message": f"unexpected {type(error).__name__}: the server's log says more"}
+        return {"event": "done", **report._asdict(), "skipped": [one._asdict() for one in report.skipped]}
 
     async def finish() -> None:
         try:
-            await asyncio.to_thread(worked)
+            last = await asyncio.to_thread(worked)
         finally:
-            state.indexing.release()
+            state.indexing.release()  # before the end is told, so that the client may go on at once
+        events.put_nowait(last)
+        events.put_nowait(None)
 
     task = asyncio.create_task(finish())  # goes on if the client leaves, so that nothing is half added
     state.tasks.add(task)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
-from genret.serve.errors import Refused, documented
+from genret.serve.errors import documented
 from genret.serve.schemas import RunReply, StatusReply, TokenReply
 
 router = APIRouter(tags=["server"])
+
+
+async def when_ready(request: Request) -> None:
+    """`Refused` 503 until the model is loaded; only the model's thread loads it."""
+    request.app.state.engine.check_ready()
 
 
 @router.get("/healthz", responses=documented(), operation_id="healthz", summary="Is the process alive?")
@@ -17,9 +22,7 @@ async def healthz() -> StatusReply:
 
 @router.get("/readyz", responses=documented(503), operation_id="readyz", summary="Is the model loaded?")
 async def readyz(request: Request) -> StatusReply:
-    engine = request.app.state.engine
-    if not engine.ready:
-        raise Refused(503, engine.failed or "the model is being loaded", None, {"Retry-After": "2"})
+    await when_ready(request)
     return StatusReply(status="ready")
 
 
@@ -40,11 +43,15 @@ def metrics(request: Request) -> Response:
     return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.get("/v1/run", responses=documented(503), operation_id="get_run", summary="The run that is served")
+@router.get(
+    "/v1/run",
+    responses=documented(503),
+    dependencies=[Depends(when_ready)],
+    operation_id="get_run",
+    summary="The run that is served",
+)
 def get_run(request: Request) -> RunReply:
     state = request.app.state
-    if not state.engine.ready:
-        raise Refused(503, state.engine.failed or "the model is being loaded", None, {"Retry-After": "2"})
     run, retriever = state.run, state.run.retriever
     return RunReply(
         name=run.folder.name,
