@@ -31,7 +31,7 @@ BATCH = 64
 
 def connect(url: str, token: str | None = None, timeout: float = 60) -> RemoteRun:
     """Opens a run that `genret serve` serves at `url`. `token`: as the server asks for, default that of the variable
-    GENRET_SERVE_TOKEN; `timeout`: seconds for a reply, and for coming back to a busy server. Needs the extra `serve`."""
+    GENRET_SERVE_TOKEN; `timeout`: seconds for a reply, and until a busy server is given up. Needs the extra `serve`."""
     try:
         import httpx
     except ImportError:

@@ -61,15 +61,15 @@ class Told(Silent):
     """Progress as events."""
 
     def __init__(self, tell: Callable[[dict[str, Any]], None]):
-        self._tell, self._done, self._total = tell, 0, 0
+        self._tell, self._stage, self._done, self._total = tell, "", 0, 0
 
     def progress(self, label: str, total: int | None = None) -> Told:
-        self._done, self._total = 0, total or 0
+        self._stage, self._done, self._total = label, 0, total or 0
         return self
 
     def advance(self, n: int = 1) -> None:
         self._done += n
-        self._tell({"event": "progress", "done": self._done, "total": self._total})
+        self._tell({"event": "progress", "stage": self._stage, "done": self._done, "total": self._total})
 
 
 def add_files(

@@ -196,7 +196,9 @@ def test_a_removal_that_was_made_good_otherwise_is_a_conflict(client, run):
 def test_uploads_are_found_and_told(client, run):
     many = [("files", (f"p{i}.png", picture(i))) for i in range(3)]
     *progress, done = events(client.post("/v1/index", files=[*many, ("files", ("no.png", b"no picture"))]))
-    assert [one["done"] for one in progress] == [1, 2, 3] and {one["total"] for one in progress} == {3}
+    stages = ["looking through pictures"] * 3 + ["indexing pictures"] * 3
+    assert [(one["stage"], one["done"]) for one in progress] == list(zip(stages, [1, 2, 3] * 2, strict=True))
+    assert {one["total"] for one in progress} == {3}
     assert done["event"] == "done" and done["added"] == 3
     assert [one["path"] for one in done["skipped"]] == ["no.png"]
     newest = client.get("/v1/images", params={"limit": 3}).json()["images"]

@@ -25,9 +25,9 @@ NDJSON = "application/x-ndjson"
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
-            'Lines of JSON: `{"event": "progress", "done", "total"}` any number of times, then `{"event": "done", '
-            '"added", "updated", "moved", "unchanged", "removed", "skipped": [{"path", "reason"}]}` or '
-            '`{"event": "error", "message"}`'
+            'Lines of JSON: `{"event": "progress", "stage", "done", "total"}` any number of times, then `{"event": '
+            '"done", "added", "updated", "moved", "unchanged", "missing", "removed", "skipped": [{"path", "reason"}]}` '
+            'or `{"event": "error", "message"}`'
         ),
         "content": {NDJSON: {"schema": {"type": "string"}}},
     }

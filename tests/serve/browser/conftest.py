@@ -41,7 +41,7 @@ class Session(NamedTuple):
         return self.page.locator("#grid a").evaluate_all("links => links.map(one => one.dataset.id)")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def site(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A copy of the run, served."""
     if CHROMIUM is None:
