@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from genret.api.component import Component
 from genret.api.described import described
@@ -29,6 +29,9 @@ class Dataset(Component, ABC):
 
     kind = "dataset"
 
+    provides: ClassVar[Literal["captioned images", "images", "texts"]] = "captioned images"
+    """`images`: none has a caption, and one split has all roles. `texts`: sentences of a recipe's slot `texts`, as the
+    captions of records whose image cannot be read."""
     train_split: str = "train"
     dev_split: str = "dev"
     """The split for model selection and early stopping; these use no other."""

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from genret.api import Component, Corpus, Evaluator, FitContext, Identifiers, Ui
+from genret.api import Component, Corpus, Dataset, Evaluator, FitContext, Identifiers, Ui
 from genret.decode.trie import Trie
 from genret.errors import GenretError
 from genret.kit.device import device_of
+from genret.kit.files import write_json
 from genret.plugin.code import code_keys, tower_key
 from genret.plugin.provenance import provenance
 from genret.plugin.registry import Registries
@@ -29,7 +30,7 @@ from genret.search.catalog import load_towers
 from genret.search.image_trie import index_trie
 from genret.search.tokenization import tokenize_identifiers
 from genret.settings import Settings
-from genret.train.artifacts import Artifact, Artifacts
+from genret.train.artifacts import Artifact, Artifacts, content_key
 from genret.train.data import Listing, Split, corpus_of, list_split, read_split, text_vectors
 from genret.train.environment import describe
 from genret.train.generator import Development, Examples, fit_generator
@@ -37,6 +38,7 @@ from genret.train.image_examples import needs_features
 from genret.train.protocols import TrainingCorpora, training_corpora
 from genret.train.targets import Targets, make_targets
 from genret.train.teacher import Teacher
+from genret.train.texts import SENTENCES, split_sentences, taught_by
 
 
 class Pipeline:
@@ -84,7 +86,7 @@ class Pipeline:
             self.ui.warn(f"left out {item.path}: {item.reason}")
         if len(found.skipped) > 5:
             self.ui.warn(f"... and {len(found.skipped) - 5} more of split '{split}' were left out")
-        if bare := found.num_captionless:
+        if (bare := found.num_captionless) and self.components.texts is None:
             used = (
                 "only an identifier model learns from them"
                 if split == self.components.dataset.train_split
@@ -107,15 +109,22 @@ class Pipeline:
         encoder.to(self.device)
         return artifact
 
+    def taught(self, source: Dataset, train: Corpus, dev: Corpus) -> tuple[Corpus, Corpus]:
+        """Both with the source's sentences in place of captions; the held-out ones are kept in the run."""
+        sentences = split_sentences(source)
+        write_json(self.run / SENTENCES, sentences.held_out)
+        held = dev if dev.captions else taught_by(sentences.held_out, dev, self._encode)
+        return taught_by(sentences.learnt, train, self._encode), held
+
+    def _encode(self, texts: Sequence[str]) -> torch.Tensor:
+        return text_vectors(self.components.encoder, texts, self.settings.features_dir, self.device, self.ui.progress)
+
     def corpora(self, train: Corpus, searched: Corpus) -> TrainingCorpora:
         """The data that the protocol allows the two models to be trained on."""
 
-        def encode(texts: Sequence[str]) -> torch.Tensor:
-            return text_vectors(
-                self.components.encoder, texts, self.settings.features_dir, self.device, self.ui.progress
-            )
-
-        found = training_corpora(self.recipe.protocol, self.recipe.pseudo_queries, train, searched, encode)
+        found = training_corpora(self.recipe.protocol, self.recipe.pseudo_queries, train, searched, self._encode)
+        if self.components.texts is not None:
+            found = found._replace(key=content_key(found.key, list(train.captions)))
         if found.remark is not None:
             self.ui.note(found.remark)
         return found

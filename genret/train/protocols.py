@@ -58,11 +58,14 @@ def training_corpora(
     encode: Callable[[Sequence[str]], Tensor],
 ) -> TrainingCorpora:
     """`encode`: texts → (T, D) unit rows, for captions from a file."""
+    same = train.image_ids == searched.image_ids
+    if protocol == "inductive" and same:
+        raise GenretError("training uses the very pictures that are searched; set protocol: transductive-index")
     if protocol == "inductive":
         return TrainingCorpora(train, train, content_key(protocol))
     bare = searched.without_captions()
     if protocol == "transductive-index":
-        joined = join(train, bare)
+        joined = train if same else join(train, bare)
         return TrainingCorpora(joined, train, content_key(protocol, list(searched.image_ids)))
     if options.file is not None:
         made = captions_from_file(Path(options.file), searched, options.per_image, encode)
