@@ -59,5 +59,7 @@ def test_any_number_of_pictures(tiny: Tiny, tmp_path: Path, count: int, alike: b
     assert answer.document["evaluation"] is None, "without captions nothing is called a recall"
     found = tiny.genret("search", "a red square on grey", "--run", run, "-k", 50, "--json").document
     assert {hit["image_id"] for hit in found["hits"]} == {str(file) for file in folder.rglob("*.png")}
+    expected = json.loads((run / "expectations.json").read_text())
+    assert expected["num_images"] == count and (count > 2 or expected["same_first"] == 100 or not alike)
     report = tiny.genret("index", folder, "--run", run, "--json").document
     assert (report["added"], report["unchanged"]) == (0, count), "indexing the same folder encodes nothing"
