@@ -22,12 +22,12 @@ def register_encoders(register: Register) -> None:
     register("paired", "genret.components.encoders.paired:PairedEncoder")
     register("open-clip", "genret.components.encoders.open_clip:OpenCLIPEncoder")
     register("clip", "genret.components.encoders.hf_clip:CLIPEncoder")
-    register("run", "genret.components.encoders.run:RunEncoder")
+    register("run", "genret.components.encoders.earlier.run:RunEncoder")
 
 
 @hookimpl
 def register_weights(register: RegisterWeights) -> None:
-    register("genret:runs", "genret.components.encoders.run:runs_folder")
+    register("genret:runs", "genret.components.encoders.earlier.run:runs_folder")
 
 
 @hookimpl

@@ -35,10 +35,9 @@ from genret.train.data import Listing, Split, corpus_of, list_split, read_split,
 from genret.train.environment import describe
 from genret.train.generator import Development, Examples, fit_generator
 from genret.train.image_examples import needs_features
-from genret.train.protocols import TrainingCorpora, training_corpora
+from genret.train.protocols import SENTENCES, TrainingCorpora, taught_by, training_corpora
 from genret.train.targets import Targets, make_targets
 from genret.train.teacher import Teacher
-from genret.train.texts import SENTENCES, split_sentences, taught_by
 
 
 class Pipeline:
@@ -110,11 +109,11 @@ class Pipeline:
         return artifact
 
     def taught(self, source: Dataset, train: Corpus, dev: Corpus) -> tuple[Corpus, Corpus]:
-        """Both with the source's sentences in place of captions; the held-out ones are kept in the run."""
-        sentences = split_sentences(source)
-        write_json(self.run / SENTENCES, sentences.held_out)
-        held = dev if dev.captions else taught_by(sentences.held_out, dev, self._encode)
-        return taught_by(sentences.learnt, train, self._encode), held
+        """Sentences in place of captions; for development held-out ones, kept in the run, unless it has captions."""
+        if not dev.captions:
+            dev = taught_by(source, source.dev_split, dev, self._encode)
+            write_json(self.run / SENTENCES, dev.captions)
+        return taught_by(source, source.train_split, train, self._encode), dev
 
     def _encode(self, texts: Sequence[str]) -> torch.Tensor:
         return text_vectors(self.components.encoder, texts, self.settings.features_dir, self.device, self.ui.progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from pydantic import Field
@@ -14,17 +14,24 @@ from genret.api import Config, Dataset, Record
 from genret.components.data.paths import local_path
 from genret.components.data.text import MAX_TEXT_BYTES, captions_in, open_text
 from genret.errors import BadImage, GenretError, UnknownName, one_line
-from genret.kit.splits import clean_caption, clean_captions
+from genret.kit.splits import clean_caption, clean_captions, hashed
 
 PART = 1000
-"""Sentences in a record."""
+"""Number of sentences in a record, and at most of those that are held out."""
+HELD_OUT = 0.1
+"""Share of the sentences that is held out, chosen by their words."""
+
+
+def batched(texts: Iterator[str], size: int) -> Iterator[tuple[str, ...]]:
+    while part := tuple(islice(texts, size)):
+        yield part
 
 
 class TextSource(Dataset):
     """Sentences without images, as the captions of records in one split."""
 
     provides = "texts"
-    train_split = dev_split = test_split = "sentences"
+    test_split = dev_split = "held-out"
 
     @abstractmethod
     def sentences(self) -> Iterator[str]:
@@ -36,14 +43,20 @@ class TextSource(Dataset):
         """Where they come from, for people"""
 
     def records(self, split: str) -> Iterator[Record]:
-        if split != self.train_split:
-            raise UnknownName("split", split, [self.train_split])
-        source, number = self.sentences(), 0
-        while part := tuple(islice(source, PART)):
-            yield Record(f"sentences-{number}", self.where, part)
-            number += 1
-        if not number:
+        if split not in (self.train_split, self.dev_split):
+            raise UnknownName("split", split, [self.train_split, self.dev_split])
+        held = split == self.dev_split
+        source = (text for text in self.sentences() if (hashed(text, 0) < HELD_OUT) == held)
+        found = (Record(f"{split}-{place}", self.where, part) for place, part in enumerate(batched(source, PART)))
+        if held:
+            yield from islice(found, 1)
+            return
+        first = next(found, None)
+        if first is None and (few := tuple(islice(self.sentences(), PART))):  # so few that all are held out
+            first = Record(f"{split}-0", self.where, few)
+        if first is None:
             raise GenretError(f"{self.where} has no sentences")
+        yield from chain([first], found)
 
     def read(self, record: Record) -> bytes:
         raise BadImage(f"{record.uri} holds sentences and no pictures; name it under `texts`, not under `dataset`")

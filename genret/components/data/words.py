@@ -33,9 +33,35 @@ PEOPLE = (
 CLOTHES = ("shirt", "jacket", "hat", "dress", "coat", "sweater", "uniform", "T-shirt", "helmet")
 PLACES = (
     *("on the beach", "in the snow", "in the water", "on the grass", "in a park", "on the street", "in the city"),
-    *("in the mountains", "in a forest", "in a field", "at night", "indoors", "in the kitchen", "in a room", "in a garden"),
-    *("by the sea", "on a lake", "on a road", "in front of a building", "at sunset", "in the sky", "on a rock", "in a pool"),
-    *("on a white background", "on the floor", "in the desert", "by a river", "in a stadium", "at a party", "on a stage"),
+    *(
+        "in the mountains",
+        "in a forest",
+        "in a field",
+        "at night",
+        "indoors",
+        "in the kitchen",
+        "in a room",
+        "in a garden",
+    ),
+    *(
+        "by the sea",
+        "on a lake",
+        "on a road",
+        "in front of a building",
+        "at sunset",
+        "in the sky",
+        "on a rock",
+        "in a pool",
+    ),
+    *(
+        "on a white background",
+        "on the floor",
+        "in the desert",
+        "by a river",
+        "in a stadium",
+        "at a party",
+        "on a stage",
+    ),
 )
 JOINTS = ("and", "with", "next to", "on", "under", "behind", "in front of", "near")
 NUMBERS = ("two", "three", "some", "many")

@@ -15,7 +15,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from genret.evaluate.metrics import CUTOFFS, Ints, Relevant, RelevantLike, recalls
+from genret.evaluate.metrics import Ints, Relevant, RelevantLike, recalls
 from genret.kit.codes.usage import usage_statistics
 from genret.search.dense import dense_ranks
 
@@ -147,8 +147,8 @@ def quality_gate(
     )
 
 
-def gate_table(gate: Gate) -> Table:
-    """A table for the terminal: a row per level, then the overall figures."""
+def gate_table(gate: Gate, measure: str = "R@1/5/10") -> Table:
+    """A table for the terminal: a row per level, then the overall figures, named `measure`."""
     verdict = "good" if gate.ok else f"{len(gate.warnings())} warning{'s' * (len(gate.warnings()) > 1)}"
     recall = [f"raw vectors {_figures(gate.raw)}"]
     if gate.ceiling is not None:
@@ -156,7 +156,7 @@ def gate_table(gate: Gate) -> Table:
     table = Table(
         title=f"Quality of {gate.num_identifiers:,} identifiers: {verdict}",
         caption=f"{100 * gate.unique_rate:.1f} % unique, at most {gate.max_bucket} images share one\n"
-        f"R@{'/'.join(map(str, CUTOFFS))} in %: " + "; ".join(recall),
+        f"{measure} in %: " + "; ".join(recall),
         title_justify="left",
         caption_justify="left",
     )

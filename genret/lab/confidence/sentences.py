@@ -21,7 +21,7 @@ from genret.api import Ui
 from genret.errors import GenretError
 from genret.evaluate.queries import QuerySet, text_vectors
 from genret.kit.files import read_json, write_json
-from genret.train.texts import SENTENCES
+from genret.train.protocols import SENTENCES
 
 if TYPE_CHECKING:
     from genret.run import Run
