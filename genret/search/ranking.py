@@ -11,19 +11,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from genret.api import QueryBatch
-from genret.catalog.store import Snapshot
-
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 _PACKED = 2**32
 """Image keys below this fit into one 64-bit number with a leaf."""
-
-
-def dense_similarity(batch: QueryBatch, rows: Ints, snapshot: Snapshot, query: Ints, key: Ints) -> Floats:
-    """How ties are ordered: by the similarity of the stored vectors of images `key` to queries `rows[query]`."""
-    result: Floats = (batch.vectors[rows[query]] * snapshot.features_of(key)).sum(-1).numpy()
-    return result
 
 
 class LeafImages(NamedTuple):
@@ -144,10 +135,6 @@ class Ranked(NamedTuple):
     def nothing(cls, num_queries: int) -> Ranked:
         """The result if there is nothing to search."""
         return cls(*(np.full((num_queries, 1), fill) for fill in (-1, -np.inf, -1)))
-
-    def fewer_than(self, count: int | Ints) -> Ints:
-        """Selects the queries that have fewer images; `count` (B,), or the same for all."""
-        return np.flatnonzero((self.images >= 0).sum(axis=1) < count)
 
     def replaced(self, rows: Ints, other: Ranked) -> Ranked:
         """Replaces these rows by those of `other`, which is not wider."""

@@ -86,11 +86,8 @@ class Pipeline:
         if len(found.skipped) > 5:
             self.ui.warn(f"... and {len(found.skipped) - 5} more of split '{split}' were left out")
         if (bare := found.num_captionless) and self.components.texts is None:
-            used = (
-                "only an identifier model learns from them"
-                if split == self.components.dataset.train_split
-                else "no query asks for them"
-            )
+            learnt = split == self.components.dataset.train_split
+            used = "only an identifier model learns from them" if learnt else "no query asks for them"
             self.ui.note(f"{bare:,} of {len(found.records):,} pictures of split '{split}' have no caption: {used}")
         return found
 

@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 from genret.cli import build
 from genret.cli.state import State
 from genret.components.retrievers.generative import GenerativeRetriever
+from genret.components.retrievers.spelling import strip_padding
 from genret.plugin.loading import load_plugins
 from genret.recipe.plain_yaml import parse
 from genret.run import Run
-from genret.search.tokenization import strip_padding
 from genret.settings import Settings
 from tests.e2e import golden
 

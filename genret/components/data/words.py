@@ -105,7 +105,7 @@ def several(noun: str) -> str:
 
 
 def compose(draw: random.Random, words: Lists) -> str:
-    """One sentence of a kind that people write: a thing, its look, where it is, what is beside it, what somebody does."""
+    """One sentence of a kind that people write: a thing, its look, its place, what is beside it, what somebody does."""
     noun = draw.choice(draw.choices((words.common, words.known, words.rare), (5, 4, 2))[0])
     look, place, who = draw.choice(LOOKS), draw.choice(PLACES), draw.choice(PEOPLE)
     match draw.choices(range(9), (1, 2, 2, 2, 1, 3, 2, 1, 1))[0]:

@@ -15,6 +15,8 @@ from genret.catalog.store import IdentifierRows, Snapshot
 from genret.components.retrievers import enlarged, signals, trace
 from genret.components.retrievers.ceiling import ceiling_of
 from genret.components.retrievers.live_trie import LiveTrie
+from genret.components.retrievers.restricted import leaves_for, num_images
+from genret.components.retrievers.spelling import by_image, strip_padding, tokenization_key
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams, beam_search
 from genret.decode.guide import Guide, Points
@@ -26,15 +28,12 @@ from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import Floats
 from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Floats as Floats32
-from genret.search.ranking import Ints, Ranked, dense_similarity, rank_images
+from genret.search.ranking import Ints, Ranked, rank_images
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed
 from genret.search.tokenization import (
     as_identifiers,
-    by_image,
     packed_by_image,
-    strip_padding,
-    tokenization_key,
     tokenize_identifiers,
 )
 from genret.search.trace import BeamTrace, Enlarged, Inspection
@@ -135,10 +134,12 @@ class GenerativeRetriever(CatalogRetriever):
         width = num_beams or k
         ranked = search(np.arange(len(batch)), width)
         wanted = np.full(len(batch), min(k, width))
-        for row in ranked.fewer_than(wanted):  # than there are images, or because several identifiers led to one image
+        for row in _fewer_than(
+            ranked, wanted
+        ):  # than there are images, or because several identifiers led to one image
             mask = None if leaves is None else leaves[row]
-            wanted[row] = min(wanted[row], index.num_images(allowed[row], mask))
-        while width < index.trie.num_leaves and len(rows := ranked.fewer_than(wanted)):
+            wanted[row] = min(wanted[row], num_images(index, allowed[row], mask))
+        while width < index.trie.num_leaves and len(rows := _fewer_than(ranked, wanted)):
             width *= 2
             ranked = ranked.replaced(rows, search(rows, width))
         return ranked
@@ -228,7 +229,7 @@ def _leaves(index: ImageTrie, allowed: Sequence[Allowed]) -> list[NDArray[np.boo
     distinct = {id(one): one for one in allowed}
     if all(one.everything for one in distinct.values()):
         return None
-    leaves = {name: index.leaves_for(one) for name, one in distinct.items()}
+    leaves = {name: leaves_for(index, one) for name, one in distinct.items()}
     return [leaves[id(one)] for one in allowed]
 
 
@@ -239,3 +240,14 @@ def _only(ranked: Ranked, allowed: Sequence[Allowed]) -> Ranked:
     images = np.where(keep, ranked.images, -1)
     scores = np.where(keep, ranked.scores, -np.inf).astype(np.float32)
     return Ranked(*(np.take_along_axis(table, order, axis=1) for table in (images, scores, ranked.leaves)))
+
+
+def _fewer_than(ranked: Ranked, counts: Ints) -> Ints:
+    """The queries that have found fewer images than `counts` (B,)."""
+    return np.flatnonzero((ranked.images >= 0).sum(axis=1) < counts)
+
+
+def dense_similarity(batch: QueryBatch, rows: Ints, snapshot: Snapshot, query: Ints, key: Ints) -> Floats32:
+    """How ties are ordered: by the similarity of the stored vectors of images `key` to queries `rows[query]`."""
+    result: Floats32 = (batch.vectors[rows[query]] * snapshot.features_of(key)).sum(-1).numpy()
+    return result

@@ -4,7 +4,8 @@ Each query is searched over all images of a split, answers included, and again w
 search, exactly as if they were not indexed: the answers alone, or the answers and all similar images. An image answers
 a query if the query is one of its captions, after normalization. If only the answer is excluded, the next best image is
 often nearly as good; "nothing matches" means that nothing similar exists. So the confidence is fitted to the second
-case, on the development split alone; without captions, to sentences that have an image to themselves. Both cases are evaluated on the evaluated split.
+case, on the development split alone; without captions, to sentences that have an image to themselves
+(`sentences.py`). Both cases are evaluated on the evaluated split.
 
     Q queries   n of them in the sample   N images   F signals
 """
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from genret.api import Evaluator, Ui
 from genret.evaluate.evaluation import Evaluated
-from genret.evaluate.metrics import Relevant
+from genret.evaluate.metrics import Ints, Relevant
 from genret.evaluate.queries import QuerySet, answers_of, query_set
 from genret.kit.files import write_json
 from genret.lab.confidence.calibration import Floats, SignalSets, fit, judge
@@ -117,7 +118,7 @@ def ask(
     also searches without only the answers."""
     size = len(asked.queries)
     rows = np.sort(np.random.default_rng(0).permutation(size)[:SAMPLE])
-    sample, answers = asked.chosen(rows), answers_of(asked).of_queries(rows)
+    sample, answers = asked.chosen(rows), _of_queries(answers_of(asked), rows)
 
     def found(label: str, hidden: Relevant) -> Floats:
         return retriever.signals(_without(retriever, sample, index, num_beams, hidden, label, ui))
@@ -162,3 +163,9 @@ def _without(
             parts.append(retriever.candidates(snapshot, index, batch, 1, num_beams, allowed[start : start + size]))
             bar.advance(len(batch))
     return Ranked.joined(parts)
+
+
+def _of_queries(relevant: Relevant, chosen: Ints) -> Relevant:
+    """The relevant images of these queries (ascending), renumbered from 0."""
+    kept = np.isin(relevant.queries, chosen)
+    return Relevant(np.searchsorted(chosen, relevant.queries[kept]), relevant.rows[kept], len(chosen))

@@ -54,9 +54,9 @@ class Expectations:
     def lines(self) -> list[str]:
         ten = "" if self.first_in_ten is None else f", and has it among its first ten for {self.first_in_ten:.0f} %"
         said = [
-            "what to expect: there are no captions, so no recall can be measured; for "
-            f"{self.same_first:.0f} % of {self.num_sentences:,} held-out sentences the search finds first what an exact "
-            f"search by the same vectors finds first{ten} ({self.num_images:,} pictures)"
+            "what to expect: there are no captions, so no recall can be measured; "
+            f"for {self.same_first:.0f} % of {self.num_sentences:,} held-out sentences the search finds first what an "
+            f"exact search by the same vectors finds first{ten} ({self.num_images:,} pictures)"
         ]
         if self.examples:
             said.append("queries that it answers well: " + "; ".join(f'"{one["query"]}"' for one in self.examples))
