@@ -11,10 +11,19 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from genret.api import QueryBatch
+from genret.catalog.store import Snapshot
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 _PACKED = 2**32
 """Image keys below this fit into one 64-bit number with a leaf."""
+
+
+def dense_similarity(batch: QueryBatch, rows: Ints, snapshot: Snapshot, query: Ints, key: Ints) -> Floats:
+    """How ties are ordered: by the similarity of the stored vectors of images `key` to queries `rows[query]`."""
+    result: Floats = (batch.vectors[rows[query]] * snapshot.features_of(key)).sum(-1).numpy()
+    return result
 
 
 class LeafImages(NamedTuple):

@@ -28,14 +28,10 @@ from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import Floats
 from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Floats as Floats32
-from genret.search.ranking import Ints, Ranked, rank_images
+from genret.search.ranking import Ints, Ranked, dense_similarity, rank_images
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed
-from genret.search.tokenization import (
-    as_identifiers,
-    packed_by_image,
-    tokenize_identifiers,
-)
+from genret.search.tokenization import as_identifiers, packed_by_image, tokenize_identifiers
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 
@@ -134,9 +130,7 @@ class GenerativeRetriever(CatalogRetriever):
         width = num_beams or k
         ranked = search(np.arange(len(batch)), width)
         wanted = np.full(len(batch), min(k, width))
-        for row in _fewer_than(
-            ranked, wanted
-        ):  # than there are images, or because several identifiers led to one image
+        for row in _fewer_than(ranked, wanted):  # there are fewer, or several identifiers led to one
             mask = None if leaves is None else leaves[row]
             wanted[row] = min(wanted[row], num_images(index, allowed[row], mask))
         while width < index.trie.num_leaves and len(rows := _fewer_than(ranked, wanted)):
@@ -245,9 +239,3 @@ def _only(ranked: Ranked, allowed: Sequence[Allowed]) -> Ranked:
 def _fewer_than(ranked: Ranked, counts: Ints) -> Ints:
     """The queries that have found fewer images than `counts` (B,)."""
     return np.flatnonzero((ranked.images >= 0).sum(axis=1) < counts)
-
-
-def dense_similarity(batch: QueryBatch, rows: Ints, snapshot: Snapshot, query: Ints, key: Ints) -> Floats32:
-    """How ties are ordered: by the similarity of the stored vectors of images `key` to queries `rows[query]`."""
-    result: Floats32 = (batch.vectors[rows[query]] * snapshot.features_of(key)).sum(-1).numpy()
-    return result

@@ -67,8 +67,12 @@ class Gate(NamedTuple):
     def ok(self) -> bool:
         return not self.warnings()
 
+    @property
+    def num_collapsed(self) -> int:
+        return sum(level.collapsed for level in self.levels)
+
     def warnings(self) -> list[str]:
-        """Problems in plain words, each with a suggestion."""
+        """Problems in plain words, each with a suggestion; those of the collapsed levels come first."""
         found = [
             f"level {number} of the identifiers is collapsed: it uses {level.usage:.0f} % of its {level.size} codes, "
             f"as unevenly as if there were {level.perplexity:.1f} (of {level.usable} that it could use); try a smaller "
