@@ -14,8 +14,8 @@ from bench.models import Model, model, queries
 from bench.options import Options, genret_search, say, tries
 from bench.report import Row, Section, row, short
 from genret.api import Vokens
-from genret.components.retrievers.guide import FlatGuide
-from genret.components.retrievers.means import Points
+from genret.components.retrievers.guidance.guide import FlatGuide
+from genret.components.retrievers.guidance.means import Points
 from genret.decode.trie import Trie
 
 ALONE, GUIDED = "genret", "genret, guided"

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from genret.api.component import Component
 from genret.api.described import described
@@ -39,6 +39,9 @@ class Dataset(Component, ABC):
 
     kind = "dataset"
 
+    provides: ClassVar[Literal["captioned images", "images", "texts"]] = "captioned images"
+    """`images`: none has a caption, and one split has all roles. `texts`: sentences of a recipe's slot `texts`, as the
+    captions of records whose image cannot be read."""
     train_split: str = "train"
     dev_split: str = "dev"
     """The split for model selection and early stopping; these use no other."""

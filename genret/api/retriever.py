@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -17,6 +19,7 @@ from genret.api.identifier import Corpus
 from genret.errors import UsageError
 
 if TYPE_CHECKING:
+    import PIL.Image
     from torch import Tensor
 
 SearchScore = Literal["level", "vocab", "trie"]
@@ -39,6 +42,24 @@ class Hit(NamedTuple):
     """The symbols by which it was reached; None for retrievers without identifiers"""
     metadata: Mapping[str, Any] = {}
     """JSON scalars by name"""
+    thumbnail_file: str | None = None
+    """The run's small copy of the image, a WebP file; None for retrievers that keep none"""
+
+    @property
+    def thumbnail(self) -> PIL.Image.Image | None:
+        """The small copy, RGB; None if there is none."""
+        from PIL import Image
+
+        file = Path(self.thumbnail_file or "")
+        return Image.open(file).convert("RGB") if file.is_file() else None
+
+    def _repr_html_(self) -> str:
+        """The image with rank, name and score, for notebooks."""
+        file = Path(self.thumbnail_file or "")
+        data = b64encode(file.read_bytes()).decode() if file.is_file() else ""
+        about = f"{self.rank}. {escape(self.image_id.rpartition('/')[2])} ({self.score:.2f})"
+        style = "display:inline-block;width:180px;margin:4px;vertical-align:top;overflow-wrap:anywhere"
+        return f'<figure style="{style}"><img src="data:image/webp;base64,{data}" alt="">{about}</figure>'
 
     @property
     def missing(self) -> bool:
@@ -78,6 +99,10 @@ class SearchResult(NamedTuple):
     """Its share of the batch's time, without loading"""
     confidence: float | None = None
     """Calibrated probability that a relevant image is in the catalog; None if the run has not been calibrated."""
+
+    def _repr_html_(self) -> str:
+        """A grid of the images, for notebooks."""
+        return f"<p>{escape(self.query)}</p>" + "".join(hit._repr_html_() for hit in self.hits)
 
 
 @described

@@ -52,11 +52,6 @@ class Relevant(NamedTuple):
         """(Q,) number of relevant images of each query."""
         return np.bincount(self.queries, minlength=self.num_queries)
 
-    def of_queries(self, chosen: Ints) -> Relevant:
-        """The relevant images of these queries (ascending), renumbered from 0."""
-        kept = np.isin(self.queries, chosen)
-        return Relevant(np.searchsorted(chosen, self.queries[kept]), self.rows[kept], len(chosen))
-
 
 RelevantLike = Relevant | Ints | Sequence[Iterable[int]]
 

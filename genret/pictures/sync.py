@@ -14,11 +14,11 @@ from pathlib import Path
 from genret.api import IndexReport, Record, Skipped, Ui
 from genret.errors import BadImage
 from genret.kit.images import read_bytes
-from genret.pictures.facts import record_of
 from genret.pictures.ignored import Ignored
 from genret.pictures.plan import File, Plan, file_at, make_plan
 from genret.pictures.seen import Seen
 from genret.run import Run
+from genret.toolbox.facts import record_of
 from genret.toolbox.walk import printable, walk_images
 
 

@@ -60,6 +60,11 @@ def invalid(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str,
         yield from _needs_reverse(recipe, registries)
     if not recipe.has_identifiers or recipe.identifier is None or recipe.backbone is None:
         return
+    if registries.dataset.get(recipe.dataset.type).provides == "images":
+        if recipe.texts is None:
+            yield ("texts",), f"dataset {recipe.dataset.type} has no captions; say what teaches, such as texts: words"
+        if recipe.protocol != "transductive-index":
+            yield ("protocol",), f"set it to transductive-index: {recipe.dataset.type} searches what it trains on"
     identifier: type[Identifier] = registries.identifier.get(recipe.identifier.type)
     if getattr(recipe.backbone.options, "copy_code_vectors", None) is True and not identifier.has_code_vectors:
         yield (

@@ -19,6 +19,8 @@ class Components:
     """A recipe's components. `identifier` and `backbone` are set if the retriever needs them."""
 
     dataset: Dataset
+    texts: Dataset | None
+    """The source of sentences that teach in place of captions"""
     encoder: Encoder
     identifier: Identifier | None
     backbone: Backbone | None
@@ -52,6 +54,7 @@ def components(recipe: Recipe, registries: Registries) -> Components:
     needs, unused = recipe.retriever.needs, unused_losses(recipe, registries)
     return Components(
         dataset=made("dataset", recipe.dataset),
+        texts=made("dataset", recipe.texts),
         encoder=made("encoder", recipe.encoder),
         identifier=made("identifier", recipe.identifier, "identifier" in needs),
         backbone=made("backbone", recipe.backbone, "backbone" in needs),

@@ -12,6 +12,7 @@ from genret.recipe.plain_yaml import dump
 SLOTS = {
     "retriever": "retriever",
     "dataset": "dataset",
+    "texts": "dataset",
     "encoder": "encoder",
     "identifier": "identifier",
     "backbone": "backbone",
@@ -123,6 +124,8 @@ class Recipe(PlainOptions):
 
     retriever: RetrieverSlot
     dataset: Slot
+    texts: Slot | None = None
+    """A data set whose training captions teach the generator, in place of the captions of `dataset`."""
     encoder: Slot
     identifier: Slot | None = None
     backbone: Slot | None = None
@@ -157,6 +160,7 @@ class Recipe(PlainOptions):
         return {
             "retriever": slots["retriever"],
             "dataset": slots["dataset"],
+            "texts": slots["texts"],
             "protocol": plain["protocol"],
             "pseudo_queries": plain["pseudo_queries"],
             "encoder": slots["encoder"],

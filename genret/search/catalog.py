@@ -274,7 +274,8 @@ class CatalogRetriever(Retriever):
             for place in np.flatnonzero(there[query]):
                 image, name = next(rows)
                 score = float(ranked.scores[query, place])
-                hits[-1].append(Hit(int(place) + 1, image.image_id, image.uri, score, name, image.metadata))
+                small = str(self.thumbnails.path(image.sha256))
+                hits[-1].append(Hit(int(place) + 1, image.image_id, image.uri, score, name, image.metadata, small))
         return hits
 
     @property

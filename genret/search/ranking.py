@@ -144,10 +144,6 @@ class Ranked(NamedTuple):
         """The result if there is nothing to search."""
         return cls(*(np.full((num_queries, 1), fill) for fill in (-1, -np.inf, -1)))
 
-    def fewer_than(self, count: int | Ints) -> Ints:
-        """Selects the queries that have fewer images; `count` (B,), or the same for all."""
-        return np.flatnonzero((self.images >= 0).sum(axis=1) < count)
-
     def replaced(self, rows: Ints, other: Ranked) -> Ranked:
         """Replaces these rows by those of `other`, which is not wider."""
         width = max(self.images.shape[1], other.images.shape[1])

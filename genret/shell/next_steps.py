@@ -19,9 +19,9 @@ def next_steps(run: Run, searched: Split, found: Evaluation | None, seconds: dic
         how = f"{recall:.0f} % of their captions find the right one {place}"
     example = shlex.quote(searched.captions[0]) if searched.captions else '"a happy dog"'
     option = run_option(run.folder, run.settings)
+    measure = f"\n       genret evaluate{option} --num-beams 1,5,10,20" if searched.captions else ""
     return (
         f"\n{run.folder} is ready after {sum(seconds.values()):.0f} s. It searches {count:,} pictures; {how}.\n"
         f"Next:  genret search {example}{option}\n"
-        f"       genret index FOLDER{option}          adds your own pictures\n"
-        f"       genret evaluate{option} --num-beams 1,5,10,20"
+        f"       genret index FOLDER{option}          adds your own pictures{measure}"
     )

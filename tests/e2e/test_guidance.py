@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from genret.api import Restriction, Silent
+from genret.components.retrievers.spelling import by_image
 from genret.components.retrievers.trace import forced_scores, leaves_of, trace
 from genret.evaluate.queries import query_set
 from genret.plugin.loading import load_plugins
 from genret.run import Run
-from genret.search.tokenization import by_image
 from genret.settings import Settings
 
 WEIGHT = 40.0

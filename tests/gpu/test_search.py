@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bench.models import queries
-from genret.components.retrievers.guide import FlatGuide
-from genret.components.retrievers.means import Points
+from genret.components.retrievers.guidance.guide import FlatGuide
+from genret.components.retrievers.guidance.means import Points
 from genret.decode.beam import beam_search
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie

@@ -18,6 +18,7 @@ from torch import Tensor
 from genret.api import Hit, QueryBatch, Silent
 from genret.catalog.store import Snapshot
 from genret.components.retrievers.explanation import ExplainedLevel, ExplainedPrefix, Explanation
+from genret.components.retrievers.restricted import fewer_than
 from genret.components.retrievers.trace import forced_scores, leaves_of
 from genret.decode.beam import Beams
 from genret.errors import UsageError
@@ -115,7 +116,7 @@ def follow(
         beams = retriever.beams(batch, index.trie, num_beams, None, observe)
         similarity = retriever.similarity(batch, np.arange(1), snapshot)
         ranked = rank_images(beams.leaves.cpu().numpy(), beams.scores.cpu().numpy(), index.leaf_images, similarity)
-        if num_beams >= index.trie.num_leaves or not len(ranked.fewer_than(wanted)):
+        if num_beams >= index.trie.num_leaves or not len(fewer_than(ranked, np.array([wanted]))):
             return Followed(num_beams, steps, beams, ranked)
         num_beams *= 2
 

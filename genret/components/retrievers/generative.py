@@ -17,10 +17,12 @@ from genret.catalog.store import IdentifierRows, Snapshot
 from genret.components.retrievers import enlarged, explain, signals, trace
 from genret.components.retrievers.ceiling import ceiling_of
 from genret.components.retrievers.explanation import Explanation
-from genret.components.retrievers.guide import FlatGuide
+from genret.components.retrievers.guidance.guide import FlatGuide
+from genret.components.retrievers.guidance.means import Points
+from genret.components.retrievers.guidance.points_cache import points_of
 from genret.components.retrievers.live_trie import LiveTrie
-from genret.components.retrievers.means import Points
-from genret.components.retrievers.points_cache import points_of
+from genret.components.retrievers.restricted import fewer_than, leaves_for, num_images, only_allowed
+from genret.components.retrievers.spelling import by_image, strip_padding, tokenization_key
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams, beam_search
 from genret.decode.leaf_sets import LeafSets
@@ -34,14 +36,7 @@ from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Ranked, dense_similarity, rank_images
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed
-from genret.search.tokenization import (
-    as_identifiers,
-    by_image,
-    packed_by_image,
-    strip_padding,
-    tokenization_key,
-    tokenize_identifiers,
-)
+from genret.search.tokenization import as_identifiers, packed_by_image, tokenize_identifiers
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 from genret.toolbox.codes.usage import usage_statistics
 
@@ -140,15 +135,15 @@ class GenerativeRetriever(CatalogRetriever):
                 index.leaf_images,
                 self.similarity(batch, rows, snapshot),
             )
-            return ranked if leaves is None else _only(ranked, [allowed[row] for row in rows])
+            return ranked if leaves is None else only_allowed(ranked, [allowed[row] for row in rows])
 
         width = num_beams or k
         ranked = search(np.arange(len(batch)), width)
         wanted = np.full(len(batch), min(k, width))
-        for row in ranked.fewer_than(wanted):  # than there are images, or because several identifiers led to one image
+        for row in fewer_than(ranked, wanted):  # there are fewer, or several identifiers led to one
             mask = None if leaves is None else leaves[row]
-            wanted[row] = min(wanted[row], index.num_images(allowed[row], mask))
-        while width < index.trie.num_leaves and len(rows := ranked.fewer_than(wanted)):
+            wanted[row] = min(wanted[row], num_images(index, allowed[row], mask))
+        while width < index.trie.num_leaves and len(rows := fewer_than(ranked, wanted)):
             width *= 2
             ranked = ranked.replaced(rows, search(rows, width))
         return ranked
@@ -255,14 +250,5 @@ def _leaves(index: ImageTrie, allowed: Sequence[Allowed]) -> list[NDArray[np.boo
     distinct = {id(one): one for one in allowed}
     if all(one.everything for one in distinct.values()):
         return None
-    leaves = {name: index.leaves_for(one) for name, one in distinct.items()}
+    leaves = {name: leaves_for(index, one) for name, one in distinct.items()}
     return [leaves[id(one)] for one in allowed]
-
-
-def _only(ranked: Ranked, allowed: Sequence[Allowed]) -> Ranked:
-    """Drops images that are not allowed but share an identifier with an allowed one."""
-    keep = np.stack([one.among(row) for one, row in zip(allowed, ranked.images, strict=True)])
-    order = np.argsort(~keep, axis=1, kind="stable")
-    images = np.where(keep, ranked.images, -1)
-    scores = np.where(keep, ranked.scores, -np.inf).astype(np.float32)
-    return Ranked(*(np.take_along_axis(table, order, axis=1) for table in (images, scores, ranked.leaves)))

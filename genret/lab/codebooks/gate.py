@@ -15,7 +15,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from genret.evaluate.metrics import CUTOFFS, Relevant, RelevantLike, recalls
+from genret.evaluate.metrics import Relevant, RelevantLike, recalls
 from genret.kit.arrays import Ints
 from genret.search.dense import dense_ranks
 from genret.toolbox.codes.usage import usage_statistics
@@ -68,8 +68,12 @@ class Gate(NamedTuple):
     def ok(self) -> bool:
         return not self.warnings()
 
+    @property
+    def num_collapsed(self) -> int:
+        return sum(level.collapsed for level in self.levels)
+
     def warnings(self) -> list[str]:
-        """Problems in plain words, each with a suggestion."""
+        """Problems in plain words, each with a suggestion; those of the collapsed levels come first."""
         found = [
             f"level {number} of the identifiers is collapsed: it uses {level.usage:.0f} % of its {level.size} codes, "
             f"as unevenly as if there were {level.perplexity:.1f} (of {level.usable} that it could use); try a smaller "
@@ -148,8 +152,8 @@ def quality_gate(
     )
 
 
-def gate_table(gate: Gate) -> Table:
-    """A table for the terminal: a row per level, then the overall figures."""
+def gate_table(gate: Gate, measure: str = "R@1/5/10") -> Table:
+    """A table for the terminal: a row per level, then the overall figures, named `measure`."""
     verdict = "good" if gate.ok else f"{len(gate.warnings())} warning{'s' * (len(gate.warnings()) > 1)}"
     recall = [f"raw vectors {_figures(gate.raw)}"]
     if gate.ceiling is not None:
@@ -157,7 +161,7 @@ def gate_table(gate: Gate) -> Table:
     table = Table(
         title=f"Quality of {gate.num_identifiers:,} identifiers: {verdict}",
         caption=f"{100 * gate.unique_rate:.1f} % unique, at most {gate.max_bucket} images share one\n"
-        f"R@{'/'.join(map(str, CUTOFFS))} in %: " + "; ".join(recall),
+        f"{measure} in %: " + "; ".join(recall),
         title_justify="left",
         caption_justify="left",
     )

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from genret.api import Additive
 from genret.components.retrievers import means, points_cache
-from genret.components.retrievers.guide import FEW, FlatGuide
-from genret.components.retrievers.means import Points, Several
+from genret.components.retrievers.guidance.guide import FEW, FlatGuide
+from genret.components.retrievers.guidance.means import Points, Several
 from genret.decode.beam import beam_search
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from genret.components.retrievers.means import BOOK, STAGES, VECTORS, Points
+from genret.components.retrievers.guidance.means import BOOK, STAGES, VECTORS, Points
 from genret.decode.trie import Trie
 from genret.kit.files import replacing
 

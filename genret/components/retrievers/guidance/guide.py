@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genret.components.retrievers.means import BOOK, Means, Points
+from genret.components.retrievers.guidance.means import BOOK, Means, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import take
 
