@@ -9,7 +9,7 @@ import pytest
 
 from genret.components.data.photos import PhotosDataset
 from genret.errors import BadImage, GenretError, UnknownName
-from genret.kit.images import record_of
+from genret.toolbox.facts import record_of
 
 
 def made(root: Path, *also: Path) -> PhotosDataset:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from genret.api import Additive
-from genret.components.retrievers import means, points_cache
+from genret.components.retrievers.guidance import means, points_cache
 from genret.components.retrievers.guidance.guide import FEW, FlatGuide
 from genret.components.retrievers.guidance.means import Points, Several
 from genret.decode.beam import beam_search
