@@ -25,6 +25,8 @@ from typing import Any
 
 from PIL import Image
 
+from genret.toolbox.walk import walk_images
+
 SIDE = 192
 PER_FOLDER = 100
 CHANGES = 500
@@ -33,7 +35,7 @@ BOUND = 0.02
 
 def make_pictures(source: Path, folder: Path, count: int, chance: random.Random) -> list[Path]:
     """Crops of the pictures in `source`, three levels of folders deep, all of different content, ten minutes old."""
-    files = sorted(path for path in source.rglob("*.jpg"))
+    files = list(walk_images([source]))
     made: list[Path] = []
     ago = time.time() - 600
     for number in range(count):
@@ -66,7 +68,7 @@ def program(run: Path, folder: Path) -> tuple[float, dict[str, Any]]:
 def change(made: list[Path], source: Path, chance: random.Random, number: int) -> tuple[dict[Path, Path], list[Path]]:
     """Renames, changes and removes `number` files each → (old path: new path), those removed."""
     chance.shuffle(made)
-    files = sorted(source.rglob("*.jpg"))
+    files = list(walk_images([source]))
     renamed = {old: old.parent.parent / f"renamed-{old.name}" for old in made[:number]}
     for old, new in renamed.items():
         old.rename(new)

@@ -85,7 +85,7 @@ def index(
                 report = opened.index(paths or (), ui, prune=prune, ignore=ignore or ())
                 if any(getattr(report, what) for what in CHANGES) or report.skipped:
                     _show(report, ui, option)
-        elif not any(getattr(report, what) for what in (*CHANGES, "unchanged")):
+        elif not any(getattr(report, what) for what in (*CHANGES, "unchanged", "missing")):
             raise typer.Exit(1)
 
 

@@ -37,7 +37,7 @@ from genret.search.confidence import Floats as Floats64
 from genret.search.ranking import Ranked, fuse_scores, reordered
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed, Restrictions
-from genret.search.sync import Source, Sync, batches
+from genret.search.sync import Source, Sync, ahead, batches
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 
@@ -285,14 +285,12 @@ class CatalogRetriever(Retriever):
 
     # ------------------------------------------------------------------------------------------------ changing
     def index(self, images: Iterable[Source]) -> IndexReport:
-        sync, report = Sync(self.catalog), IndexReport(0, 0, [])
-        for batch in batches(sync.new(images)):
+        sync, report = Sync(self.catalog, self.thumbnails), IndexReport(0, 0, [])
+        for batch in ahead(batches(sync.new(images))):
             with torch.no_grad():
                 raw = self.encoder.image_features([item.image for item in batch])
                 vectors = self.encoder.project_images(raw.to(self.device)).float().cpu()
             packed = self.identifiers(vectors, [item.record.image_id for item in batch])
-            for item in batch:
-                self.thumbnails.save(item.sha256, item.image)
             rows = [
                 NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)
                 for item, names, vector in zip(batch, packed, vectors, strict=True)

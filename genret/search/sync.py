@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
 from genret.api import Record, Skipped
 from genret.catalog.store import Catalog
 from genret.errors import BadImage
+from genret.kit.encode import LARGEST_SIDE, opened
 from genret.kit.images import content_hash, decode_image
+from genret.search.thumbnails import Thumbnails
 
 IMAGES = 500
 """Number of images compared with the catalog at a time."""
@@ -34,13 +38,25 @@ class NewContent(NamedTuple):
     """Whether the catalog has another image with this id"""
 
 
-class Sync:
-    """Compares images with a catalog by content, and counts those that need no encoding."""
+Made = TypeVar("Made")
 
-    def __init__(self, catalog: Catalog):
+
+def ahead(source: Iterator[Made]) -> Iterator[Made]:
+    """The items of a source; each is made in another thread while the one before is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="genret-decode") as pool:
+        following = pool.submit(next, source, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, source, None)
+            yield item
+
+
+class Sync:
+    """Compares images with a catalog by content, counts those that it has, and stores thumbnails of the others."""
+
+    def __init__(self, catalog: Catalog, thumbnails: Thumbnails):
         self.skipped: list[Skipped] = []
         self.unchanged = 0
-        self._catalog = catalog
+        self._catalog, self._thumbnails = catalog, thumbnails
 
     def new(self, images: Iterable[Source]) -> Iterator[NewContent]:
         """The images that must be encoded."""
@@ -54,7 +70,9 @@ class Sync:
                     if before == sha256:
                         self.unchanged += 1
                     else:
-                        yield NewContent(record, sha256, decode_image(data, record.uri), before is not None)
+                        image = opened(partial(decode_image, data, record.uri, side=LARGEST_SIDE))
+                        self._thumbnails.save(sha256, image)
+                        yield NewContent(record, sha256, image, before is not None)
                 except (BadImage, OSError) as error:
                     self.skipped.append(Skipped(record.uri, str(error)))
 

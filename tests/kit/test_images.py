@@ -260,6 +260,17 @@ def test_raw_photographs_through_an_extra(monkeypatch):
     assert "pip install 'genret[raw]', or convert to JPEG" in images.unreadable("a.dng")
 
 
+def test_large_jpegs_are_decoded_at_a_reduced_size_if_that_suffices():
+    large = halves().resize((1600, 800))
+    data = encoded(large, "JPEG", quality=95)
+    for side, size in ((0, (1600, 800)), (500, (1600, 800)), (400, (800, 400)), (110, (400, 200)), (1, (200, 100))):
+        image = decode_image(data, "a.jpg", side=side)
+        assert (
+            image.size == size and near(image.getpixel((10, 50)), RED) and near(image.getpixel((size[0] - 9, 50)), BLUE)
+        )
+    assert decode_image(encoded(large, "PNG"), "a.png", side=10).size == (1600, 800), "other formats cannot"
+
+
 def test_jpeg_xl_through_an_extra(monkeypatch):
     pytest.importorskip("pillow_jxl")
     image = decode_image(encoded(halves(), "JXL", lossless=True), "a.jxl")
