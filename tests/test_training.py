@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from genret.commands.run_folders import run_option
 from genret.errors import UsageError
-from genret.folders import finished_run, run_option
+from genret.folders import finished_run
 from genret.settings import Settings
-from genret.training import next_steps
+from genret.shell.next_steps import next_steps
 
 
 def finished(run: Path, at: int) -> Path:

@@ -28,8 +28,8 @@ def validate(
       genret validate recipes/avg.yaml
       genret validate recipes/avg.yaml --set identifier.num_levels=6 --print > mine.yaml
     """
-    from genret.recipe.compatibility import notes
     from genret.recipe.load import load_recipe
+    from genret.shell.notes import notes
 
     state = state_of(context)
     with state.ui() as ui:

@@ -71,6 +71,9 @@ class FakeCatalog:
     def added_images(self):
         return {}
 
+    def contents_of(self, image_ids):
+        return {}
+
     def close(self):
         """Nothing is open."""
 
@@ -128,6 +131,7 @@ def cli(tmp_path, monkeypatch) -> Cli:
     (cli.home / "plugins").mkdir(parents=True)
     (cli.home / "plugins" / "toys.py").write_text(TOYS)
     monkeypatch.setattr(Run, "retriever", property(lambda run: cli.retriever))
+    monkeypatch.setattr(Run, "catalog", property(lambda run: cli.retriever.catalog))
     return cli
 
 
@@ -182,7 +186,7 @@ def test_search_without_a_hit(cli):
 
 def test_many_queries_are_answered_in_order_as_json_lines(cli, tmp_path, monkeypatch):
     cli.finished()
-    monkeypatch.setattr("genret.cli.search.QUERIES_AT_A_TIME", 2)
+    monkeypatch.setattr("genret.commands.search.QUERIES_AT_A_TIME", 2)
     queries = ["one", "two", "drei ä", "vier", "five"]
     (tmp_path / "queries.txt").write_text("\n".join(queries) + "\n", encoding="utf-8")
     for result in (
@@ -254,7 +258,7 @@ def test_empty_lines_and_a_byte_order_mark_are_no_query(cli, tmp_path, mark):
     ],
 )
 def test_names_are_shown_whole(uri, name):
-    from genret.cli.search import name_of
+    from genret.commands.search import name_of
 
     assert name_of(Hit(1, "id", uri, 0.0, None, {})) == name
 
@@ -335,7 +339,7 @@ def test_a_query_that_is_no_text_does_not_break_the_answer(cli):
         (["search", "--queries", "-"], '{"query": "a", "unlike_symbols": 0}', "has to be a number from 1"),
         (["search", "--queries", "-"], 'a\n{"query": " "}', "line 2 of standard input is empty"),
         (["search", "a", "--only", "@absent.txt"], None, "--only: there is no file absent.txt"),
-        (["search", "a", "-k", "0"], None, "-k"),
+        (["search", "a", "-k", "-1"], None, "-k"),
         (["search", "a", "--run", "no-such-run"], None, "no run directory no-such-run"),
         (["search", "a", "--run", "avg-11"], None, "did you mean 'avg-1'?"),
         (["serach", "a"], None, "search"),
@@ -393,7 +397,7 @@ def test_index_that_can_do_nothing_exits_1(cli, tmp_path):
     assert result.exit_code == 1
     document = {"path": str(tmp_path / "absent"), "reason": "it does not exist"}
     assert json.loads(result.stdout) == {
-        "added": 0, "removed": 0, "skipped": [document], "updated": 0, "moved": 0, "unchanged": 0,
+        "added": 0, "removed": 0, "skipped": [document], "updated": 0, "moved": 0, "unchanged": 0, "missing": 0,
     }  # fmt: skip
     (tmp_path / "empty").mkdir()
     result = cli("index", str(tmp_path / "empty"))
@@ -558,8 +562,12 @@ def test_plugins_and_their_commands(cli):
     document = json.loads(cli("plugins", "--json").stdout)
     assert {plugin["name"] for plugin in document["plugins"]} == {
         "genret",
+        "genret.commands",
         "genret.guide",
         "genret.lab",
+        "genret.pictures",
+        "genret.serve",
+        "genret.shell",
         "thief",
         "toys",
     }

@@ -296,7 +296,7 @@ def full_tensors(*_: Any, **__: Any) -> Any:
     [
         "genret.training.write_text",
         "genret.kit.checkpoint.save_file",
-        "genret.kit.saving.save_file",
+        "genret.toolbox.saving.save_file",
         "genret.train.targets.save_file",
         "genret.components.backbones.t5.T5Backbone.save",
         "genret.train.pipeline.Pipeline.log",

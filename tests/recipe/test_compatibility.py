@@ -10,9 +10,10 @@ import pytest
 from genret.errors import RecipeError
 from genret.plugin.loading import load_plugins
 from genret.plugin.registry import Registries
-from genret.recipe.compatibility import notes, unused_losses
+from genret.recipe.compatibility import unused_losses
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
+from genret.shell.notes import notes
 
 AVG = Path(__file__).parents[2] / "recipes" / "avg.yaml"
 

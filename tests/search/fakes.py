@@ -19,6 +19,7 @@ from genret.components.retrievers.generative import GenerativeRetriever
 from genret.components.retrievers.two_tower import TwoTowerRetriever
 from genret.recipe.schema import SearchOptions, TrainOptions
 from genret.search.resources import Resources
+from genret.search.thumbnails import Thumbnails
 
 END = 1
 FIRST = 10
@@ -110,6 +111,7 @@ def resources(catalog: Catalog, search: SearchOptions, **parts: Any) -> Resource
     """Of a catalog alone, but for `parts`."""
     nothing = dict.fromkeys(("thumbnails", "encoder", "identifier", "backbone", "reranker"), NOTHING)
     device, train = torch.device("cpu"), TrainOptions()
+    nothing["thumbnails"] = Thumbnails(Path("no-thumbnails"))
     return Resources(**{**nothing, **parts}, catalog=catalog, search=search, train=train, device=device)
 
 

@@ -28,7 +28,7 @@ from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, untied, wants_copy
 from genret.errors import GenretError, one_line
 from genret.kit.files import read_json
-from genret.kit.weights import model_folder, reads
+from genret.toolbox.weights import model_folder, reads
 
 
 class T5Backbone(Backbone):
@@ -58,7 +58,7 @@ class T5Backbone(Backbone):
         """Dropout; null keeps the pretrained model's value; 0.1 for a model built here."""
         vocab_size: int = Field(4000, ge=64)
         """Maximum vocabulary size of the tokenizer trained on the captions."""
-        max_query_tokens: int = Field(64, ge=4, le=512)
+        max_query_tokens: int = Field(64, ge=4, le=4096)
         """Maximum query length in tokens; longer queries are truncated."""
         copy_code_vectors: bool | Literal["auto"] = "auto"
         """Whether to initialize the new rows with the identifier's code vectors (paper 3.2); auto: if it has any."""

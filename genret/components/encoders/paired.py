@@ -31,8 +31,8 @@ from genret.components.encoders.sentence import SentenceText, SentenceTextTower
 from genret.components.encoders.timm_tower import TimmImage, TimmImageTower
 from genret.components.encoders.towers import ImageTower, TextTower, Tower
 from genret.errors import GenretError
-from genret.kit import saving as stored
 from genret.kit.loop import run
+from genret.toolbox import saving as stored
 
 TOWERS: dict[type[Config], type[Tower]] = {
     TimmImage: TimmImageTower,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from genret.components.encoders.towers import TextTower, TowerConfig, most_tokens
 from genret.errors import GenretError
-from genret.kit.weights import (
+from genret.toolbox.weights import (
     check_loaded,
     fingerprint,
     has_weights,

@@ -10,7 +10,6 @@ N images   M levels   D width   R identifiers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +19,12 @@ from torch import Tensor
 from genret.api import Identifiers, QueryBatch
 from genret.catalog.store import Snapshot
 from genret.errors import GenretError
+from genret.kit.arrays import Floats, Ints
 from genret.search.image_trie import ImageTrie
-from genret.search.ranking import Floats, Ints, rank_images
+from genret.search.ranking import rank_images
 from genret.search.tokenization import tokenize_identifiers
 from genret.search.trace import Enlarged
+from genret.toolbox.memory import free_bytes
 
 if TYPE_CHECKING:
     from genret.components.retrievers.generative import GenerativeRetriever
@@ -87,12 +88,3 @@ def vectors(retriever: TwoTowerRetriever, snapshot: Snapshot, num_images: int) -
         part /= part.norm(dim=-1, keepdim=True)
     nearest = retriever.nearest_of(features)
     return Enlarged(total, lambda queries, num_beams=None, k=10: nearest(retriever.text_vectors(queries), k), needed)
-
-
-def free_bytes() -> int | None:
-    """The memory of this machine in bytes; None if unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None

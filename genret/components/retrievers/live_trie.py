@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genret.catalog.store import Changes, IdentifierRows, Snapshot
-from genret.components.retrievers.tokens import strip_padding
+from genret.components.retrievers.spelling import strip_padding
 from genret.components.retrievers.trie_cache import TrieCache, Versioned
 from genret.search.image_trie import ImageTrie
 

@@ -15,10 +15,11 @@ from genret.catalog.store import Snapshot
 from genret.components.retrievers import enlarged
 from genret.components.retrievers.by_name import by_name
 from genret.components.retrievers.hnsw import HNSW
+from genret.kit.arrays import Ints
 from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import LOOKED_AT
 from genret.search.dense import DenseHits, dense_ranks, dense_search
-from genret.search.ranking import Ints, Ranked
+from genret.search.ranking import Ranked
 from genret.search.restrict import Allowed
 from genret.search.trace import Enlarged
 

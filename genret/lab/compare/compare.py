@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from genret.errors import GenretError
-from genret.evaluate.ranks import Ints, paired
+from genret.kit.arrays import Ints
+from genret.lab.compare.paired import paired
 from genret.lab.compare.run_summary import (
     MEASURES,
     Figure,

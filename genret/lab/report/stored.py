@@ -15,9 +15,10 @@ from typing import Any
 from genret.api import Dataset
 from genret.catalog.place import has_catalog
 from genret.errors import GenretError
-from genret.evaluate.ranks import FOLDER, OWN_SEARCH, TWO_TOWER, QueryRanks, beams, paired, read_ranks
+from genret.evaluate.ranks import FOLDER, OWN_SEARCH, TWO_TOWER, QueryRanks, beams, read_ranks
 from genret.folders import read_summary
 from genret.kit.files import read_json
+from genret.lab.compare.paired import paired
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
