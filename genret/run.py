@@ -22,7 +22,7 @@ from genret.errors import GenretError, UsageError
 from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ranks import QueryRanks, read_ranks, write_ranks
 from genret.evaluate.run import evaluate
-from genret.folders import finished_run, is_finished, read_summary
+from genret.folders import finished_run, read_summary
 from genret.kit.device import device_of
 from genret.plugin.loading import load_plugins
 from genret.plugin.registry import Registries
@@ -216,7 +216,7 @@ class Run:
             "written_levels": self.recipe.written_levels,
         }
         name = self.dataset.test_split if split == "test" else split
-        self._compare_size(split, self.retriever.catalog.splits().get(name, 0), ui)
+        self.registries.function.get("compare_size")(self, split, self.retriever.catalog.splits().get(name, 0), ui)
         depth = max((one.depth for one in evaluators.values()), default=10)
         found = evaluate(self.retriever, name, num_beams, about, self.settings.features_dir, ui, depth)
         try:
@@ -227,16 +227,6 @@ class Run:
             ui.warn(f"the ranks of single queries are not kept in {self.folder}: {error.strerror or error}")
         more = {name: one.evaluate(self, found, ui) for name, one in evaluators.items()}
         return replace(found.evaluation, more=more)
-
-    def _compare_size(self, split: str, now: int, ui: Ui) -> None:
-        """Warns if images of a split that training measured have been removed; `UsageError` if all have."""
-        before = self.figures if is_finished(self.folder) else None
-        if not before or before["split"] != split or now >= (images := before["num_images"]):
-            return
-        said = f"split '{split}' has only {now} of its {images} images; the others have been removed from {self.folder}"
-        if not now:
-            raise UsageError(said)
-        ui.warn(said + "; with fewer images, each is easier to find")
 
     def tables(self, found: Evaluation) -> list[Any]:
         """An evaluation for people, as rich shows it."""

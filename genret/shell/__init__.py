@@ -15,6 +15,8 @@ def register_functions(register: RegisterFunction) -> None:
     """(json: bool) → Screen: shows progress, notes and results."""
     register("evaluation", "genret.shell.evaluation:tables")
     """(run, evaluation) → tables that rich can print"""
+    register("compare_size", "genret.shell.evaluation:compare_size")
+    """(run, split, number of its images, ui): warns if it had more of them when training measured it."""
     register("next_steps", "genret.shell.next_steps:next_steps")
     """(run, searched split, evaluation, seconds) → the last words of a training"""
     register("environment", "genret.shell.environment:describe")

@@ -7,10 +7,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from genret.api import Evaluator
+from genret.api import Evaluator, Ui
+from genret.errors import UsageError
 from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ledger import folded
 from genret.evaluate.metrics import CUTOFFS, Recalls
+from genret.folders import is_finished
 from genret.run import Run
 from genret.toolbox.text_table import TextTable
 
@@ -24,6 +26,17 @@ def tables(run: Run, found: Evaluation) -> list[Any]:
         for one in evaluator.tables(figures, found.split):
             shown.append(one.rich() if isinstance(one, TextTable) else Text(str(one)))
     return shown
+
+
+def compare_size(run: Run, split: str, now: int, ui: Ui) -> None:
+    """Warns if images of a split that training measured have been removed; `UsageError` if all have."""
+    before = run.figures if is_finished(run.folder) else None
+    if not before or before["split"] != split or now >= (images := before["num_images"]):
+        return
+    said = f"split '{split}' has only {now} of its {images} images; the others have been removed from {run.folder}"
+    if not now:
+        raise UsageError(said)
+    ui.warn(said + "; with fewer images, each is easier to find")
 
 
 def _recall_table(found: Evaluation) -> Table:

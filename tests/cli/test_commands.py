@@ -606,7 +606,7 @@ def test_lists_without_end_are_one_sentence_and_little_memory(cli, tmp_path, opt
 
 
 def test_a_list_of_too_many_ids_is_not_read_to_its_end(cli, tmp_path, monkeypatch):
-    from genret.cli import queries
+    from genret.commands import queries
 
     cli.finished()
     monkeypatch.setattr(queries, "MAX_IDS", 3)
