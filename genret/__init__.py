@@ -13,8 +13,7 @@ import lazy_loader
 
 _WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 """Torch's waiting threads sleep, which counts where other programs run beside it. To be set before torch is loaded."""
-if not os.environ.keys() & _WAITING.keys():  # what the user sets is left alone
-    os.environ.update(_WAITING)
+os.environ.update({} if os.environ.keys() & _WAITING.keys() else _WAITING)  # what the user sets is left alone
 
 _imported, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]

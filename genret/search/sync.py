@@ -69,12 +69,13 @@ class Sync:
                     sha256, before = content_hash(data), known.get(record.image_id)
                     if before == sha256:
                         self.unchanged += 1
-                    else:
-                        image = opened(partial(decode_image, data, record.uri, side=LARGEST_SIDE))
-                        self._thumbnails.save(sha256, image)
-                        yield NewContent(record, sha256, image, before is not None)
+                        continue
+                    image = opened(partial(decode_image, data, record.uri, side=LARGEST_SIDE))
                 except (BadImage, OSError) as error:
                     self.skipped.append(Skipped(record.uri, str(error)))
+                    continue
+                self._thumbnails.save(sha256, image)
+                yield NewContent(record, sha256, image, before is not None)
 
 
 def batches(images: Iterable[NewContent]) -> Iterator[list[NewContent]]:

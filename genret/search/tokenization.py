@@ -12,7 +12,6 @@ from torch import Tensor
 
 from genret.api import Backbone, Identifiers, SearchScore
 from genret.catalog.codec import pack_codes, pack_texts
-from genret.catalog.store import IdentifierRows
 from genret.errors import GenretError
 
 
@@ -44,12 +43,6 @@ def columns_of(backbone: Backbone, score: SearchScore, length: int) -> list[Tens
     The search itself normalizes for `trie`; training has no trie and treats it like `level`.
     """
     return [None if score == "vocab" else backbone.level_tokens(level) for level in range(length)]
-
-
-def as_identifiers(rows: IdentifierRows) -> Identifiers:
-    """A catalog's rows as identifiers; the owners are the images' keys."""
-    codes = None if rows.codes is None else torch.from_numpy(rows.codes).long()
-    return Identifiers(torch.from_numpy(rows.image_keys), codes, rows.texts)
 
 
 def packed_by_image(identifiers: Identifiers, num_images: int) -> list[list[bytes]]:

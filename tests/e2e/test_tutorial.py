@@ -96,7 +96,8 @@ def test_the_tutorial_is_used_from_training_to_search(site: Path, tiny: Any, tmp
 
     missing = "when the run was made it came from the plugin 'dice' (genret-dice 0.1.0)"
     assert missing in genret("search", "a red circle", "--run", run, installed=False, code=2).stderr
-    for words in (["evaluate"], ["index", mine], ["train", "--resume"]):
+    another = tiny.draw(tmp_path / "another.png", "blue", "circle")  # what is there already asks nothing of the model
+    for words in (["evaluate"], ["index", another], ["train", "--resume"]):
         answer = tiny.genret(*words, "--run", run)
         assert answer.code == 2 and missing in answer.err
 

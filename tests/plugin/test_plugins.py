@@ -24,7 +24,8 @@ def register_losses(register):
 """
 
 
-BUILT_IN = ["genret", "genret.commands", "genret.shell", "genret.guide", "genret.lab"]
+ROOMS = ("commands", "shell", "guide", "lab", "pictures", "serve")
+BUILT_IN = ["genret", *(f"genret.{room}" for room in ROOMS)]
 
 
 @pytest.fixture

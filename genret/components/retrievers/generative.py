@@ -23,7 +23,7 @@ from genret.components.retrievers.guidance.means import Points
 from genret.components.retrievers.guidance.points_cache import points_of
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.restricted import fewer_than, leaves_for, num_images, only_allowed
-from genret.components.retrievers.spelling import by_image, strip_padding, tokenization_key
+from genret.components.retrievers.spelling import as_identifiers, by_image, strip_padding, tokenization_key
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams, beam_search
 from genret.decode.leaf_sets import LeafSets
@@ -37,7 +37,7 @@ from genret.search.image_trie import ImageTrie
 from genret.search.ranking import Ranked, dense_similarity, rank_images
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed
-from genret.search.tokenization import as_identifiers, packed_by_image, tokenize_identifiers
+from genret.search.tokenization import packed_by_image, tokenize_identifiers
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 from genret.toolbox.codes.usage import usage_statistics
 

@@ -13,7 +13,7 @@ from genret.api import Backbone, Identifiers, Vokens
 from genret.catalog.store import IdentifierRows
 from genret.kit.images import content_hash
 from genret.search.ranking import Ints
-from genret.search.tokenization import as_identifiers, may_end_early
+from genret.search.tokenization import may_end_early
 
 
 def strip_padding(tokens: Tensor) -> tuple[int, ...]:
@@ -35,3 +35,9 @@ def by_image(rows: IdentifierRows) -> tuple[Ints, Identifiers]:
     """A catalog's rows → the images' keys (N,), ascending, and identifiers whose owners index them."""
     images, owners = np.unique(rows.image_keys, return_inverse=True)
     return images, as_identifiers(rows)._replace(owners=torch.from_numpy(owners))
+
+
+def as_identifiers(rows: IdentifierRows) -> Identifiers:
+    """A catalog's rows as identifiers; the owners are the images' keys."""
+    codes = None if rows.codes is None else torch.from_numpy(rows.codes).long()
+    return Identifiers(torch.from_numpy(rows.image_keys), codes, rows.texts)
