@@ -4,6 +4,8 @@ And its gain for long identifiers: the language model generates all codes, or on
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from bench.identifiers import CODEBOOK_SIZE, NUM_LEVELS
@@ -11,15 +13,14 @@ from bench.measure import Rival
 from bench.models import Model, model, queries
 from bench.options import Options, genret_search, say, tries
 from bench.report import Row, Section, row, short
-from genret.api import Additive, Vokens
-from genret.decode.guide import Guide, Points
+from genret.api import Vokens
+from genret.components.retrievers.guidance.guide import FlatGuide
+from genret.components.retrievers.guidance.means import Points
 from genret.decode.trie import Trie
 
 ALONE, GUIDED = "genret", "genret, guided"
 WIDTH = 256
 """Of the code vectors."""
-MOST = 10_000_000
-"""Number of identifiers; each query has a score for each of them."""
 BATCHES = (1, 16)
 COLUMNS = ["system", "backbone", "images", "beams", "batch", "ms", "queries_per_s", "note"]
 
@@ -29,17 +30,24 @@ MOST_LONG = 100_000
 
 
 def by_catalog(options: Options) -> Section:
-    """Building the trie's tables is not timed; the queries' vectors are given."""
+    """Building the trie's tables is not part of a search's time, but noted; the queries' vectors are given."""
     net = model(options.backbones[0], options.device, options.dtype)
-    indexed = tries(options, net, [size for size in options.sizes if size <= MOST])
+    indexed = tries(options, net)
     books = _books(options, NUM_LEVELS, CODEBOOK_SIZE)
-    points = {size: Points.of(trie, books, net.level_tokens) for size, trie in indexed.items()}
+    points, notes = {}, {}
+    for size, trie in indexed.items():
+        start = time.perf_counter()
+        points[size] = Points(trie, books, net.level_tokens)
+        seconds = time.perf_counter() - start
+        whole, own = (trie.nbytes - trie.leaf_of_row.nbytes) / size, points[size].nbytes / size
+        notes[size] = f"; bytes an identifier: trie {whole:.1f}, guidance {own:.1f}, made in {seconds:.3g} s"
+        say(f"  tables of guidance for {short(size)}{notes[size]}")
     rows: list[Row] = []
     for batch in BATCHES:
         for size, trie in indexed.items():
             alone = _alone(options, net, trie, batch)
-            guided = _guided(options, GUIDED, net, trie, points[size], books, batch)
-            rows += _compared(options, net, size, batch, alone, guided)
+            guided = _guided(options, GUIDED, net, trie, points[size], batch)
+            rows += _compared(options, net, size, batch, alone, guided, notes[size])
     return Section("Guidance by catalog size", COLUMNS, rows)
 
 
@@ -51,22 +59,24 @@ def by_written_levels(options: Options) -> Section:
     for size in (size for size in options.sizes if size <= MOST_LONG):
         say(f"  trie of {short(size)} identifiers of {LONG} symbols")
         trie = _long_identifiers(net, size)
-        points = Points.of(trie, books, net.level_tokens)
+        points = Points(trie, books, net.level_tokens)
         for batch in BATCHES:
             name = "genret, {} of " + f"{LONG} levels written"
-            whole = _guided(options, name.format("all"), net, trie, points, books, batch)
-            part = _guided(options, name.format(WRITTEN), net, trie, points, books, batch, WRITTEN)
+            whole = _guided(options, name.format("all"), net, trie, points, batch)
+            part = _guided(options, name.format(WRITTEN), net, trie, points, batch, WRITTEN)
             rows += _compared(options, net, size, batch, whole, part)
     return Section("Long identifiers, written whole or in part", COLUMNS, rows)
 
 
-def _compared(options: Options, net: Model, size: int, batch: int, first: Rival, second: Rival) -> list[Row]:
+def _compared(
+    options: Options, net: Model, size: int, batch: int, first: Rival, second: Rival, note: str = ""
+) -> list[Row]:
     """Adds to the second row its ratio to the first."""
     found = [
         row(timing, batch, system=rival.name, backbone=net.name, images=size, beams=options.num_beams)
         for rival, timing in zip((first, second), options.race([first, second], brief=True), strict=True)
     ]
-    found[1]["note"] = f"{found[1]['ms'] / found[0]['ms']:.2f} × {first.name} of {short(size)}"
+    found[1]["note"] = f"{found[1]['ms'] / found[0]['ms']:.2f} × {first.name} of {short(size)}{note}"
     return found
 
 
@@ -89,13 +99,12 @@ def _guided(
     net: Model,
     trie: Trie,
     points: Points,
-    books: list[torch.Tensor],
     batch: int,
     written_levels: int | None = None,
 ) -> Rival:
     def search(number: int) -> object:
         target = torch.randn(batch, WIDTH, generator=torch.Generator().manual_seed(number)).to(options.device)
-        guide = Guide(Additive(target, books), points, trie, 1.0)
+        guide = FlatGuide(target, points, 1.0)
         return genret_search(net, trie, queries(batch, number), options.num_beams, guide, written_levels)
 
     return Rival(name, search)

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from genret.kit import device as machine
 from genret.lab.speed import speed
 from genret.lab.speed.speed import Timing
+from genret.toolbox import memory
 
 
 class Rival(NamedTuple):
@@ -83,7 +83,7 @@ def free_bytes(device: torch.device) -> int:
     """Free memory of a GPU, or of this machine (Linux)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = machine.free_bytes()
+    free = memory.free_bytes()
     assert free is not None, "Linux says it"
     return free
 

@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PreTrainedModel,
+    Qwen3Config,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from bench.identifiers import CODEBOOK_SIZE, NUM_LEVELS
 from genret.api import Backbone, Vokens
@@ -45,8 +52,12 @@ SHAPES: dict[str, Any] = {
         hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8,
         head_dim=64, vocab_size=128256, tie_word_embeddings=True,
     ),
+    "qwen3-1.7b": Qwen3Config(
+        hidden_size=2048, intermediate_size=6144, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8,
+        head_dim=128, vocab_size=151936, tie_word_embeddings=True,
+    ),
 }  # fmt: skip
-"""google-t5/t5-small, google-t5/t5-base and meta-llama/Llama-3.2-1B; the tiny ones are for tests."""
+"""google-t5/t5-small, google-t5/t5-base, meta-llama/Llama-3.2-1B and Qwen/Qwen3-1.7B; the tiny ones are for tests."""
 
 
 def queries(batch: int, number: int) -> list[str]:
@@ -72,23 +83,35 @@ class Model(NamedTuple):
 
 
 def model(
-    name: str, device: torch.device, dtype: torch.dtype = torch.float32, vokens: Vokens = VOKENS, **changes: Any
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    vokens: Vokens = VOKENS,
+    options: dict[str, Any] | None = None,
+    trains: bool = False,
+    **changes: Any,
 ) -> Model:
-    """A model of the shape `name`, its vocabulary extended by the identifiers' codes. `changes`: of the shape."""
+    """A model of the shape `name`, its vocabulary extended by the identifiers' codes.
+
+    `options`: of genret's backbone. `trains`: whether it is to be trained. `changes`: of the shape.
+    """
     torch.manual_seed(0)
     shape = SHAPES[name].from_dict(SHAPES[name].to_dict() | changes)
     is_t5 = isinstance(shape, T5Config)
     shape.pad_token_id, shape.eos_token_id, shape.bos_token_id = 0, 1, None
     shape.decoder_start_token_id = 0
-    network: Any = T5ForConditionalGeneration(shape) if is_t5 else LlamaForCausalLM(shape)
+    with device:  # random weights of a large model are drawn much faster on a GPU
+        network: Any = T5ForConditionalGeneration(shape) if is_t5 else AutoModelForCausalLM.from_config(shape)
     kind: Any = T5Backbone if is_t5 else LlamaBackbone
     with tempfile.TemporaryDirectory() as folder:
         network.save_pretrained(folder)
         train_tokenizer(QUERIES, 256).save_pretrained(folder)
         del network
-        backbone: Backbone = kind(kind.Config(model=folder))
+        backbone: Backbone = kind(kind.Config(model=folder, **(options or {})))
         backbone.build(vokens, None, QUERIES, seed=0)
-    backbone.module.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    backbone.module.to(device=device, dtype=dtype)
+    if not trains:
+        backbone.module.eval().requires_grad_(False)
     return Model(name, backbone, [_tokens(backbone, level) for level in range(len(vokens.sizes))])
 
 

@@ -134,7 +134,8 @@ def _bars(rows: list[Row], options: Options, largest_dict: int) -> list[Bar]:
             bar(f"{short(largest)} images against the floor, {in_words}",
                 over_floor["to_floor"] if over_floor else None, 1.15),
             bar(f"`generate` against genret, {short(largest_dict)} images, {in_words}",
-                ratio(rows, generate, generate | {"system": GENRET}), 3, at_least=True),
+                ratio(rows, generate, generate | {"system": GENRET}),
+                10 if options.device.type == "cuda" else 3, at_least=True),
             *(bar(f"{short(size)} against {short(largest)} images, {in_words}",
                   ratio(rows, at[size], at[largest]), 1.15) for size in many),
         )  # fmt: skip

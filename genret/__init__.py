@@ -1,97 +1,22 @@
 """genret: generative text-to-image retrieval.
 
-Imports for programs and plugin authors. Names are imported on first use, so that `import genret` alone stays fast.
+Imports for programs and plugin authors. Names are imported on first use, so that `import genret` alone stays fast. They
+are listed in `__init__.pyi`; docs/plugins.md defines what "public" means.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import os
+from typing import Any
 
-if TYPE_CHECKING:
-    from genret.api import (
-        Backbone,
-        Candidates,
-        CaptionedImages,
-        Component,
-        Config,
-        Corpus,
-        Dataset,
-        Encoder,
-        Evaluator,
-        FitContext,
-        GeneratorBatch,
-        Identifier,
-        Identifiers,
-        LoopOptions,
-        Loss,
-        LossConfig,
-        Pairs,
-        QueryBatch,
-        Record,
-        Reranker,
-        RerankerConfig,
-        Retriever,
-        SoftTarget,
-        TokenizerBatch,
-        Vokens,
-    )
-    from genret.errors import BadImage, GenretError, RecipeError, UnknownName, UsageError
-    from genret.plugin.hookspecs import hookimpl
-    from genret.run import Run, load
-    from genret.search.catalog import CatalogRetriever
-    from genret.search.ranking import Ranked
+import lazy_loader
 
-__all__ = [
-    "Backbone",
-    "BadImage",
-    "Candidates",
-    "CaptionedImages",
-    "CatalogRetriever",
-    "Component",
-    "Config",
-    "Corpus",
-    "Dataset",
-    "Encoder",
-    "Evaluator",
-    "FitContext",
-    "GeneratorBatch",
-    "GenretError",
-    "Identifier",
-    "Identifiers",
-    "LoopOptions",
-    "Loss",
-    "LossConfig",
-    "Pairs",
-    "QueryBatch",
-    "Ranked",
-    "RecipeError",
-    "Record",
-    "Reranker",
-    "RerankerConfig",
-    "Retriever",
-    "Run",
-    "SoftTarget",
-    "TokenizerBatch",
-    "UnknownName",
-    "UsageError",
-    "Vokens",
-    "__version__",
-    "hookimpl",
-    "load",
-]
-"""docs/plugins.md defines what "public" means."""
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+"""Torch's waiting threads sleep, which counts where other programs run beside it. To be set before torch is loaded."""
+os.environ.update({} if os.environ.keys() & _WAITING.keys() else _WAITING)  # what the user sets is left alone
 
-_HOME = {
-    **dict.fromkeys(__all__, "api"),
-    "Run": "run",
-    "load": "share.load",
-    "hookimpl": "plugin.hookspecs",
-    "CatalogRetriever": "search.catalog",
-    "Ranked": "search.ranking",
-    **dict.fromkeys(("BadImage", "GenretError", "RecipeError", "UnknownName", "UsageError"), "errors"),
-}
-"""The module of each public name. `load` is that of `genret.run`, which also takes runs of the hub."""
+_imported, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ += ["__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -99,10 +24,4 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("genret")
-    if name in _HOME:
-        return getattr(import_module(f"genret.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'genret' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    return _imported(name)

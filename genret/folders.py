@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,63 +27,14 @@ def read_summary(run: Path) -> dict[str, Any]:
     return found
 
 
-def new_run(recipes: Sequence[Path], settings: Settings) -> Path:
-    """Creates `<home>/runs/<recipe>-<n>` with the next free number."""
-    name = _name(recipes)
-    settings.runs_dir.mkdir(parents=True, exist_ok=True)
-    number = max(_numbers(name, settings), default=0)
-    while True:
-        number += 1
-        run = settings.runs_dir / f"{name}-{number}"
-        try:
-            run.mkdir()
-        except FileExistsError:  # another process was quicker
-            continue
-        return run
-
-
-def fresh_run(run: Path) -> Path:
-    """The directory that `--run` names for a new training: absent or empty."""
-    if run.exists() and not run.is_dir():
-        raise UsageError(f"--run {run} is a file; name a folder")
-    if run.is_dir() and any(run.iterdir()):
-        raise UsageError(f"--run {run} is in use already; add --resume to continue it or name another folder")
-    run.mkdir(parents=True, exist_ok=True)
-    return run
-
-
-def resumable_run(run: Path | None, recipes: Sequence[Path], settings: Settings) -> Path:
-    """The directory that `--resume` continues: the one named, else the newest of this recipe that is not finished."""
-    if run is not None:
-        if run.is_dir() and not (run / "recipe.yaml").exists():
-            for leftover in run.glob(".recipe.yaml.*.partial"):  # interrupted while the first file was written
-                leftover.unlink()
-        empty = run.is_dir() and not any(run.iterdir())
-        absent = not run.exists() and not (settings.runs_dir / run).is_dir()
-        if recipes and (empty or absent):
-            return fresh_run(run)  # interrupted before anything was written
-        found = _find(run, settings)
-        if not (found / "recipe.yaml").is_file():
-            raise UsageError(f"--resume: {found} holds no recipe.yaml, so no training began there; leave --resume out")
-        return found
-    if not recipes:
-        raise UsageError("--resume needs the recipe or --run DIR")
-    name = _name(recipes)
-    numbers = sorted(_numbers(name, settings), reverse=True)
-    unfinished = [run for n in numbers if not is_finished(run := settings.runs_dir / f"{name}-{n}")]
-    if not unfinished:
-        raise UsageError(f"--resume: no unfinished run of '{name}' in {settings.runs_dir}; leave --resume out")
-    return unfinished[0]
-
-
 def finished_run(run: Path | None, settings: Settings) -> Path:
     """The run that a command reads: the one named, else the newest finished one."""
     if run is None:
         found = newest_run(settings)
         if found is None:
-            raise GenretError("no finished run yet; start with: genret train recipes/avg.yaml")
+            raise GenretError(f"no finished run yet in {settings.runs_dir}; start with: genret train recipes/avg.yaml")
         return found
-    found = _find(run, settings)
+    found = find_run(run, settings)
     if not is_finished(found):
         raise GenretError(f"the run {found} is not finished; continue it with: genret train --run {found} --resume")
     return found
@@ -98,17 +46,8 @@ def newest_run(settings: Settings) -> Path | None:
     return max(ends)[1] if ends else None
 
 
-def run_option(run: Path, settings: Settings) -> str:
-    """The option that selects this run in further commands: ` --run DIR`, or nothing for the newest finished run."""
-    newest = newest_run(settings)
-    if newest is not None and newest.resolve() == run.resolve():
-        return ""
-    at_home = run.resolve().parent == settings.runs_dir.resolve()
-    return f" --run {shlex.quote(run.name if at_home else str(run))}"
-
-
-def _find(run: Path, settings: Settings) -> Path:
-    """A path, or the bare name of a run in `<home>/runs`."""
+def find_run(run: Path, settings: Settings) -> Path:
+    """The folder of this path, or else the run of this name in `<home>/runs` (docs/cli.md, "Where runs are")."""
     if run.is_dir():
         return run
     if run.exists():
@@ -117,15 +56,3 @@ def _find(run: Path, settings: Settings) -> Path:
         return settings.runs_dir / run
     known = [known.name for known in settings.runs_dir.glob("*") if known.is_dir()]
     raise UsageError(f"there is no run directory {run}{did_you_mean(run.name, known)}")
-
-
-def _name(recipes: Sequence[Path]) -> str:
-    """`recipes/avg.yaml recipes/scale/flickr8k.yaml` → "avg-flickr8k"."""
-    stems = (re.sub(r"[^A-Za-z0-9._]+", "-", recipe.stem).strip("-.") or "run" for recipe in recipes)
-    return "-".join(stems)[:100]
-
-
-def _numbers(name: str, settings: Settings) -> list[int]:
-    pattern = re.compile(re.escape(name) + r"-(\d{1,9})")
-    matches = (pattern.fullmatch(run.name) for run in settings.runs_dir.glob("*") if run.is_dir())
-    return [int(match[1]) for match in matches if match]

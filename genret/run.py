@@ -9,32 +9,22 @@ for hit in run.search("red heart", k=5).hits:
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
-from rich.text import Text
-
-from genret.api import Dataset, Evaluator, IndexReport, Record, Restriction, SearchResult, Silent, Skipped, Ui
-from genret.api.border import guarded
+from genret.api import Dataset, Evaluator, IndexReport, Query, Restriction, SearchResult, Silent, Ui
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
-from genret.errors import BadImage, GenretError, UsageError
+from genret.errors import GenretError, UsageError
 from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ranks import QueryRanks, read_ranks, write_ranks
 from genret.evaluate.run import evaluate
-from genret.evaluate.tables import evaluation_tables
-from genret.folders import finished_run, is_finished, read_summary
+from genret.folders import finished_run, read_summary
 from genret.kit.device import device_of
-from genret.kit.files import read_json
-from genret.kit.images import printable, read_bytes, record_of, walk_images
-from genret.kit.text_table import TextTable
 from genret.plugin.loading import load_plugins
-from genret.plugin.provenance import remember_run
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import chance_level
 from genret.recipe.components import Components, components
@@ -46,11 +36,9 @@ from genret.search.resources import Resources
 from genret.search.thumbnails import Thumbnails
 from genret.settings import Settings, load_settings
 
-log = logging.getLogger(__name__)
-
 
 def load(run: str | Path) -> Run:
-    """Opens a finished run: a directory, or the name of one in `<home>/runs`. Models are loaded on first use."""
+    """Opens a finished run: a folder, or else the name of one in `<home>/runs`. Models are loaded on first use."""
     settings = load_settings()
     return Run(finished_run(Path(run).expanduser(), settings), load_plugins((), settings).registries, settings)
 
@@ -71,7 +59,7 @@ class Run:
             raise GenretError(
                 f"{self.folder} is no run directory: it has no recipe.yaml; name one with --run, or train one first"
             )
-        remember_run(self.folder, self.registries)
+        self.registries.function.get("remember")(self.folder, self.registries)
         return load_recipe([path], [], self.registries)
 
     @cached_property
@@ -91,18 +79,8 @@ class Run:
             made.backbone.module.to(device)
         if made.retriever.learns:
             made.retriever.load(folder / "retriever")
-        self._compare_code(made.code)
+        self.registries.function.get("compare_code")(folder, made.code)
         return made
-
-    def _compare_code(self, now: dict[str, str]) -> None:
-        """Warns if a plugin's code has changed since the run was made."""
-        try:
-            before = read_json(self.folder / "environment.json")["code"]
-            changed = sorted(part for part, key in before.items() if now.get(part, key) != key)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return
-        if changed:
-            log.warning("%s was made by other code of %s; train it anew to be sure", self.folder, ", ".join(changed))
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -116,6 +94,12 @@ class Run:
         return made
 
     @cached_property
+    def catalog(self) -> Catalog:
+        """The images that can be found, and their identifiers; no weights are loaded for it."""
+        upgrade = self.registries.function.get("upgrade")
+        return Catalog.open(place_of(self.folder), run_id_of(self.folder), upgrade)
+
+    @cached_property
     def retriever(self) -> CatalogRetriever:
         """The retriever that finds the images."""
         parts, retriever = self.components, self.components.retriever
@@ -124,7 +108,7 @@ class Run:
                 f"the retriever '{self.recipe.retriever.type}' cannot be opened: derive it from genret.CatalogRetriever"
             )
         resources = Resources(
-            catalog=Catalog.open(place_of(self.folder), run_id=run_id_of(self.folder)),
+            catalog=self.catalog,
             thumbnails=Thumbnails(self.folder / "thumbnails"),
             encoder=parts.encoder,
             identifier=parts.identifier,
@@ -141,79 +125,59 @@ class Run:
 
     # ----------------------------------------------------------------------------------------------------- searching
     @overload
-    def search(self, query: str, k: int = ..., **options: Any) -> SearchResult: ...
+    def search(self, query: str | Query, k: int = ..., **options: Any) -> SearchResult: ...
 
     @overload
-    def search(self, query: Sequence[str], k: int = ..., **options: Any) -> list[SearchResult]: ...
+    def search(self, query: Sequence[str | Query], k: int = ..., **options: Any) -> list[SearchResult]: ...
 
     def search(
         self,
-        query: str | Sequence[str],
+        query: str | Query | Sequence[str | Query],
         k: int = 10,
         *,
         where: str = "",
         **options: Any,
     ) -> SearchResult | list[SearchResult]:
-        """The k best images of a query, or of each of several, best first.
+        """The k best images of a query, or of each of several, best first. `Query`: pictures, words to leave out.
 
         `where`: a filter over metadata such as `year > 2020`. The other options are those of `Retriever.search`:
         `num_beams` overrides the recipe's, `restrict` selects which images may be found, and a query whose confidence
         is below `min_confidence` finds nothing.
         """
-        queries = [query] if isinstance(query, str) else list(query)
+        queries = [query] if isinstance(query, str | Query) else list(query)
         if where and "restrict" in options:
             raise UsageError("give `where` or `restrict`, not both; a Restriction has a field `where`")
         if where:
             options["restrict"] = Restriction(where=where)
-        found = self.retriever.search(queries, k, **options)
-        return found[0] if isinstance(query, str) else found
+        texts = [one for one in queries if isinstance(one, str)]
+        if len(texts) < len(queries):
+            found = self.registries.function.get("search")(self, queries, k, **options)
+        else:
+            found = self.retriever.search(texts, k, **options)
+        return found[0] if isinstance(query, str | Query) else found
 
-    def index(self, paths: Sequence[Path | str] | Path | str, ui: Ui | None = None) -> IndexReport:
-        """Adds images, and all below folders, without training; the next search includes them. Unusable files are
-        skipped and reported."""
-        ui = ui or Silent()
+    def explain(self, query: str, image_id: str | None = None, **options: Any) -> Any:
+        """How a search goes, level by level, and where an image is lost: see `Retriever.explain`."""
+        return self.retriever.explain(query, image_id, **options)
+
+    def index(self, paths: Sequence[Path | str] | Path | str, ui: Ui | None = None, **options: Any) -> IndexReport:
+        """Brings the catalog in step with images, and all below folders, without training; the next search includes
+        them. Unusable files are skipped and reported. Options: `prune` removes images whose files are gone from the
+        folders, `ignore` are patterns of what is passed over, as in `.gitignore`."""
         given = [Path(path) for path in ([paths] if isinstance(paths, Path | str) else paths)]
-        absent = [Skipped(str(path), "it does not exist") for path in given if not path.expanduser().exists()]
-        there = [path for path in given if path.expanduser().exists()]
-        skipped = list[Skipped]()
-        files = list(walk_images(there))
-        with ui.progress("indexing pictures", len(files)) as bar:
-
-            def images() -> Iterator[tuple[Record, Callable[[], bytes]]]:
-                for file in files:
-                    try:
-                        yield record_of(file), partial(read_bytes, file)
-                    except BadImage as error:
-                        skipped.append(Skipped(str(file), str(error)))
-                    bar.advance(1)
-
-            report = self.retriever.index(images()) if files else IndexReport(0, 0, [])
-        if not files:
-            skipped += [Skipped(str(path), "it holds no pictures") for path in there]
-        return report._replace(skipped=[*absent, *report.skipped, *skipped])
+        report: IndexReport = self.registries.function.get("index")(self, given, ui or Silent(), **options)
+        return report
 
     def remove(self, names: Sequence[str]) -> IndexReport:
         """Removes images by id, by the path of their file, or all that were added from below a folder; unknown names
         are reported as skipped."""
-        catalog = self.retriever.catalog
-        known, added = catalog.keys_of(names) >= 0, list(catalog.added_images())
-        wanted, unknown = list[str](), list[Skipped]()
-        for name, is_id in zip(names, known.tolist(), strict=True):
-            path = printable(Path(name).expanduser().absolute())
-            below = path.rstrip(os.sep) + os.sep
-            found = [name] if is_id else [one for one in added if one == path or one.startswith(below)]
-            wanted += found
-            unknown += [] if found else [Skipped(name, "there is no image of this id, file or folder")]
-        report = self.retriever.remove(wanted) if wanted else IndexReport(0, 0, [])
-        return report._replace(skipped=[*unknown, *report.skipped])
+        report: IndexReport = self.registries.function.get("remove")(self, names)
+        return report
 
     def prune(self, folders: Sequence[Path | str]) -> IndexReport:
         """Removes images that were added from below these folders and whose files are gone."""
-        roots = [folder for folder in map(Path, folders) if folder.expanduser().is_dir()]
-        starts = tuple(printable(root.expanduser().absolute()).rstrip(os.sep) + os.sep for root in roots)
-        added = self.retriever.catalog.added_images()
-        gone = [one for one in added if one.startswith(starts) and not Path(one).exists()]
-        return self.retriever.remove(gone) if gone else IndexReport(0, 0, [])
+        report: IndexReport = self.registries.function.get("prune")(self, [Path(folder) for folder in folders])
+        return report
 
     # ------------------------------------------------------------------------------------------------------- figures
     def evaluators(self, also: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Evaluator]:
@@ -223,8 +187,7 @@ class Run:
         for name in self.registries.evaluator:
             kind: type[Evaluator] = self.registries.evaluator.get(name)
             if kind.automatic or name in also:
-                one = kind(kind.Config(**also.get(name, {})))
-                found[name] = guarded(one, name, self.registries.evaluator.origin(name))
+                found[name] = self.registries.watched(kind(kind.Config(**also.get(name, {}))), name)
         if unknown := set(also) - set(found):
             self.registries.evaluator.get(min(unknown))  # raises the error with the known names
         return found
@@ -253,7 +216,7 @@ class Run:
             "written_levels": self.recipe.written_levels,
         }
         name = self.dataset.test_split if split == "test" else split
-        self._compare_size(split, self.retriever.catalog.splits().get(name, 0), ui)
+        self.registries.function.get("compare_size")(self, split, self.retriever.catalog.splits().get(name, 0), ui)
         depth = max((one.depth for one in evaluators.values()), default=10)
         found = evaluate(self.retriever, name, num_beams, about, self.settings.features_dir, ui, depth)
         try:
@@ -265,27 +228,9 @@ class Run:
         more = {name: one.evaluate(self, found, ui) for name, one in evaluators.items()}
         return replace(found.evaluation, more=more)
 
-    def _compare_size(self, split: str, now: int, ui: Ui) -> None:
-        """Warns if images of a split that training measured have been removed; `UsageError` if all have."""
-        before = self.figures if is_finished(self.folder) else None
-        if not before or before["split"] != split or now >= (images := before["num_images"]):
-            return
-        said = f"split '{split}' has only {now} of its {images} images; the others have been removed from {self.folder}"
-        if not now:
-            raise UsageError(said)
-        ui.warn(said + "; with fewer images, each is easier to find")
-
     def tables(self, found: Evaluation) -> list[Any]:
         """An evaluation for people, as rich shows it."""
-        told = evaluation_tables(found)
-        for name, figures in found.more.items():
-            kind: type[Evaluator] = self.registries.evaluator.get(name)
-            evaluator = kind(kind.Config.model_construct())  # showing figures needs no options
-            told += [
-                one.rich() if isinstance(one, TextTable) else Text(str(one))
-                for one in evaluator.tables(figures, found.split)
-            ]
-        return told
+        return list(self.registries.function.get("evaluation")(self, found))
 
     @property
     def figures(self) -> dict[str, Any] | None:
@@ -304,8 +249,8 @@ class Run:
     # ------------------------------------------------------------------------------------------------------- closing
     def close(self) -> None:
         """Closes the catalog, if it is open."""
-        if "retriever" in vars(self):
-            self.retriever.catalog.close()
+        if "catalog" in vars(self):
+            self.catalog.close()
 
     def __enter__(self) -> Run:
         return self

@@ -27,11 +27,11 @@ from genret.cli.state import State
 from genret.guide.describe import _json_of, _type_name, bounds_of
 from genret.plugin import hookspecs
 from genret.plugin.loading import load_plugins
-from genret.plugin.provenance import COMPANIONS
 from genret.plugin.registry import KINDS
 from genret.recipe import plain_yaml
 from genret.recipe.schema import PlainOptions
 from genret.settings import Settings
+from genret.shell.provenance import COMPANIONS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [

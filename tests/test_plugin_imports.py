@@ -12,8 +12,8 @@ import genret
 from genret import api
 
 PLUGINS = Path(genret.__file__).parents[1] / "plugins"
-PUBLIC = ("genret", "genret.api", "genret.kit", "genret.testing")
-"""docs/plugins.md, "What is promised". Of kit and testing, the modules below them, too."""
+PUBLIC = ("genret", "genret.api", "genret.kit", "genret.testing", "genret.toolbox")
+"""docs/plugins.md, "What is promised". Of kit, testing and toolbox, the modules below them, too."""
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
@@ -32,7 +32,7 @@ def fault(module: str, name: str) -> str | None:
         return f"genret.api does not export {name}"
     if name.startswith("_"):
         return f"{name} is private"
-    if module not in PUBLIC and not module.startswith(("genret.kit.", "genret.testing.")):
+    if module not in PUBLIC and not module.startswith(("genret.kit.", "genret.testing.", "genret.toolbox.")):
         return f"{module} is not public"
     return None
 

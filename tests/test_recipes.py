@@ -313,7 +313,7 @@ def test_coco_end_to_end(genret: Any, tmp_path: Path) -> None:
 
     draw(tmp_path / "mine" / "own.png", "red", "cross", "white")
     report = document(genret("index", tmp_path / "mine", "--json"))
-    assert report == {"added": 1, "removed": 0, "updated": 0, "moved": 0, "unchanged": 0, "skipped": []}
+    assert report == {"added": 1, "removed": 0, "updated": 0, "moved": 0, "unchanged": 0, "missing": 0, "skipped": []}
     hits = document(genret("search", "a red cross", "-k", 100, "--json"))["hits"]
     assert {hit["image_id"] for hit in hits} == {*tiny.image_ids["test"], str(tmp_path / "mine" / "own.png")}
     check_evaluation(document(genret("evaluate", "--json")), tiny, [30])  # of the split alone

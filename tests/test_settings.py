@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +58,18 @@ def test_wrong_values_name_the_variable(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=name):
         load_settings()
+
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+@pytest.mark.parametrize("first", ["import genret", "import genret.cli", "import genret.run", "import genret.kit.loop"])
+@pytest.mark.parametrize("own", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(first, own):
+    """Set before torch is loaded, whatever is imported first; one variable of the user's leaves all of them alone."""
+    code = f"import os, sys\n{first}\nprint([os.environ.get(name) for name in {WAITING}], 'torch' in sys.modules)"
+    kept = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run([sys.executable, "-c", code], env=kept | own, capture_output=True, text=True, check=True)
+    wanted = [own.get(name) for name in WAITING] if own else ["PASSIVE", "0", "0"]
+    assert done.stdout.startswith(str(wanted)), done.stderr
+    assert not (first in ("import genret", "import genret.cli") and "True" in done.stdout), "torch stays out"

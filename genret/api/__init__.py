@@ -18,12 +18,12 @@ from genret.api.backbone import Backbone
 from genret.api.batches import GeneratorBatch, SoftTarget, TokenizerBatch
 from genret.api.component import Component, Config, LoopOptions
 from genret.api.context import FitContext
-from genret.api.data import Dataset, Record
+from genret.api.data import Dataset, Query, Record
 from genret.api.encoder import CaptionedImages, Encoder, Pairs
 from genret.api.evaluator import Evaluator
 from genret.api.identifier import Additive, Corpus, Identifier, Identifiers, NewImages, Vokens
 from genret.api.loss import Loss, LossConfig
-from genret.api.progress import Bar, Progress, Silent, Ui
+from genret.api.progress import Bar, Progress, Screen, Silent, Ui
 from genret.api.reranker import Candidates, Reranker, RerankerConfig
 from genret.api.retriever import (
     Hit,
@@ -60,12 +60,14 @@ __all__ = [
     "NewImages",
     "Pairs",
     "Progress",
+    "Query",
     "QueryBatch",
     "Record",
     "Reranker",
     "RerankerConfig",
     "Restriction",
     "Retriever",
+    "Screen",
     "SearchResult",
     "SearchScore",
     "Silent",

@@ -54,6 +54,10 @@ class Backbone(Component, ABC):
     def logits(self, queries: Sequence[str], targets: Tensor) -> Tensor:
         """Teacher forcing, differentiable: targets (B, L), -1 pads → (B, L, V)."""
 
+    def reads(self, query: str) -> bool:
+        """Whether the model knows any word or part of the query; one that it cannot read finds arbitrary images."""
+        return True
+
     @abstractmethod
     def prefill(self, queries: Sequence[str]) -> Any:
         """Encodes B queries once and returns the state that `step` continues from."""

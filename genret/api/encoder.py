@@ -44,6 +44,10 @@ class Encoder(Component, ABC):
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Texts → (B, D_text) float32 on the CPU."""
 
+    def reads(self, query: str) -> bool:
+        """Whether the text tower knows any word or part of the query."""
+        return True
+
     @property
     def finetunes(self) -> bool:
         """Whether `fit_towers` runs before any vector is computed: an option of encoders that support it."""

@@ -43,5 +43,5 @@ class Evaluator(Component, ABC):
         """Figures of one split as plain JSON data; None if there are none."""
 
     def tables(self, figures: dict[str, Any] | None, split: str) -> list[Any]:
-        """What `evaluate` returned, for people: `genret.kit.text_table.TextTable`, or lines of text."""
+        """What `evaluate` returned, for people: `genret.toolbox.text_table.TextTable`, or lines of text."""
         return []

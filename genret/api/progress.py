@@ -32,6 +32,14 @@ class Ui(Protocol):
     def result(self, text: str) -> None: ...
 
 
+class Screen(Ui, AbstractContextManager[Any], Protocol):
+    """The `Ui` of a command; within it, standard output has nothing but results."""
+
+    json: bool
+
+    def document(self, value: Any) -> None: ...
+
+
 class Silent:
     """A `Ui` that shows nothing, for programs and tests."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -13,8 +16,10 @@ from genret.api.context import FitContext
 from genret.api.data import Record
 from genret.api.described import described
 from genret.api.identifier import Corpus
+from genret.errors import UsageError
 
 if TYPE_CHECKING:
+    import PIL.Image
     from torch import Tensor
 
 SearchScore = Literal["level", "vocab", "trie"]
@@ -37,6 +42,29 @@ class Hit(NamedTuple):
     """The symbols by which it was reached; None for retrievers without identifiers"""
     metadata: Mapping[str, Any] = {}
     """JSON scalars by name"""
+    thumbnail_file: str | None = None
+    """The run's small copy of the image, a WebP file; None for retrievers that keep none"""
+
+    @property
+    def thumbnail(self) -> PIL.Image.Image | None:
+        """The small copy, RGB; None if there is none."""
+        from PIL import Image
+
+        file = Path(self.thumbnail_file or "")
+        return Image.open(file).convert("RGB") if file.is_file() else None
+
+    def _repr_html_(self) -> str:
+        """The image with rank, name and score, for notebooks."""
+        file = Path(self.thumbnail_file or "")
+        data = b64encode(file.read_bytes()).decode() if file.is_file() else ""
+        about = f"{self.rank}. {escape(self.image_id.rpartition('/')[2])} ({self.score:.2f})"
+        style = "display:inline-block;width:180px;margin:4px;vertical-align:top;overflow-wrap:anywhere"
+        return f'<figure style="{style}"><img src="data:image/webp;base64,{data}" alt="">{about}</figure>'
+
+    @property
+    def missing(self) -> bool:
+        """Whether it was indexed from a file that is gone."""
+        return self.image_id == self.uri and os.path.isabs(self.uri) and not os.path.lexists(self.uri)  # noqa: PTH117
 
 
 @described
@@ -70,7 +98,14 @@ class SearchResult(NamedTuple):
     elapsed_ms: float
     """Its share of the batch's time, without loading"""
     confidence: float | None = None
-    """Calibrated probability that a relevant image is in the catalog; None if the run has not been calibrated."""
+    """Probability, calibrated on the development split, that the catalog holds images of the kind asked for; 0 where
+    the query could not be read, None if the run has not been calibrated."""
+    note: str = ""
+    """What is to be known of this answer, such as a query that the model cannot read; else empty"""
+
+    def _repr_html_(self) -> str:
+        """A grid of the images, for notebooks."""
+        return f"<p>{escape(self.query)}</p>" + "".join(hit._repr_html_() for hit in self.hits)
 
 
 @described
@@ -99,6 +134,8 @@ class IndexReport(NamedTuple):
     """Known images under a new id, because their old file is gone; they keep their identifiers"""
     unchanged: int = 0
     """There already"""
+    missing: int = 0
+    """Known images below the folders whose file is gone; they stay until they are removed"""
 
     def plus(self, other: IndexReport) -> IndexReport:
         """Both together."""
@@ -146,6 +183,8 @@ class Retriever(Component, ABC):
     """Whether a search has a beam width, `search.num_beams`, that limits how many images are found."""
     has_trace: ClassVar[bool] = False
     """Whether it can report where the positive of a query was lost, for the ledger."""
+    has_explanation: ClassVar[bool] = False
+    """Whether `explain` tells how a search went."""
     learns: ClassVar[bool] = False
     """Whether `fit` learns something that `save` and `load` keep: then training has a stage for it."""
 
@@ -184,3 +223,8 @@ class Retriever(Component, ABC):
         Raises `UsageError` for an id that no searchable image has. `min_confidence`: a query below it finds nothing;
         `UsageError` if the run has not been calibrated.
         """
+
+    def explain(self, query: str, image_id: str | None = None, *, num_beams: int | None = None, k: int = 10) -> Any:
+        """The same search, level by level, and where `image_id` was lost: an `Explanation`, of the module
+        `genret.components.retrievers.explanation`. `UsageError` for an unknown id, and without `has_explanation`."""
+        raise UsageError(f"the retriever '{type(self).__name__}' does not search level by level; nothing to explain")

@@ -14,8 +14,9 @@ import numpy as np
 from sqlalchemy import Connection, Delete, Select, Table, bindparam, insert
 
 from genret.catalog.codec import unpack_joined
-from genret.catalog.rows import IdentifierRows, Ints
+from genret.catalog.rows import IdentifierRows
 from genret.errors import GenretError
+from genret.kit.arrays import Ints
 
 FETCH = 512
 """Number of rows that exist as Python objects at a time: as many as fit into the processor's cache."""

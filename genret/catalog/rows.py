@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Ints = NDArray[np.int64]
+from genret.kit.arrays import Ints
 
 
 def is_text(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The tables of a catalog, for any database that SQLAlchemy supports. Older schemas are upgraded by `migrate.py`."""
+"""The tables of a catalog, for any database that SQLAlchemy supports. `shell/migrate.py` upgrades older schemas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, String, Table, Text
 
 SCHEMA_VERSION = 3
-"""Raised when a change of the tables would mislead older versions of genret; `migrate.py` then gets a step."""
+"""Raised when a change of the tables would mislead older versions of genret; `shell/migrate.py` then gets a step."""
+READABLE = 2
+"""The oldest schema that can be read without an upgrade, if the catalog is read-only."""
 
 _Key = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER is the row id in SQLite
 _Name = Text().with_variant(String(512), "mysql", "mariadb")  # indexed text needs a length there

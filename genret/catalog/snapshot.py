@@ -19,9 +19,10 @@ from genret.catalog.codec import unpack, unpack_vectors
 from genret.catalog.engine import Database, reading
 from genret.catalog.feed import changes_since, current_version
 from genret.catalog.filter import compile_filter
-from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, Ints, is_text
+from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, is_text
 from genret.catalog.schema import captions, features, identifiers, images, properties
 from genret.errors import GenretError, one_line
+from genret.kit.arrays import Ints
 
 _NAMED = select(identifiers.c.image_key, identifiers.c.identifier)
 _KNOWN = select(*(images.c[name] for name in ("id", "image_id", "uri", "sha256", "split", "searchable", "metadata")))
@@ -43,12 +44,8 @@ class Snapshot:
             else:
                 with reading(self._database) as connection:
                     yield connection
-        except (
-            TypeError,
-            ValueError,
-            OverflowError,
-            RecursionError,
-        ) as error:  # SQLite stores values of any type in any column
+        # SQLite stores values of any type in any column
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise GenretError(
                 f"{self._database.name} is damaged ({one_line(error)}); restore a copy of it or train anew"
             ) from error

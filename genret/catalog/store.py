@@ -7,7 +7,7 @@ never reused. One writer at a time; readers never wait and see only complete cha
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +16,10 @@ from sqlalchemy import update
 
 from genret.api import IndexReport, Record, Skipped
 from genret.catalog.bulk import insert_rows
-from genret.catalog.engine import connect_to, reading, writing
+from genret.catalog.engine import Database, connect_to, reading, writing
 from genret.catalog.feed import move_to, next_version, take_turn
-from genret.catalog.migrate import READABLE, upgrade
 from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, NewImage
-from genret.catalog.schema import SCHEMA_VERSION, images, metadata, properties
+from genret.catalog.schema import READABLE, SCHEMA_VERSION, images, metadata, properties
 from genret.catalog.snapshot import Snapshot
 from genret.catalog.write import Upsert, delete_images
 from genret.errors import GenretError
@@ -50,8 +49,15 @@ class Catalog(Snapshot):
         return cls(database)
 
     @classmethod
-    def open(cls, where: str | Path, create: bool = False, run_id: str | None = None) -> Catalog:
-        """Opens an existing catalog, and upgrades one of an older genret. `create`: creates an empty one if
+    def open(
+        cls,
+        where: str | Path,
+        run_id: str | None = None,
+        upgrade: Callable[[Database], None] | None = None,
+        *,
+        create: bool = False,
+    ) -> Catalog:
+        """Opens an existing catalog; `upgrade` changes one of an older genret first. `create`: creates an empty one if
         there is none. `run_id`: the run that it must belong to."""
         database = connect_to(where)
         tables = database.tables()
@@ -73,6 +79,8 @@ class Catalog(Snapshot):
                 "identifiers mean something else here; put this run's own catalog back or train anew"
             )
         if schema < (SCHEMA_VERSION if database.writable else READABLE):
+            if upgrade is None:
+                raise GenretError(f"{database.name} was made by an older genret; upgrade it first: genret catalog")
             upgrade(database)
         return catalog
 
@@ -119,12 +127,25 @@ class Catalog(Snapshot):
                 move_to(connection, version)
             return IndexReport(upsert.added, 0, upsert.skipped)
 
-    def rename(self, new: Mapping[str, Record]) -> None:
-        """Replaces ids, locations and metadata of images, given by their old ids, by those of these records."""
+    def rename(self, new: Mapping[str, Record]) -> int:
+        """Replaces ids, locations and metadata of images, given by their old ids, by those of these records, all or
+        none; they may change places. An image that has one of the new ids and gets none itself is removed → how many.
+        """
         with writing(self._database) as connection:
-            for old, record in new.items():
+            take_turn(connection)
+            there = Snapshot(self._database, connection)
+            keys = there.keys_of([record.image_id for record in new.values() if record.image_id not in new])
+            if len(replaced := keys[keys >= 0].tolist()):
+                version = next_version(there.version)
+                delete_images(connection, replaced, version)
+                move_to(connection, version)
+            for place, old in enumerate(new):  # ids are unique at every moment
+                statement = update(images).where(images.c.image_id == old)
+                connection.execute(statement.values(image_id=f"moving:{place}"))
+            for place, record in enumerate(new.values()):
                 facts = {"image_id": record.image_id, "uri": record.uri, "metadata": dict(record.metadata)}
-                connection.execute(update(images).where(images.c.image_id == old).values(facts))
+                connection.execute(update(images).where(images.c.image_id == f"moving:{place}").values(facts))
+            return len(replaced)
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         """Removes images with everything that belongs to them."""

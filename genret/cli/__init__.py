@@ -1,4 +1,4 @@
-"""The `genret` program: typer commands, one short file per group, no logic.
+"""The `genret` program: its frame. The commands come in by a hook (genret/commands and other parts, and plugins).
 
 Heavy imports stay inside the commands, so that `genret --help` is fast.
 """
@@ -14,7 +14,6 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from genret.cli import catalog, evaluate, index, search, train, validate
 from genret.cli.failures import forgive, friendly
 from genret.cli.options import user_path
 from genret.cli.state import State
@@ -26,7 +25,7 @@ EPILOG = """\
 \b
 First steps:
   genret train recipes/avg.yaml        train on the pictures of the starter package
-  genret search "a happy dog"          ask for pictures in words
+  genret search "crescent moon"        ask for pictures in words
   genret index ~/Pictures              add your own pictures and search them at once
   genret evaluate                      how many pictures are found, and where the others are lost
 \b
@@ -35,8 +34,11 @@ Help on a command: genret train --help
 
 
 ROOM_OF = {
-    **dict.fromkeys(("components", "plugins", "install", "uninstall"), "guide"),
-    **dict.fromkeys(("compare", "report", "sweep", "reproduce"), "lab"),
+    **dict.fromkeys(("train", "search", "evaluate"), "commands"),
+    **dict.fromkeys(("validate", "components", "plugins", "install", "uninstall"), "guide"),
+    **dict.fromkeys(("catalog", "compare", "explain", "report", "sweep", "reproduce"), "lab"),
+    **dict.fromkeys(("index", "duplicates"), "pictures"),
+    "serve": "serve",
     **dict.fromkeys(("push", "pull"), "share"),
 }
 """Which of genret's parts beside the core provides a command, for the error if that part is missing."""
@@ -83,8 +85,6 @@ def build(state: State) -> typer.Typer:
         context_settings={"obj": state, "help_option_names": ["-h", "--help"], "max_content_width": 120},
     )
     app.callback()(_globals)
-    for module in (train, search, index, catalog, evaluate, validate):
-        module.add(app)
     state.plugins.add_commands(app)
     return app
 

@@ -22,7 +22,7 @@ RunOption = Annotated[
         "--run",
         metavar="DIR",
         parser=user_path,
-        help="Run directory, or its name in <home>/runs. [default: newest finished]",
+        help="A run's folder, or its name in <home>/runs. [default: the newest finished one in <home>/runs]",
     ),
 ]
 RecipeFiles = Annotated[

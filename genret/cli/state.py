@@ -16,7 +16,7 @@ from genret.settings import Settings
 if TYPE_CHECKING:
     import typer
 
-    from genret.cli.ui import Ui
+    from genret.api import Screen
     from genret.run import Run
 
 
@@ -32,11 +32,10 @@ class State:
     def registries(self) -> Registries:
         return self.plugins.registries
 
-    def ui(self, json: bool = False) -> Ui:
+    def ui(self, json: bool = False) -> Screen:
         """`with state.ui() as ui`: inside, standard output is reserved for the result, all else goes to stderr."""
-        from genret.cli.ui import Ui
-
-        return Ui(json)
+        screen: Screen = self.registries.function.get("terminal")(json)
+        return screen
 
     def open(self, run: Path | None) -> Run:
         """The finished run that `--run` names, else the newest; nothing of it is read yet."""

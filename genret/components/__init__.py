@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from genret import hookimpl
-from genret.plugin.hookspecs import Register
+from genret.plugin.hookspecs import Register, RegisterWeights
 
 
 @hookimpl
@@ -12,6 +12,9 @@ def register_datasets(register: Register) -> None:
     register("folder", "genret.components.data.folder:FolderDataset")
     register("webdataset", "genret.components.data.webdataset:WebDataset")
     register("huggingface", "genret.components.data.huggingface:HuggingFaceDataset")
+    register("photos", "genret.components.data.photos:PhotosDataset")
+    register("sentences", "genret.components.data.sentences:SentencesDataset")
+    register("words", "genret.components.data.words:WordsDataset")
 
 
 @hookimpl
@@ -19,6 +22,12 @@ def register_encoders(register: Register) -> None:
     register("paired", "genret.components.encoders.paired:PairedEncoder")
     register("open-clip", "genret.components.encoders.open_clip:OpenCLIPEncoder")
     register("clip", "genret.components.encoders.hf_clip:CLIPEncoder")
+    register("run", "genret.components.encoders.earlier.run:RunEncoder")
+
+
+@hookimpl
+def register_weights(register: RegisterWeights) -> None:
+    register("genret:runs", "genret.components.encoders.earlier.run:runs_folder")
 
 
 @hookimpl

@@ -12,7 +12,7 @@ depths the beams are in the trie's order, so that "first" means the lowest leaf 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,7 +31,7 @@ class Prefixes(NamedTuple):
     nodes: Tensor
     """(B, w) int64: nodes of the trie, -1 for none. `Trie.prefixes_of` returns the same for given leaves."""
     scores: Tensor
-    """(B, w) float32, -inf for none: sums of log-probabilities, plus the guidance of the best leaf below"""
+    """(B, w) float32, -inf for none: sums of log-probabilities, plus guidance"""
 
 
 class Beams(NamedTuple):
@@ -65,6 +65,7 @@ def beam_search(
     allowed: LeafSets | None = None,
     guide: Guide | None = None,
     written_levels: int | None = None,
+    observe: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> Beams:
     """Searches the most probable identifiers under the model; exact if `num_beams` covers the trie.
 
@@ -74,6 +75,8 @@ def beam_search(
     `allowed`: the leaves that may be found, per query or for all; the result equals that of a trie of these alone.
     `guide`: added to the log-probabilities; made for these queries, this trie and these allowed leaves.
     `written_levels`: how many tokens the model scores; later ones get log-probability 0. None: all.
+    `observe`: called at every depth with all candidates before pruning, (B, w, c) each: their nodes, -1 for none, sums
+    of log-probabilities, and these plus guidance.
     """
     assert num_beams >= 1
     assert allowed is None or len(allowed.starts) in (1, len(queries))
@@ -93,6 +96,7 @@ def beam_search(
     symbols = parents = None
     broken = torch.zeros((), dtype=torch.bool, device=device)
     prefixes: list[Prefixes] = []
+    sums = torch.zeros_like(scores)  # what the guide carries along each beam
     for d, level in enumerate(trie.levels):
         children, own = expand(trie, d, nodes)  # (B, w, c)
         if allowed is not None:
@@ -115,7 +119,12 @@ def beam_search(
         per_beam = gains.shape[-1]
         count = min(num_beams, trie.num_prefixes[d], nodes.shape[1] * per_beam)
         written = scores[..., None] + gains
-        worth = written if guide is None else written + guide.of(children, d + 1)
+        worth = written
+        if guide is not None:
+            sums = guide.extended(sums, own, d, per_beam)
+            worth = written + guide.of(sums, children, d + 1)
+        if observe is not None:
+            observe(children, written, worth)
         best, places = best_of(worth, children, count)
         kept = children.flatten(1).gather(1, places)
         there = best > -torch.inf
@@ -125,6 +134,8 @@ def beam_search(
         if guide is not None:  # guidance is computed anew at each depth; only log-probabilities add up
             best = torch.where(there, written.flatten(1).gather(1, places), -torch.inf)
         places, order = places.sort()
+        if guide is not None:
+            sums = sums.flatten(1).gather(1, places)
         scores, nodes = best.gather(1, order), kept.gather(1, order).clamp_min_(0)
         parents = places // per_beam
         # Beams that have ended, and empty ones, get an arbitrary token that is ignored.

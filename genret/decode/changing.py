@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from genret.decode.sorting import Array, Level, symbol_type
+from genret.decode.sorting import Level, symbol_type
+from genret.kit.arrays import Array
 
 
 def merge(old: list[Level], new: list[Level]) -> tuple[list[Level], Array, Array]:

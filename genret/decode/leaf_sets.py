@@ -49,6 +49,12 @@ class LeafSets(NamedTuple):
         size = self.before.gather(1, run + 1) - first
         return (first + torch.minimum(leaves - self.starts.gather(1, run), size)).view(shape)
 
+    def at(self, queries: Tensor, places: Tensor) -> Tensor:
+        """queries (n,) int64, places (n,) int32 → (n,) int32 the leaf at that place, from 0, of the query's set."""
+        rows = queries if len(self.starts) > 1 else torch.zeros_like(queries)
+        run = torch.searchsorted(self.before[rows], places[:, None], right=True)[:, 0] - 1
+        return self.starts[rows, run] + places - self.before[rows, run]
+
 
 def runs_of(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
     """(U,) → where its runs of True begin, after an empty one at 0, and the number of True before each and in total."""

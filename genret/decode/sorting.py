@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from genret.kit.arrays import Array
+
 BLOCK = 1 << 16
 """Rows per block where a column has to be widened: as many as fit into a processor's cache."""
 

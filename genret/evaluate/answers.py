@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from genret.evaluate.metrics import Ints, Relevant, Scores, pair_ranks, scores_of
+from genret.evaluate.metrics import Relevant, Scores, pair_ranks, scores_of
 from genret.evaluate.queries import QuerySet, answers_of
+from genret.kit.arrays import Ints
 from genret.search.dense import dense_ranks
 from genret.search.ranking import Ranked
 

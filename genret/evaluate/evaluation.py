@@ -9,8 +9,9 @@ from genret.evaluate.answers import Measures
 from genret.evaluate.ledger import LedgerRow
 from genret.evaluate.metrics import Recalls
 from genret.evaluate.queries import QuerySet
+from genret.kit.arrays import Ints
 from genret.search.catalog import CatalogRetriever
-from genret.search.ranking import Ints, Ranked
+from genret.search.ranking import Ranked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,8 @@ class Evaluation:
     """The same, where every image with the same caption is relevant; None if no two images share one"""
     guidance: float | None = None
     """Weight of the query's own vector in the beam search; None if the language model searches alone"""
+    drowned_out: dict[str, Any] | None = None
+    """All `Scores` of the same search by the query's own vector alone, and its `first_stage`; None without guidance"""
     written_levels: int | None = None
     """How many codes of an identifier the language model writes; None: all"""
     more: dict[str, dict[str, Any] | None] = field(default_factory=dict)
@@ -53,6 +56,8 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         plain = dict(vars(self))
         more = plain.pop("more")
+        if self.drowned_out is None:
+            plain.pop("drowned_out")
         changed = {
             "by_num_beams": {str(b): figures for b, figures in self.by_num_beams.items()},
             "ledger": [row.as_json() for row in self.ledger],

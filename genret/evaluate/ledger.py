@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from genret.kit.arrays import Floats, Ints
 
 SHOWN_LEVELS = 8
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)

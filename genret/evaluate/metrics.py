@@ -13,12 +13,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from genret.kit.arrays import Doubles, Ints
 from genret.search.trace import MISSED
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 Recalls = dict[str, float | None]
 """In percent by cutoff, for JSON: {"1": 23.9, "5": 53.0, "10": 66.4}; None if it cannot be measured."""
 
@@ -53,11 +51,6 @@ class Relevant(NamedTuple):
     def counts(self) -> Ints:
         """(Q,) number of relevant images of each query."""
         return np.bincount(self.queries, minlength=self.num_queries)
-
-    def of_queries(self, chosen: Ints) -> Relevant:
-        """The relevant images of these queries (ascending), renumbered from 0."""
-        kept = np.isin(self.queries, chosen)
-        return Relevant(np.searchsorted(chosen, self.queries[kept]), self.rows[kept], len(chosen))
 
 
 RelevantLike = Relevant | Ints | Sequence[Iterable[int]]
@@ -129,12 +122,12 @@ def mrr(ranks: Ints) -> float:
     return float(reciprocal(ranks).sum() / max(1, len(ranks)))
 
 
-def reciprocal(ranks: Ints) -> Floats:
+def reciprocal(ranks: Ints) -> Doubles:
     """1 / rank, 0 for images that were not found."""
     return np.where(ranks < MISSED, 1.0 / ranks, 0.0)
 
 
-def discounted(ranks: Ints, k: int = 10) -> Floats:
+def discounted(ranks: Ints, k: int = 10) -> Doubles:
     """1 / log2(1 + rank) among the first k, else 0: the nDCG@k of a query with one relevant image."""
     within = ranks <= k
     return np.where(within, 1.0 / np.log2(1.0 + np.where(within, ranks, 1)), 0.0)

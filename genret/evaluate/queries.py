@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from genret.api import Progress, QueryBatch
-from genret.errors import UnknownName
-from genret.evaluate.metrics import Ints, Relevant
+from genret.errors import GenretError, UnknownName
+from genret.evaluate.metrics import Relevant
+from genret.kit.arrays import Ints
 from genret.kit.captions import normalize_caption
 from genret.kit.encode import encode_texts
 from genret.kit.feature_cache import FeatureCache
@@ -68,10 +69,10 @@ def query_set(retriever: CatalogRetriever, split: str, features_dir: Path, progr
     """Reads the split from the catalog; `UnknownName` for one without captions."""
     catalog = retriever.catalog
     captions = catalog.captions(split)
+    if not captions.texts and split in catalog.splits():
+        raise GenretError(f"the pictures of split '{split}' have no captions, so no recall can be measured")
     if not captions.texts:
-        raise UnknownName(
-            "split", split, [name for name in catalog.splits() if name], "only splits with captions can be evaluated"
-        )
+        raise UnknownName("split", split, [name for name in catalog.splits() if name])
     keys, vectors = catalog.keys(split), text_vectors(retriever, captions.texts, features_dir, progress)
     image_ids = [row.image_id for row in catalog.lookup(keys)]
     relevant = np.searchsorted(keys, captions.image_keys)

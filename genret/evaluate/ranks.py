@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from genret.errors import GenretError
+from genret.kit.arrays import Ints
 from genret.kit.files import replacing
-
-Ints = NDArray[np.int64]
 
 FOLDER = "evaluations"
 FORMAT = "1"
@@ -29,6 +27,9 @@ TWO_TOWER = "two-tower"
 """The way of searching that every run has: exact dense search."""
 OWN_SEARCH = "search"
 """The way of searching of a run without beams: as its recipe says, reranked if it has a reranker."""
+
+DROWNED_OUT = "guidance-alone"
+"""The first stage of a guided search with its language model drowned out."""
 
 
 class QueryRanks(NamedTuple):
@@ -90,17 +91,6 @@ def read_ranks(run: Path, split: str, way: str) -> QueryRanks | None:
 
 def ranks_path(run: Path, split: str, way: str) -> Path:
     return run / FOLDER / f"{split}.{way}.safetensors"
-
-
-def paired(found: Sequence[QueryRanks]) -> list[Ints] | None:
-    """Ranks in the same order of queries, (Q,) each; None if the queries or the searched images differ."""
-    orders = [np.argsort(one.queries, kind="stable") for one in found]
-    first = found[0].queries[orders[0]]
-    same = all(
-        one.images == found[0].images and np.array_equal(one.queries[order], first)
-        for one, order in zip(found, orders, strict=True)
-    )
-    return [one.ranks[order] for one, order in zip(found, orders, strict=True)] if same else None
 
 
 def _hash(*words: str) -> int:

@@ -6,7 +6,7 @@ Q queries   N images   b beams   M levels
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,11 @@ from genret.catalog.store import Snapshot
 from genret.evaluate.answers import own_image, same_caption
 from genret.evaluate.evaluation import Evaluated, Evaluation
 from genret.evaluate.ledger import Trace, ledger
-from genret.evaluate.metrics import CUTOFFS, Ints, recalls
+from genret.evaluate.metrics import CUTOFFS, recalls
 from genret.evaluate.queries import QuerySet, first_rank, image_ranks, query_set
-from genret.evaluate.ranks import OWN_SEARCH, TWO_TOWER, beams
+from genret.evaluate.ranks import DROWNED_OUT, OWN_SEARCH, TWO_TOWER, beams
 from genret.evaluate.rerank import first_stage, rerank
+from genret.kit.arrays import Ints
 from genret.search.catalog import CatalogRetriever
 from genret.search.dense import dense_ranks
 from genret.search.ranking import Ranked
@@ -109,6 +110,8 @@ def evaluate(
             )  # fmt: skip
         found = {width: Found.of(retriever, snapshot, index, asked, width, depth, ui) for width in widths}
         main = found[widths[-1]]
+        drowned_out = retriever.drowned_out()
+        alone = None if drowned_out is None else Found.of(drowned_out, snapshot, index, asked, widths[-1], depth, ui)
         explained = explain(retriever, snapshot, index, asked, two_tower, main)
     answer = None if main.is_dense else main.answer
     evaluation = Evaluation(
@@ -119,10 +122,14 @@ def evaluate(
         measures=own_image(asked, answer, two_tower, widths[-1]),
         shared_captions=same_caption(asked, answer, widths[-1]),
     )
+    if alone is not None:
+        scores = own_image(asked, alone.answer, two_tower, widths[-1])["searched"]
+        first = None if retriever.reranker is None else recalls(alone.first_ranks, num_beams=widths[-1])
+        evaluation = replace(evaluation, drowned_out=scores | {"first_stage": first})
     ways = {OWN_SEARCH if width is None else beams(width): one.ranks for width, one in found.items()}
     return Evaluated(
         evaluation=evaluation, retriever=retriever, asked=asked, index=index, first=main.first, answer=main.answer,
-        ranks={TWO_TOWER: two_tower} | ways,
+        ranks={TWO_TOWER: two_tower} | ways | ({} if alone is None else {DROWNED_OUT: alone.first_ranks}),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Help at the terminal and installation of plugins: components, plugins, install. A plugin of genret."""
+"""Help at the terminal and installation of plugins: validate, components, plugins, install. A plugin of genret."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_commands(cli: typer.Typer) -> None:
-    from genret.guide import components, install, plugins
+    from genret.guide import components, install, plugins, validate
 
-    for command in (components, plugins, install):
+    for command in (validate, components, plugins, install):
         command.add(cli)

@@ -44,6 +44,7 @@ def install(things: Sequence[Wanted], say: Say, editable: bool, upgrade: bool) -
         raise UsageError(f"--editable is for folders, and '{packages[0]}' is none")
     flag = ["--editable"] if editable else []
     words = [word for thing in things for word in (*flag, thing.requirement)]
+    say(f"Installing {', '.join(thing.requirement for thing in things)} ...")  # the installer itself tells faults only
     _run([*_installer("install"), *(["--upgrade"] if upgrade else []), *words], say)
 
 
@@ -98,9 +99,9 @@ def package_of_source(source: str) -> str:
 def _installer(verb: str) -> list[str]:
     """The command that installs into this environment. uv's environments have no pip of their own."""
     if importlib.util.find_spec("pip") is not None:
-        return [sys.executable, "-m", "pip", verb]
+        return [sys.executable, "-m", "pip", verb, "--quiet"]
     if (uv := os.environ.get("UV") or shutil.which("uv")) is not None:
-        return [uv, "pip", verb, "--python", sys.executable]
+        return [uv, "pip", verb, "--quiet", "--python", sys.executable]
     raise GenretError(
         f"neither pip nor uv is there to {verb} packages for {sys.executable}; "
         f"add pip with: {sys.executable} -m ensurepip"

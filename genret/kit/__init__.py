@@ -1,1 +1,1 @@
-"""Public helpers for components: saving, the training loop, collisions, splits, images, weights by name."""
+"""Public helpers that the core and components share: images, files, encoding, the training loop."""

@@ -94,6 +94,8 @@ class Checkpoint:
         try:  # after a power failure, files may never have been written out
             progress = read_json(self.folder / "state.json")
             tensors = load_file(self.folder / "tensors.safetensors")
+            if not isinstance(progress, dict) or progress.keys() != vars(self.progress).keys():
+                raise ValueError("state.json is no position of a training")
         except (OSError, ValueError, SafetensorError) as error:
             log.warning("the checkpoint %s is damaged (%s); this part starts anew", self.folder, error)
             shutil.rmtree(self.folder)

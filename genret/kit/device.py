@@ -40,12 +40,3 @@ def device_of(settings: Settings) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise GenretError(f"GENRET_DEVICE is {settings.device}, but torch sees no GPU; set it to cpu or auto")
     return device
-
-
-def free_bytes() -> int | None:
-    """The memory of this machine in bytes; None if unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return None

@@ -55,10 +55,13 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def mend_lines(path: Path) -> None:
-    """Drops a last line that a full disk or a killed process left incomplete."""
-    if path.exists() and not (data := path.read_bytes()).endswith(b"\n"):
-        path.write_bytes(data[: data.rfind(b"\n") + 1])
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Appends a line of JSON. An epoch's row replaces the one that a stopped training had written of the same epoch."""
+    names, text = ("stage", "epoch", "event"), path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()  # without an incomplete last one, of a full disk
+    if (epoch := [row.get(name) for name in names])[1] is not None:
+        lines = [line for line in lines if [json.loads(line).get(name) for name in names] != epoch]
+    write_text(path, "".join(f"{line}\n" for line in [*lines, json.dumps(row)]))
 
 
 def place_stage(source: Path, target: Path) -> None:

@@ -9,20 +9,16 @@ import hashlib
 import io
 import logging
 import os
-import re
 import stat
 import warnings
-from collections import deque
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from genret.api import Record
-from genret.errors import BadImage, GenretError
+from genret.errors import BadImage
 from genret.kit.mend import mended
 
 log = logging.getLogger(__name__)
@@ -36,16 +32,20 @@ IMAGE_SUFFIXES = frozenset(
         *(".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx"),
     )
 )
-_HEIF = "pip install 'genret[heif]', or convert to JPEG"
-_RAW = "convert to JPEG, for instance with darktable or dcraw"
-_CONVERT = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), _HEIF),
-    ".jxl": "convert to PNG, for instance with djxl of libjxl-tools",
+RAW_SUFFIXES = (".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2")
+_EXTRAS = {
+    "HEIF": "pip install 'genret[heif]', or convert to JPEG",
+    "JXL": "pip install 'genret[jxl]', or convert to PNG",
+    "RAW": "pip install 'genret[raw]', or convert to JPEG",
+}
+CONVERT = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), _EXTRAS["HEIF"]),
+    ".jxl": _EXTRAS["JXL"],
     **dict.fromkeys((".svg", ".svgz"), "convert to PNG, for instance with rsvg-convert of librsvg2-bin"),
     **dict.fromkeys((".psd", ".xcf", ".eps"), "convert to PNG, for instance with ImageMagick"),
-    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"), _RAW),
+    **dict.fromkeys(RAW_SUFFIXES, _EXTRAS["RAW"]),
 }
-"""Image formats that are found but cannot be decoded, with what to install, so that they are reported, not ignored."""
+"""Image formats that are found but not decoded without an extra, with what to install: reported, not ignored."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, a quarter of a gigabyte as RGB."""
@@ -55,13 +55,6 @@ MAX_BYTES = 256 * 2**20
 # `warnings.catch_warnings` would leak between threads that decode.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
-
-_BEGINNING = re.compile(
-    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|....ftyp(avif|avis|heic|heix|mif1|hevc)"
-    rb"|BM.{4}\0{4}.{4}[\x0c(4@8l|]\0{3}|P[1-6]\s[\s\d#]|\0\0\0\x0cjP  \r\n",
-    re.DOTALL,
-)
-"""File suffixes of the formats that can be read."""
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -75,32 +68,36 @@ _UPRIGHT = {
 }
 
 
-def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, side: int = 0) -> Image.Image:
     """The image as RGB, upright (EXIF), on white where it is transparent, the first frame of an animation.
 
-    16-bit and float images are scaled to 8 bits. `name` appears in the `BadImage` message.
+    16-bit and float images are scaled to 8 bits. `name` appears in the `BadImage` message. `side`: a JPEG of twice this
+    width and height or more is decoded at a half, quarter or eighth of its size that is not below it, far faster.
     """
     if not data:
         raise BadImage(f"{name} is empty (0 bytes)")
     try:
-        return _decode(data, name, max_pixels)
+        return _decode(data, name, max_pixels, side)
     except BadImage:
-        if (found := mended(data, lambda rest: _decode(rest, name, max_pixels))) is None:
+        if (found := mended(data, lambda rest: _decode(rest, name, max_pixels, side))) is None:
             raise
         _note(name, found.note)
         return found.image
 
 
-def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def _decode(data: bytes, name: str, max_pixels: int, side: int) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+        if is_raw(name) and "RAW" in extras():
+            data = _raw(data)
+        with Image.open(io.BytesIO(data), formats=formats()) as image:
             if image.width * image.height > max_pixels:
                 raise BadImage(
                     f"{name} has {image.width} x {image.height} pixels, more than the {max_pixels:,} allowed; "
                     "make it smaller or leave it out"
                 )
-            image.load()
-            return _upright(_to_rgb(image), image)
+            if side:
+                image.draft(None, (side, side))
+            return as_rgb(image)
     except BadImage:
         raise
     except UnidentifiedImageError as error:
@@ -108,8 +105,14 @@ def _decode(data: bytes, name: str, max_pixels: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"{name} has far more pixels than the {max_pixels:,} allowed; leave it out") from error
     except Exception as error:  # on damaged data Pillow raises many kinds of exceptions
-        reason = str(error).strip().rstrip(".") or type(error).__name__
+        reason = str(error).strip().partition("\n")[0].strip().rstrip(".") or type(error).__name__
         raise BadImage(f"{name} is damaged and cannot be decoded: {reason}") from error
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An opened picture as RGB, upright, on white where it is transparent."""
+    image.load()
+    return _upright(_to_rgb(image), image)
 
 
 @lru_cache(maxsize=4096)  # an image is decoded several times in a run
@@ -118,14 +121,41 @@ def _note(name: str, what: str) -> None:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
-    """`FORMATS`, and HEIF where its reader is installed."""
-    try:
+def extras() -> frozenset[str]:
+    """Those of `HEIF`, `JXL` and `RAW` whose readers are installed."""
+    found = set()
+    with suppress(ImportError):
         from pillow_heif import register_heif_opener
-    except ImportError:
-        return FORMATS
-    register_heif_opener()
-    return (*FORMATS, "HEIF")
+
+        register_heif_opener()
+        found.add("HEIF")
+    with suppress(ImportError):
+        import pillow_jxl  # noqa: F401 (registers itself)
+
+        found.add("JXL")
+    with suppress(ImportError):
+        import rawpy  # noqa: F401
+
+        found.add("RAW")
+    return frozenset(found)
+
+
+def formats() -> tuple[str, ...]:
+    """What Pillow may decode: `FORMATS` and those of installed extras."""
+    return (*FORMATS, *sorted(extras() - {"RAW"}))
+
+
+def _raw(data: bytes) -> bytes:
+    """A camera's raw file → the picture that the camera stored in it, else a developed one, as an encoded image."""
+    import rawpy
+
+    with rawpy.imread(io.BytesIO(data)) as raw:
+        with suppress(rawpy.LibRawError):
+            if (preview := raw.extract_thumb()).format is rawpy.ThumbFormat.JPEG:
+                return bytes(preview.data)
+        out = io.BytesIO()
+        Image.fromarray(raw.postprocess(use_camera_wb=True)).save(out, "PNG", compress_level=1)
+        return out.getvalue()
 
 
 def content_hash(data: bytes) -> str:
@@ -158,95 +188,24 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
         raise BadImage(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def walk_images(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Image files, each once: files as given, folders recursively in sorted order.
-
-    A file that is given directly is always included. In folders, hidden files are skipped, and files without a suffix
-    are included if their first bytes are those of an image. Linked folders come last, each real folder once. A folder
-    that may not be listed is included itself, so that reading it reports why.
-    """
-    seen: set[Path] = set()
-    entered: set[tuple[int, int]] = set()
-    for given in paths:
-        start = Path(given).expanduser().absolute()
-        if not start.exists():
-            raise GenretError(f"there is no file or folder {start}")
-        for path in _walk(start, entered) if start.is_dir() else [start]:
-            if path not in seen:
-                seen.add(path)
-                yield path
-
-
-def record_of(path: Path) -> Record:
-    """An image file as `genret index` stores it. Its absolute path is its id.
-
-    Metadata: `file`, `folder` (the innermost one's name), `type` (the suffix) and `modified` (UTC date).
-    """
-    path = path.absolute()
-    shown = printable(path)
-    metadata = {"file": Path(shown).name, "folder": Path(shown).parent.name, "type": path.suffix.lstrip(".").lower()}
-    try:
-        metadata["modified"] = datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
-    except OSError as error:
-        raise BadImage(f"{shown} cannot be read: {error.strerror or error}") from error
-    return Record(image_id=shown, uri=shown, metadata=metadata)
-
-
-def printable(path: Path) -> str:
-    r"""The path as text in any encoding: bytes that are not UTF-8 become `\xff`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def is_raw(name: str) -> bool:
+    """Whether it is a camera's raw file, by its name or suffix; often the same picture lies beside it as a JPEG."""
+    return suffix_of("x" + name) in RAW_SUFFIXES
 
 
 def is_image_name(name: str) -> bool:
-    return _suffix(name) in IMAGE_SUFFIXES or (unreadable(name) is None and _suffix(name) in _CONVERT)
+    return suffix_of(name) in IMAGE_SUFFIXES or (unreadable(name) is None and suffix_of(name) in CONVERT)
 
 
 def unreadable(name: str) -> str | None:
     """How to convert an image that cannot be read, by its name or suffix; None for all other files."""
-    suffix = _suffix("x" + name)
-    return None if _CONVERT.get(suffix) == _HEIF and "HEIF" in _formats() else _CONVERT.get(suffix)
+    suffix = suffix_of("x" + name)
+    advice = CONVERT.get(suffix)
+    return None if any(advice == _EXTRAS[extra] for extra in extras()) else advice
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 (names, not paths)
-
-
-def _walk(folder: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
-    """`entered`: real folders (device, inode) that were walked already; these here are added."""
-    unlisted: list[Path] = []
-    linked: deque[Path] = deque([folder])
-    while linked:
-        start = linked.popleft()
-        for here, folders, files in os.walk(start, onerror=lambda error: unlisted.append(Path(error.filename))):
-            place = Path(here).stat()
-            if (place.st_dev, place.st_ino) in entered:
-                folders.clear()
-                continue
-            entered.add((place.st_dev, place.st_ino))
-            shown = sorted(name for name in folders if not name.startswith("."))
-            links = [name for name in shown if os.path.islink(Path(here, name))]  # noqa: PTH114 (never raises)
-            linked.extend(link for name in links if not _leads_up(link := Path(here, name)))
-            folders[:] = [name for name in shown if name not in links]
-            yield from (Path(here, name) for name in sorted(files) if _is_picture(Path(here, name)))
-    yield from unlisted
-
-
-def _leads_up(link: Path) -> bool:
-    """Whether a linked folder contains the link, which would be a loop."""
-    return link.parent.resolve().is_relative_to(link.resolve())
-
-
-def _is_picture(path: Path) -> bool:
-    """By its name; without a suffix, by its first bytes."""
-    if path.name.startswith("."):
-        return False
-    if suffix := _suffix(path.name):
-        return suffix in IMAGE_SUFFIXES | _CONVERT.keys()
-    try:
-        with path.open("rb") if path.is_file() else io.BytesIO() as stream:  # opening a pipe might never end
-            return _BEGINNING.match(stream.read(32)) is not None
-    except OSError:
-        return False
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -285,14 +244,14 @@ def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
 def _guess(data: bytes, name: str) -> str:
     """What the bytes seem to be instead, or what the name says."""
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-        has_reader = "HEIF" in _formats()
-        return "it is a damaged HEIC photograph" if has_reader else f"it is a HEIC photograph; {_CONVERT['.heic']}"
+        has_reader = "HEIF" in extras()
+        return "it is a damaged HEIC photograph" if has_reader else f"it is a HEIC photograph; {CONVERT['.heic']}"
     if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL ":
-        return f"it is a JPEG XL picture; {_CONVERT['.jxl']}"
+        return f"it is a JPEG XL picture; {CONVERT['.jxl']}"
     if data[:1024].lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<svg>"):
-        return f"it is an SVG or XML file; {_CONVERT['.svg']}"
+        return f"it is an SVG or XML file; {CONVERT['.svg']}"
     if advice := unreadable(name):
-        return f"files ending in {_suffix(name)} cannot; {advice}"
+        return f"files ending in {suffix_of(name)} cannot; {advice}"
     try:
         data[:1024].decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Tools for finished runs: compare, sweep, reproduce, report, confidence, leakage, MTEB. A plugin of genret."""
+"""Tools for finished runs: moving a catalog, compare, sweep, reproduce, report, confidence, leakage, MTEB. A plugin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def register_evaluators(register: Register) -> None:
 
 @hookimpl
 def register_commands(cli: typer.Typer) -> None:
-    from genret.lab.commands import compare, report, reproduce, sweep
+    from genret.lab.commands import catalog, compare, explain, report, reproduce, sweep
 
-    for command in (compare, report, sweep, reproduce):
+    for command in (catalog, explain, compare, report, sweep, reproduce):
         command.add(cli)

@@ -1,4 +1,4 @@
-"""Writes runs and relevance judgements in TREC format, for trec_eval, ir_measures, ranx and others.
+"""Writes runs, relevance judgements and topics in TREC format, for trec_eval, ir_measures, ranx and others.
 
 Fields are separated by blanks, so white space, control characters and `%` in ids are percent-encoded (UTF-8): `my
 cat.png` becomes `my%20cat.png`. `urllib.parse.unquote` decodes them.
@@ -24,6 +24,7 @@ from genret.api import Evaluator, Ui
 from genret.errors import GenretError
 from genret.evaluate.evaluation import Evaluated
 from genret.kit.files import replacing
+from genret.kit.text import clean
 
 if TYPE_CHECKING:
     from genret.run import Run
@@ -51,6 +52,7 @@ class TrecEvaluator(Evaluator):
         folder.mkdir(parents=True, exist_ok=True)
         write_run(folder / "run.trec", query_ids, image_ids, scores, tag)
         write_qrels(folder / "qrels.trec", query_ids, [[asked.image_ids[row]] for row in asked.relevant])
+        write_topics(folder / "topics.tsv", query_ids, asked.queries)
         return {"folder": str(folder), "images": max(map(len, image_ids), default=0)}
 
 
@@ -81,6 +83,17 @@ def write_qrels(path: Path, query_ids: Sequence[str], image_ids: Sequence[Sequen
                 yield f"{escaped(query)} 0 {escaped(image)} 1\n"
 
     _write(path, lines())
+
+
+def write_topics(path: Path, query_ids: Sequence[str], queries: Sequence[str]) -> None:
+    """The queries: id, tab, words, as ir_datasets and Anserini read topics. White space in a query becomes a blank."""
+    _write(
+        path,
+        (
+            f"{escaped(name)}\t{' '.join(clean(query).split())}\n"
+            for name, query in zip(query_ids, queries, strict=True)
+        ),
+    )
 
 
 def escaped(name: str) -> str:

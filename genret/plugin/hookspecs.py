@@ -14,8 +14,9 @@ group `genret`, as a file in `<home>/plugins/`, or by `--plugin FILE`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
@@ -32,6 +33,10 @@ class Register(Protocol):
 
 class RegisterWeights(Protocol):
     def __call__(self, name: str, target: str | WeightsFunction) -> None: ...
+
+
+class RegisterFunction(Protocol):
+    def __call__(self, name: str, target: str | Callable[..., Any]) -> None: ...
 
 
 class WeightsFunction(Protocol):
@@ -84,6 +89,11 @@ def register_weights(register: RegisterWeights) -> None:
 
     The target is a function `(cache: Path) -> Path` that returns a local model folder, created below `cache` if needed.
     """
+
+
+@hookspec
+def register_functions(register: RegisterFunction) -> None:
+    """Adds functions that the core asks for by name; what each takes and returns: `genret/shell/__init__.py`."""
 
 
 @hookspec

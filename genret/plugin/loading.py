@@ -23,17 +23,16 @@ from genret.errors import GenretError, UsageError, did_you_mean
 from genret.plugin import hookspecs
 from genret.plugin.discovery import Found, Memory, find_plugins, one_file
 from genret.plugin.output import output_aside
-from genret.plugin.provenance import remember_companions
-from genret.plugin.registry import KINDS, Registries, plural
+from genret.plugin.registry import FUNCTIONS, KINDS, Registries, plural
 from genret.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import typer
 
 Hook = Callable[[Any], object]
-KIND_OF_HOOK = {f"register_{plural(kind)}": kind for kind in (*KINDS, "weights")}
+KIND_OF_HOOK = {f"register_{plural(kind)}": kind for kind in (*KINDS, *FUNCTIONS)}
 COMMANDS = "register_commands"
-ROOMS = ("components", "guide", "lab", "share")
+ROOMS = ("components", "commands", "shell", "guide", "lab", "pictures", "serve", "share")
 """Packages of genret beside its core, loaded like plugins; a missing one is skipped silently."""
 BUILT_IN = "built in"
 _MARKS = pluggy.PluginManager("genret")
@@ -70,7 +69,6 @@ class Plugins:
         self._modules: dict[Found, Any] = {}
         self._commands: dict[Plugin, Hook] = {}
         self._strict = settings.strict_plugins
-        remember_companions(self._registries)
 
     @property
     def registries(self) -> Registries:
@@ -199,6 +197,8 @@ def load_plugins(extra_files: Iterable[Path | str] = (), settings: Settings | No
         if find_spec(module) is not None:
             name = "genret" if room == "components" else module
             plugins._try(plugins._add, Found(name, BUILT_IN, partial(import_module, module), module))
+    if "companions" in plugins._registries.function:
+        plugins._registries.function.get("companions")(plugins._registries)
     found = find_plugins(settings)
     if settings.plugins is not None:
         wanted = [name.strip() for name in settings.plugins.split(",") if name.strip()]

@@ -24,6 +24,10 @@ KINDS: dict[str, type[api.Component]] = {
 }
 
 
+FUNCTIONS = ("weights", "function")
+"""Kinds of functions, which have registries as well."""
+
+
 def plural(kind: str) -> str:
     """As in hook names: `register_losses`."""
     return {"loss": "losses", "weights": "weights"}.get(kind, f"{kind}s")
@@ -37,7 +41,7 @@ class Entry(NamedTuple):
 
 
 class Registry:
-    """The names of one kind: components, or functions that provide weights."""
+    """The names of one kind: components, or functions that provide weights or show things."""
 
     def __init__(self, kind: str, base: type[api.Component] | None = None, hint: str = ""):
         self.kind = kind
@@ -130,13 +134,13 @@ class Registries:
 
     def __init__(self, settings: Settings):
         hint = "more come with plugins, see: genret plugins"
-        self._of = {kind: Registry(kind, KINDS.get(kind), hint) for kind in (*KINDS, "weights")}
+        self._of = {kind: Registry(kind, KINDS.get(kind), hint) for kind in (*KINDS, *FUNCTIONS)}
         self.sources: dict[str, str] = {}
         """By plugin: the package with its version, or the file."""
         self._cache: Path = settings.weights_dir
 
     def of(self, kind: str) -> Registry:
-        """The registry of a kind, by its name in `KINDS` or "weights"; kinds are also attributes."""
+        """The registry of a kind, by its name in `KINDS` or `FUNCTIONS`; kinds are also attributes."""
         if kind not in self._of:
             raise UnknownName("kind of component", kind, self._of)
         return self._of[kind]
@@ -148,6 +152,12 @@ class Registries:
 
     def all(self) -> list[Registry]:
         return list(self._of.values())
+
+    def watched(self, component: api.Component, name: str) -> Any:
+        """The component; one of a plugin is watched: what it raises and returns is checked at every call."""
+        origin = self.of(component.kind).origin(name)
+        is_own = origin.partition(".")[0] == "genret"
+        return component if is_own else self.function.get("watch")(component, name, origin)
 
     def resolve_weights(self, name: str) -> str:
         """The local folder of registered weights; any other name (path, hub name) is returned unchanged.

@@ -1,4 +1,4 @@
-"""Which options of a recipe work together: those without effect are noted, invalid combinations are errors.
+"""Which options of a recipe work together: invalid combinations are errors (those without effect: shell/notes.py).
 
 This lets users swap one component (`--set identifier=numeric`) without editing the rest of the recipe.
 """
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from genret.api import Backbone, Identifier, LoopOptions, Loss
 from genret.plugin.registry import Registries
-from genret.recipe.schema import PARTS
 
 if TYPE_CHECKING:
     from genret.recipe.schema import Recipe
@@ -54,41 +53,6 @@ def chance_level(recipe: Recipe, registries: Registries) -> str | None:
     )
 
 
-def notes(recipe: Recipe, registries: Registries) -> list[str]:
-    """Options that are allowed but have no effect, in plain sentences."""
-    return [*_unneeded(recipe, registries), *(_generative(recipe, registries) if recipe.has_identifiers else ())]
-
-
-def _unneeded(recipe: Recipe, registries: Registries) -> Iterator[str]:
-    name, needs = recipe.retriever.type, recipe.retriever.needs
-    if unused := [key for key in PARTS if getattr(recipe, key) and key not in needs]:
-        yield f"retriever {name} does not use: {', '.join(unused)}"
-    if recipe.protocol != "inductive" and not needs and not registries.retriever.get(name).learns:
-        yield f"protocol {recipe.protocol} has no effect: {name} trains on no searched images"
-
-
-def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
-    unused = unused_losses(recipe, registries)
-    yield from (f"loss.{name} has no effect: {reason}" for name, reason in unused.items())
-    assert recipe.identifier is not None
-    identifier: type[Identifier] = registries.identifier.get(recipe.identifier.type)
-    if recipe.train.teacher_targets > 0 and not identifier.has_teacher:
-        yield (
-            f"train.teacher_targets has no effect: identifier {recipe.identifier.type} cannot code vectors softly; "
-            "captions are taught their own picture's identifier"
-        )
-    if recipe.train.rank_every > 1 or recipe.train.rank_from > 0:
-        rank = [name for name in recipe.loss if registries.loss.get(name).needs_candidates and name not in unused]
-        if not any(recipe.loss[name].weight > 0 for name in rank):
-            yield "train.rank_every and train.rank_from have no effect: no loss compares candidates"
-    if (reason := chance_level(recipe, registries)) is not None:
-        yield f"{reason}; --set protocol=transductive-pseudo trains on made-up captions of them, as GRACE does"
-    if recipe.protocol != "transductive-pseudo" and recipe.pseudo_queries.file is not None:
-        yield f"pseudo_queries has no effect under protocol {recipe.protocol}"
-    if recipe.rerank is None and recipe.search.num_beams < 10:
-        yield f"search.num_beams is {recipe.search.num_beams}: recall@10 cannot be measured with fewer than 10"
-
-
 def invalid(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str, ...], str]]:
     """Explicit options that the selected components cannot support: key path and what to change."""
     rerank = recipe.rerank
@@ -96,6 +60,11 @@ def invalid(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str,
         yield from _needs_reverse(recipe, registries)
     if not recipe.has_identifiers or recipe.identifier is None or recipe.backbone is None:
         return
+    if registries.dataset.get(recipe.dataset.type).provides == "images":
+        if recipe.texts is None:
+            yield ("texts",), f"dataset {recipe.dataset.type} has no captions; say what teaches, such as texts: words"
+        if recipe.protocol != "transductive-index":
+            yield ("protocol",), f"set it to transductive-index: {recipe.dataset.type} searches what it trains on"
     identifier: type[Identifier] = registries.identifier.get(recipe.identifier.type)
     if getattr(recipe.backbone.options, "copy_code_vectors", None) is True and not identifier.has_code_vectors:
         yield (

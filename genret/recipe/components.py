@@ -8,7 +8,6 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from genret.api import Backbone, Dataset, Encoder, Identifier, Loss, Reranker, Retriever
-from genret.api.border import guarded
 from genret.plugin.code import code_keys
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import unused_losses
@@ -20,6 +19,8 @@ class Components:
     """A recipe's components. `identifier` and `backbone` are set if the retriever needs them."""
 
     dataset: Dataset
+    texts: Dataset | None
+    """The source of sentences that teach in place of captions"""
     encoder: Encoder
     identifier: Identifier | None
     backbone: Backbone | None
@@ -48,11 +49,12 @@ def components(recipe: Recipe, registries: Registries) -> Components:
             return None
         registry = registries.of(kind)
         component = registry.get(slot.type)(slot.options, resolve_weights=registries.resolve_weights)
-        return guarded(component, slot.type, registry.origin(slot.type))
+        return registries.watched(component, slot.type)
 
     needs, unused = recipe.retriever.needs, unused_losses(recipe, registries)
     return Components(
         dataset=made("dataset", recipe.dataset),
+        texts=made("dataset", recipe.texts),
         encoder=made("encoder", recipe.encoder),
         identifier=made("identifier", recipe.identifier, "identifier" in needs),
         backbone=made("backbone", recipe.backbone, "backbone" in needs),

@@ -12,6 +12,7 @@ from genret.recipe.plain_yaml import dump
 SLOTS = {
     "retriever": "retriever",
     "dataset": "dataset",
+    "texts": "dataset",
     "encoder": "encoder",
     "identifier": "identifier",
     "backbone": "backbone",
@@ -88,8 +89,8 @@ class SearchOptions(Config):
     score: SearchScore = "level"
     """Over what log-probabilities are normalized: the level's vokens, the whole vocabulary or the trie's children."""
     guidance: float = Field(0.0, ge=0)
-    """Weight γ of the query's own vector in the beam search: log p − γ/2 ‖z − ẑ‖², ẑ the nearest vector below a prefix,
-    if code vectors add up (`rq`, `residual-kmeans`); 0: the language model alone."""
+    """Weight γ of the query's own vector in the beam search: log p − γ/2 ‖z − ẑ‖², ẑ the mean of the vectors below a
+    prefix, if code vectors add up (`rq`, `residual-kmeans`); 0: the language model alone."""
     batch_size: int = Field(64, ge=1)
     """Number of queries searched at a time."""
 
@@ -123,6 +124,8 @@ class Recipe(PlainOptions):
 
     retriever: RetrieverSlot
     dataset: Slot
+    texts: Slot | None = None
+    """A data set whose training captions teach the generator, in place of the captions of `dataset`."""
     encoder: Slot
     identifier: Slot | None = None
     backbone: Slot | None = None
@@ -157,6 +160,7 @@ class Recipe(PlainOptions):
         return {
             "retriever": slots["retriever"],
             "dataset": slots["dataset"],
+            "texts": slots["texts"],
             "protocol": plain["protocol"],
             "pseudo_queries": plain["pseudo_queries"],
             "encoder": slots["encoder"],

@@ -29,14 +29,15 @@ from genret.api import (
 )
 from genret.catalog.store import NewImage, Snapshot
 from genret.errors import GenretError, UsageError, one_line
+from genret.kit.arrays import Ints
 from genret.kit.encode import text_vectors
 from genret.kit.images import content_hash
 from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, checked_threshold, similarity_signals
 from genret.search.confidence import Floats as Floats64
-from genret.search.ranking import Ints, Ranked, fuse_scores, reordered
+from genret.search.ranking import Ranked, fuse_scores, reordered
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed, Restrictions
-from genret.search.sync import Source, Sync, batches
+from genret.search.sync import Source, Sync, ahead, batches
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 
@@ -116,7 +117,7 @@ class CatalogRetriever(Retriever):
         return [[] for _ in image_ids]
 
     def names(self, snapshot: Snapshot, index: Any, keys: Ints, leaves: Ints) -> list[list[str] | None]:
-        """The codes by which each image was reached; None for retrievers without identifiers."""
+        """The codes by which each image was reached, of leaf -1 its first identifier; None without identifiers."""
         return [None] * len(keys)
 
     @property
@@ -144,6 +145,10 @@ class CatalogRetriever(Retriever):
         """The vectors that the identifiers of these images (N,) represent, and how unique these identifiers are."""
         return Inspection()
 
+    def drowned_out(self) -> CatalogRetriever | None:
+        """The same search by the query's own vector alone; None where a language model does not search beside it."""
+        return None
+
     def signals(self, ranked: Ranked) -> Floats64:
         """(B, C) found → (B, F) numbers that indicate confidence; -inf in the first if nothing was found."""
         return similarity_signals(ranked)
@@ -165,6 +170,8 @@ class CatalogRetriever(Retriever):
         for query in queries:
             if not query.strip():
                 raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
+        if k < 0:
+            raise UsageError(f"k is how many images to find, from 0, not {k}")
         threshold = checked_threshold(min_confidence, self.confidence)
         beams = None if self.num_beams is None else max(num_beams or self.num_beams, k)
         restrictions = Restrictions(restrict, len(queries))
@@ -178,18 +185,20 @@ class CatalogRetriever(Retriever):
             began = time.perf_counter()
             with self.opened() as (snapshot, index):
                 allowed = restrictions.resolved(snapshot, start, start + len(batch))
+                wide = min(max(k, 1), max(1, snapshot.highest_key()))  # no catalog has more images
                 if index is None:
                     ranked = Ranked.nothing(len(batch))
                 else:
-                    ranked = self.candidates(snapshot, index, queries_now, k, beams, allowed)
+                    ranked = self.candidates(snapshot, index, queries_now, wide, beams, allowed)
                 sure = self._confidence(ranked)
                 if self.reranker is not None:
-                    ranked = self.rerank(queries_now, ranked, k, snapshot)
-                hits = self._hits(snapshot, index, ranked, k)
-            elapsed = 1000 * (time.perf_counter() - began) / len(batch)
-            for query, found, p in zip(batch, hits, sure, strict=True):
-                kept = found if threshold is None or p >= threshold else []
-                results.append(SearchResult(query, kept, beams, elapsed, p))
+                    ranked = self.rerank(queries_now, ranked, wide, snapshot)
+                hits = self.hits(snapshot, index, ranked, k)
+                elapsed = 1000 * (time.perf_counter() - began) / len(batch)
+                for query, found, p, may in zip(batch, hits, sure, allowed, strict=True):
+                    kept = found if threshold is None or p >= threshold else []
+                    one = SearchResult(query, kept, beams, elapsed, p)
+                    results.append(self.amend(one, snapshot, may, k, threshold))
         return results
 
     @contextmanager
@@ -209,6 +218,10 @@ class CatalogRetriever(Retriever):
             self.reranker.load()
         if self.wants_vectors:
             self.text_vectors([query])
+
+    def amend(self, one: SearchResult, seen: Snapshot, allowed: Allowed, k: int, least: float | None) -> SearchResult:
+        """The answer to a query, with what is to be said of it; subclasses override this. least: `min_confidence`."""
+        return one
 
     def depth(self, k: int) -> int:
         """Number of first-stage images that a search for k uses."""
@@ -254,7 +267,8 @@ class CatalogRetriever(Retriever):
 
         return read
 
-    def _hits(self, snapshot: Snapshot, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
+    def hits(self, snapshot: Snapshot, index: Any, ranked: Ranked, k: int) -> list[list[Hit]]:
+        """The first k of each query, with all that people see of them."""
         images, leaves = ranked.images[:, :k], ranked.leaves[:, :k]
         there = images >= 0
         names = self.names(snapshot, index, images[there], leaves[there])
@@ -265,7 +279,8 @@ class CatalogRetriever(Retriever):
             for place in np.flatnonzero(there[query]):
                 image, name = next(rows)
                 score = float(ranked.scores[query, place])
-                hits[-1].append(Hit(int(place) + 1, image.image_id, image.uri, score, name, image.metadata))
+                small = str(self.thumbnails.path(image.sha256))
+                hits[-1].append(Hit(int(place) + 1, image.image_id, image.uri, score, name, image.metadata, small))
         return hits
 
     @property
@@ -275,14 +290,12 @@ class CatalogRetriever(Retriever):
 
     # ------------------------------------------------------------------------------------------------ changing
     def index(self, images: Iterable[Source]) -> IndexReport:
-        sync, report = Sync(self.catalog), IndexReport(0, 0, [])
-        for batch in batches(sync.new(images)):
+        sync, report = Sync(self.catalog, self.thumbnails), IndexReport(0, 0, [])
+        for batch in ahead(batches(sync.new(images))):
             with torch.no_grad():
                 raw = self.encoder.image_features([item.image for item in batch])
                 vectors = self.encoder.project_images(raw.to(self.device)).float().cpu()
             packed = self.identifiers(vectors, [item.record.image_id for item in batch])
-            for item in batch:
-                self.thumbnails.save(item.sha256, item.image)
             rows = [
                 NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)
                 for item, names, vector in zip(batch, packed, vectors, strict=True)
@@ -291,7 +304,7 @@ class CatalogRetriever(Retriever):
             kept = {row.uri for row in rows} - {one.path for one in left_out}
             updated = sum(item.replaces and item.record.uri in kept for item in batch)
             report = report.plus(IndexReport(len(kept) - updated, 0, left_out, updated))
-        return report.plus(IndexReport(0, 0, sync.skipped, 0, sync.moved, sync.unchanged))
+        return report.plus(IndexReport(0, 0, sync.skipped, unchanged=sync.unchanged))
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         return self.catalog.remove(image_ids)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from genret.api import Backbone, Identifiers
 from genret.decode.trie import Trie
-from genret.search.ranking import Ints, LeafImages
+from genret.kit.arrays import Ints
+from genret.search.ranking import LeafImages
 from genret.search.restrict import Allowed
 from genret.search.tokenization import tokenize_identifiers
 
@@ -69,31 +70,6 @@ class ImageTrie(NamedTuple):
         leaves = trie.leaf_of_row.cpu().numpy().astype(np.int64)
         moved, new = leaves[: self.trie.num_leaves], leaves[self.trie.num_leaves :]
         return ImageTrie(_rowless(trie), self.leaf_images.joined(moved, new, images, trie.num_leaves))
-
-    # ----------------------------------------------------------------------------------------------- restricting
-    def leaves_for(self, allowed: Allowed) -> NDArray[np.bool_]:
-        """(U,) the leaves that lead to an allowed image, without those that share a prefix with a rejected image."""
-        leaves = self.leaf_images.any_of_leaf(allowed.among(self.leaf_images.images))
-        if len(allowed.unlike):
-            rejected = np.flatnonzero(Allowed(only=allowed.unlike).among(self.leaf_images.images))
-            for low, high in self.alike(self.leaf_images.leaves_at(rejected), allowed.unlike_symbols):
-                leaves[low:high] = False
-        return leaves
-
-    def alike(self, leaves: Ints, num_symbols: int) -> list[tuple[int, int]]:
-        """The ranges of leaves that share their first `num_symbols` tokens, or all if fewer, with one of these."""
-        depth = min(num_symbols, self.trie.depth)
-        nodes = self.trie.prefixes_of(torch.from_numpy(leaves).to(self.trie.device), depth).unique()
-        low, high = self.trie.leaf_range(nodes, depth)
-        return list(zip(low.tolist(), high.tolist(), strict=True))
-
-    def num_images(self, allowed: Allowed, leaves: NDArray[np.bool_] | None) -> int:
-        """Number of allowed images that the given leaves (U,), or all, lead to."""
-        starts, images = self.leaf_images
-        reached = allowed.among(images)
-        if leaves is not None:
-            reached &= np.repeat(leaves, np.diff(starts))
-        return len(np.unique(images[reached]))
 
 
 def index_trie(backbone: Backbone, identifiers: Identifiers, images: Ints, end_symbol: bool) -> ImageTrie:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from genret.api import QueryBatch
 from genret.catalog.store import Snapshot
+from genret.kit.arrays import Floats, Ints
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float32]
 _PACKED = 2**32
 """Image keys below this fit into one 64-bit number with a leaf."""
 
@@ -144,10 +143,6 @@ class Ranked(NamedTuple):
     def nothing(cls, num_queries: int) -> Ranked:
         """The result if there is nothing to search."""
         return cls(*(np.full((num_queries, 1), fill) for fill in (-1, -np.inf, -1)))
-
-    def fewer_than(self, count: int | Ints) -> Ints:
-        """Selects the queries that have fewer images; `count` (B,), or the same for all."""
-        return np.flatnonzero((self.images >= 0).sum(axis=1) < count)
 
     def replaced(self, rows: Ints, other: Ranked) -> Ranked:
         """Replaces these rows by those of `other`, which is not wider."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from genret.api import Restriction
 from genret.catalog.store import Snapshot
 from genret.errors import UsageError
-from genret.search.ranking import Ints
+from genret.kit.arrays import Ints
 
 NO_KEYS = np.zeros(0, dtype=np.int64)
 

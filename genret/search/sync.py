@@ -1,19 +1,21 @@
-"""What a catalog must do to follow files: add, replace, rename, or nothing. Changes are detected by content; only new
-images are decoded."""
+"""The images given to a retriever that its catalog does not have yet, decoded, in batches of bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from PIL import Image
 
 from genret.api import Record, Skipped
 from genret.catalog.store import Catalog
 from genret.errors import BadImage
+from genret.kit.encode import LARGEST_SIDE, opened
 from genret.kit.images import content_hash, decode_image
+from genret.search.thumbnails import Thumbnails
 
 IMAGES = 500
 """Number of images compared with the catalog at a time."""
@@ -36,18 +38,28 @@ class NewContent(NamedTuple):
     """Whether the catalog has another image with this id"""
 
 
-class Sync:
-    """Compares images with a catalog, and counts those that need no encoding."""
+Made = TypeVar("Made")
 
-    def __init__(self, catalog: Catalog):
+
+def ahead(source: Iterator[Made]) -> Iterator[Made]:
+    """The items of a source; each is made in another thread while the one before is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="genret-decode") as pool:
+        following = pool.submit(next, source, None)
+        while (item := following.result()) is not None:
+            following = pool.submit(next, source, None)
+            yield item
+
+
+class Sync:
+    """Compares images with a catalog by content, counts those that it has, and stores thumbnails of the others."""
+
+    def __init__(self, catalog: Catalog, thumbnails: Thumbnails):
         self.skipped: list[Skipped] = []
-        self.moved = 0
         self.unchanged = 0
-        self._catalog = catalog
-        self._by_content: dict[str, list[str]] | None = None
+        self._catalog, self._thumbnails = catalog, thumbnails
 
     def new(self, images: Iterable[Source]) -> Iterator[NewContent]:
-        """The images that must be encoded; files that moved are renamed on the way."""
+        """The images that must be encoded."""
         source = iter(images)
         while chunk := list(islice(source, IMAGES)):
             known = self._catalog.contents_of([record.image_id for record, _ in chunk])
@@ -57,25 +69,13 @@ class Sync:
                     sha256, before = content_hash(data), known.get(record.image_id)
                     if before == sha256:
                         self.unchanged += 1
-                    elif before is None and (old := self._gone(sha256)) is not None:
-                        self._catalog.rename({old: record})
-                        self.moved += 1
-                    else:
-                        yield NewContent(record, sha256, decode_image(data, record.uri), before is not None)
+                        continue
+                    image = opened(partial(decode_image, data, record.uri, side=LARGEST_SIDE))
                 except (BadImage, OSError) as error:
                     self.skipped.append(Skipped(record.uri, str(error)))
-
-    def _gone(self, sha256: str) -> str | None:
-        """The id of an added image with this content whose file no longer exists."""
-        if self._by_content is None:
-            self._by_content = {}
-            for image_id, content in self._catalog.added_images().items():
-                self._by_content.setdefault(content, []).append(image_id)
-        there = self._by_content.get(sha256, [])
-        gone = next((one for one in there if Path(one).is_absolute() and not Path(one).exists()), None)
-        if gone is not None:
-            there.remove(gone)
-        return gone
+                    continue
+                self._thumbnails.save(sha256, image)
+                yield NewContent(record, sha256, image, before is not None)
 
 
 def batches(images: Iterable[NewContent]) -> Iterator[list[NewContent]]:

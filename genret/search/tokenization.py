@@ -7,16 +7,12 @@ Independent of tries and searches.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from genret.api import Backbone, Identifiers, SearchScore, Vokens
+from genret.api import Backbone, Identifiers, SearchScore
 from genret.catalog.codec import pack_codes, pack_texts
-from genret.catalog.store import IdentifierRows
 from genret.errors import GenretError
-from genret.kit.images import content_hash
-from genret.search.ranking import Ints
 
 
 def tokenize_identifiers(backbone: Backbone, identifiers: Identifiers, end_symbol: bool) -> Tensor:
@@ -31,11 +27,6 @@ def tokenize_identifiers(backbone: Backbone, identifiers: Identifiers, end_symbo
     return tokens.scatter(1, lengths, backbone.end_token)
 
 
-def strip_padding(tokens: Tensor) -> tuple[int, ...]:
-    """A row of tokens without padding."""
-    return tuple(tokens[tokens >= 0].tolist())
-
-
 def may_end_early(backbone: Backbone) -> bool:
     """Whether the scheme's identifiers vary in length: text identifiers, and schemes that declare it.
 
@@ -46,34 +37,12 @@ def may_end_early(backbone: Backbone) -> bool:
     return first is None or (second is not None and bool((second == backbone.end_token).any()))
 
 
-def tokenization_key(backbone: Backbone, vokens: Vokens, end_symbol: bool) -> str:
-    """A key of the tokens that represent a scheme's codes; for text, only of how it ends."""
-    spelt = torch.zeros(0, 0, dtype=torch.int64)
-    if vokens.sizes:  # row c has code c of every level, or the level's last code
-        levels = [torch.arange(max(vokens.sizes)).clamp_max(size - 1) for size in vokens.sizes]
-        spelt = backbone.tokens(Identifiers(torch.arange(max(vokens.sizes)), torch.stack(levels, 1)))
-    facts = end_symbol or may_end_early(backbone), backbone.end_token, backbone.vocab_size, *spelt.shape
-    return content_hash(repr(facts).encode() + spelt.cpu().numpy().astype("<i8").tobytes())
-
-
 def columns_of(backbone: Backbone, score: SearchScore, length: int) -> list[Tensor | None]:
     """The tokens over which position l is normalized, None for the whole vocabulary.
 
     The search itself normalizes for `trie`; training has no trie and treats it like `level`.
     """
     return [None if score == "vocab" else backbone.level_tokens(level) for level in range(length)]
-
-
-def as_identifiers(rows: IdentifierRows) -> Identifiers:
-    """A catalog's rows as identifiers; the owners are the images' keys."""
-    codes = None if rows.codes is None else torch.from_numpy(rows.codes).long()
-    return Identifiers(torch.from_numpy(rows.image_keys), codes, rows.texts)
-
-
-def by_image(rows: IdentifierRows) -> tuple[Ints, Identifiers]:
-    """A catalog's rows → the images' keys (N,), ascending, and identifiers whose owners index them."""
-    images, owners = np.unique(rows.image_keys, return_inverse=True)
-    return images, as_identifiers(rows)._replace(owners=torch.from_numpy(owners))
 
 
 def packed_by_image(identifiers: Identifiers, num_images: int) -> list[list[bytes]]:

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genret.search.ranking import Ints, Ranked
+from genret.kit.arrays import Ints
+from genret.search.ranking import Ranked
 
 MISSED = int(np.iinfo(np.int64).max)
 """The rank of an item that was not found."""

@@ -17,7 +17,6 @@ from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
 from genret.errors import GenretError
 from genret.kit.files import read_json, write_json, write_text
-from genret.kit.weights import PATTERNS
 from genret.recipe import plain_yaml
 from genret.run import Run
 from genret.search.catalog import run_id_of
@@ -25,6 +24,7 @@ from genret.share.card import Licences, write_card
 from genret.share.catalog import FOLDER, export_catalog, portable
 from genret.share.contents import KEPT, STAGES
 from genret.share.manifest import Manifest, write_manifest
+from genret.toolbox.weights import PATTERNS
 
 HERE = "genret-bundle:"
 """Stands in a bundle's files for the folder that the bundle is pulled into."""

@@ -43,10 +43,10 @@ def pull(source: str, name: str | None, settings: Settings, ui: Ui) -> Pulled:
     opened = open_source(source)
     name = name or _name_of(source)
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
-        raise UsageError(f"{name!r} is no name for a run: letters, digits, '.', '_' and '-'; give another with --name")
+        raise UsageError(f"{name!r} is no name for a run: letters, digits, '.', '_' and '-'; give another with --run")
     target = settings.runs_dir / name
     if target.exists():
-        raise UsageError(f"there is a run {target} already; give another name with --name")
+        raise UsageError(f"there is a run {target} already; give another name with --run")
     return pull_into(opened, target, settings, ui)
 
 

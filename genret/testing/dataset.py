@@ -26,6 +26,8 @@ PICTURES = 40
 """Number of images opened per split."""
 LEARNT = 36
 """Number of captioned images in the miniature training."""
+ROLES = {"captioned images": 3, "images": 1, "texts": 2}
+"""What a data set may provide, with the number of different splits that it then has."""
 SCALARS = (str, int, float, bool, type(None))
 
 
@@ -34,22 +36,35 @@ def check_dataset(dataset: type[Dataset], /, **options: Any) -> None:
 
     The three splits give the same records each time; ids are unique; images are readable and none is in two splits;
     unknown splits and unreadable images raise the right errors; captions distinguish training images well enough that a
-    miniature training beats chance. Options should select a small data set.
+    miniature training beats chance. Of `provides = "images"` and `"texts"` only what applies is checked. Options should
+    select a small data set.
     """
     check_config(dataset, **options)
     checked, data = Checked(dataset), made(dataset, options)
     splits = (data.train_split, data.dev_split, data.test_split)
     checked.expect(
-        len(set(splits)) == 3 and all(isinstance(name, str) and name for name in splits),
-        f"train_split, dev_split and test_split are {splits}; name three different splits",
+        data.provides in ROLES, f"provides is {data.provides!r}; say one of {', '.join(ROLES)}, or leave it out"
+    )
+    number = ROLES[data.provides]
+    checked.expect(
+        len(set(splits)) == number and all(isinstance(name, str) and name for name in splits),
+        f"train_split, dev_split and test_split are {splits}; name "
+        + {3: "three different splits", 2: "one to learn from and one held out", 1: "one split for all"}[number],
     )
     known = ("seen-concepts", "unseen-concepts", None)
     checked.expect(data.concepts in known, f"concepts is {data.concepts!r}; say one of {known}")
     read = {name: check_records(checked, data, made(dataset, options), name) for name in splits}
     check_ids(checked, read)
-    check_pictures(checked, data, read)
     check_refusals(checked, data)
-    check_learnable(checked, read[data.train_split])
+    if data.provides == "texts":
+        check_texts(checked, data, read)
+        return
+    check_pictures(checked, data, read)
+    if data.provides == "images":
+        captioned = [record.image_id for records in read.values() for record in records if record.captions]
+        checked.expect(not captioned, f"{captioned[:1]} has captions, but provides says `images`; leave it out")
+    else:
+        check_learnable(checked, read[data.train_split])
 
 
 def check_records(checked: Checked, data: Dataset, other: Dataset, split: str) -> list[Record]:
@@ -90,6 +105,17 @@ def check_ids(checked: Checked, read: dict[str, list[Record]]) -> None:
                     f"the id {record.image_id!r} occurs in '{seen[record.image_id]}' and in '{split}'; make ids unique"
                 )
             seen[record.image_id] = split
+
+
+def check_texts(checked: Checked, data: Dataset, read: dict[str, list[Record]]) -> None:
+    texts = {split: {text for record in records for text in record.captions} for split, records in read.items()}
+    both = texts[data.train_split] & texts[data.dev_split]
+    checked.expect(not both, f"the sentence {min(both, default='')!r} is taught and held out; keep it in one split")
+    try:
+        data.read(read[data.train_split][0])
+    except BadImage:
+        return
+    checked.fail("provides says `texts`, but read() of a record returns something; raise genret.BadImage")
 
 
 def check_pictures(checked: Checked, data: Dataset, read: dict[str, list[Record]]) -> None:

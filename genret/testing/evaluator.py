@@ -15,11 +15,11 @@ import numpy as np
 from genret.api import Evaluator, Silent
 from genret.evaluate.evaluation import Evaluated
 from genret.evaluate.run import evaluate
-from genret.kit.text_table import TextTable
 from genret.run import Run
 from genret.testing.config import check_config, made
 from genret.testing.world.expect import Checked
 from genret.testing.world.run import NAME, RECIPES, watched_run
+from genret.toolbox.text_table import TextTable
 
 
 def check_evaluator(evaluator: type[Evaluator], /, **options: Any) -> None:
@@ -131,7 +131,8 @@ def _walked(value: Any, path: str) -> Iterable[tuple[str, Any]]:
 def check_tables(checked: Checked, tables: Any) -> None:
     checked.expect(
         isinstance(tables, list) and all(isinstance(one, TextTable | str) for one in tables),
-        "tables() holds something else than genret.kit.text_table.TextTable and lines of text; return a list of those",
+        "tables() holds something else than genret.toolbox.text_table.TextTable and lines of text; "
+        "return a list of those",
     )
     for one in tables:
         if isinstance(one, TextTable):

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from genret.api import QueryBatch, Silent
+from genret.kit.arrays import Ints
 from genret.search.catalog import CatalogRetriever
-from genret.search.ranking import Ints, Ranked
+from genret.search.ranking import Ranked
 from genret.search.restrict import EVERYTHING, Allowed
 from genret.search.trace import MISSED
 from genret.testing.world.corpus import make_world

@@ -40,7 +40,7 @@ def _keeps_catalog(pipeline: Pipeline) -> bool:
     if not (run / "summary.json").exists() or not has_catalog(run):
         return False
     try:
-        with Catalog.open(catalog, run_id=run_id_of(run)) as there:
+        with Catalog.open(catalog, run_id_of(run), pipeline.registries.function.get("upgrade")) as there:
             there.image_count()
     except GenretError as error:
         if not isinstance(catalog, Path):  # a database that is down is only unavailable for now

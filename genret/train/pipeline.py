@@ -5,7 +5,6 @@ Defines the inputs and the key of each stage; the work of a stage is done by its
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from genret.api import Component, Corpus, Evaluator, FitContext, Identifiers, Ui
+from genret.api import Component, Corpus, Dataset, Evaluator, FitContext, Identifiers, Silent, Ui
 from genret.decode.trie import Trie
 from genret.errors import GenretError
 from genret.kit.device import device_of
+from genret.kit.files import append_row, write_json
 from genret.plugin.code import code_keys, tower_key
-from genret.plugin.provenance import provenance
 from genret.plugin.registry import Registries
 from genret.recipe.components import Components, components
 from genret.recipe.schema import Recipe
@@ -29,12 +28,11 @@ from genret.search.catalog import load_towers
 from genret.search.image_trie import index_trie
 from genret.search.tokenization import tokenize_identifiers
 from genret.settings import Settings
-from genret.train.artifacts import Artifact, Artifacts
+from genret.train.artifacts import Artifact, Artifacts, content_key
 from genret.train.data import Listing, Split, corpus_of, list_split, read_split, text_vectors
-from genret.train.environment import describe
 from genret.train.generator import Development, Examples, fit_generator
 from genret.train.image_examples import needs_features
-from genret.train.protocols import TrainingCorpora, training_corpora
+from genret.train.protocols import SENTENCES, TrainingCorpora, taught_by, training_corpora
 from genret.train.targets import Targets, make_targets
 from genret.train.teacher import Teacher
 
@@ -53,7 +51,10 @@ class Pipeline:
         """Called with the results between the stages."""
         self._files: dict[str, Listing] = {}
         self.components.encoder.to(self.device)
-        self.environment = describe(self.device, recipe.train.seed) | provenance(recipe, registries)
+        describe, provenance = (registries.function.get(name) for name in ("environment", "provenance"))
+        origins = provenance(recipe, registries)
+        packages = [source.partition(" ")[0] for source in origins["plugins"].values()]
+        self.environment: dict[str, Any] = describe(self.device, recipe.train.seed, packages) | origins
         self.environment["code"] = self.components.code
 
     # ------------------------------------------------------------------------------------------------ stages
@@ -84,12 +85,9 @@ class Pipeline:
             self.ui.warn(f"left out {item.path}: {item.reason}")
         if len(found.skipped) > 5:
             self.ui.warn(f"... and {len(found.skipped) - 5} more of split '{split}' were left out")
-        if bare := found.num_captionless:
-            used = (
-                "only an identifier model learns from them"
-                if split == self.components.dataset.train_split
-                else "no query asks for them"
-            )
+        if (bare := found.num_captionless) and self.components.texts is None:
+            learnt = split == self.components.dataset.train_split
+            used = "only an identifier model learns from them" if learnt else "no query asks for them"
             self.ui.note(f"{bare:,} of {len(found.records):,} pictures of split '{split}' have no caption: {used}")
         return found
 
@@ -107,15 +105,22 @@ class Pipeline:
         encoder.to(self.device)
         return artifact
 
+    def taught(self, source: Dataset, train: Corpus, dev: Corpus) -> tuple[Corpus, Corpus]:
+        """Sentences in place of captions; for development held-out ones, kept in the run, unless it has captions."""
+        if not dev.captions:
+            dev = taught_by(source, source.dev_split, dev, self._encode)
+            write_json(self.run / SENTENCES, dev.captions)
+        return taught_by(source, source.train_split, train, self._encode), dev
+
+    def _encode(self, texts: Sequence[str]) -> torch.Tensor:
+        return text_vectors(self.components.encoder, texts, self.settings.features_dir, self.device, self.ui.progress)
+
     def corpora(self, train: Corpus, searched: Corpus) -> TrainingCorpora:
         """The data that the protocol allows the two models to be trained on."""
 
-        def encode(texts: Sequence[str]) -> torch.Tensor:
-            return text_vectors(
-                self.components.encoder, texts, self.settings.features_dir, self.device, self.ui.progress
-            )
-
-        found = training_corpora(self.recipe.protocol, self.recipe.pseudo_queries, train, searched, encode)
+        found = training_corpora(self.recipe.protocol, self.recipe.pseudo_queries, train, searched, self._encode)
+        if self.components.texts is not None:
+            found = found._replace(key=content_key(found.key, list(train.captions)))
         if found.remark is not None:
             self.ui.note(found.remark)
         return found
@@ -147,7 +152,7 @@ class Pipeline:
         artifact = self.stage("targets", options, inputs, make, Targets.load, [identifier])
         named = Targets.load(artifact.folder).own
         for evaluator in self.evaluators:
-            evaluator.after_identifiers(self.run, identifier, named, dev, self.ui)
+            evaluator.after_identifiers(self.run, identifier, named, dev, self.told(artifact))
         return artifact
 
     def generator(self, train: Corpus, dev: Corpus, targets_artifact: Artifact) -> Artifact:
@@ -247,6 +252,12 @@ class Pipeline:
         self.ui.note(f"{name}: {'reused' if artifact.reused else f'done in {artifact.seconds:.0f} s'}")
         return artifact
 
+    def told(self, artifact: Artifact) -> Ui:
+        """The user interface of what is said of a stage: warnings alone where the stage is reused."""
+        silent: Any = Silent()
+        silent.warn = self.ui.warn
+        return silent if artifact.reused else self.ui  # type: ignore[no-any-return]
+
     def corpus(self, split: Split) -> Corpus:
         return corpus_of(split, self.components.encoder, self.device)
 
@@ -254,8 +265,7 @@ class Pipeline:
         return FitContext(self.recipe.train.seed, self.device, checkpoints, self.ui.progress, self.log)
 
     def log(self, row: dict[str, Any]) -> None:
-        with (self.run / "metrics.jsonl").open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
+        append_row(self.run / "metrics.jsonl", row)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

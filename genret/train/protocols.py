@@ -20,12 +20,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genret.api import Corpus
+from genret.api import Corpus, Dataset
 from genret.errors import GenretError, one_line
 from genret.kit.captions import nearest_captions, normalize_caption
 from genret.recipe.schema import Protocol, PseudoQueries
 from genret.train.artifacts import content_key
+from genret.train.targets import dense_neighbours
 
+SENTENCES = "sentences.json"
+"""In a run without captions, the held-out sentences that it can be measured on."""
 MOST_LINE = 100_000
 """Maximum length of a line in a pseudo-query file; longer ones are errors."""
 
@@ -58,11 +61,12 @@ def training_corpora(
     encode: Callable[[Sequence[str]], Tensor],
 ) -> TrainingCorpora:
     """`encode`: texts → (T, D) unit rows, for captions from a file."""
+    same = train.image_ids == searched.image_ids
     if protocol == "inductive":
         return TrainingCorpora(train, train, content_key(protocol))
     bare = searched.without_captions()
     if protocol == "transductive-index":
-        joined = join(train, bare)
+        joined = train if same else join(train, bare)
         return TrainingCorpora(joined, train, content_key(protocol, list(searched.image_ids)))
     if options.file is not None:
         made = captions_from_file(Path(options.file), searched, options.per_image, encode)
@@ -72,6 +76,19 @@ def training_corpora(
     joined = join(train, learnt)
     key = content_key(protocol, list(searched.image_ids), made.texts, made.owners)
     return TrainingCorpora(joined, joined, key, _remark(searched, made))
+
+
+def taught_by(source: Dataset, split: str, corpus: Corpus, encode: Callable[[Sequence[str]], Tensor]) -> Corpus:
+    """The corpus with the distinct captions of a split of `source`, each given to the image nearest to it.
+
+    That owner is a hard target's only; the dense teacher (`teacher.py`) sees the sentence's own vector.
+    """
+    texts = list(dict.fromkeys(text for record in source.records(split) for text in record.captions))
+    if not texts:
+        return corpus.without_captions()
+    vectors = encode(texts)
+    nearest = dense_neighbours(vectors, corpus.features, 1, 1.0).images[:, 0]
+    return corpus._replace(captions=texts, text_features=vectors, owners=nearest)
 
 
 def join(train: Corpus, searched: Corpus) -> Corpus:

@@ -24,7 +24,7 @@ class Made(NamedTuple):
 
 def run_stages(pipeline: Pipeline) -> Made:
     """Makes or finds every stage that the recipe needs."""
-    parts, ui = pipeline.components, pipeline.ui
+    parts = pipeline.components
     dataset, encoder = parts.dataset, parts.encoder
     artifacts: dict[str, Artifact] = {}
     if encoder.finetunes:
@@ -33,16 +33,19 @@ def run_stages(pipeline: Pipeline) -> Made:
         artifacts["towers"] = pipeline.towers(train_files, dev_files)
     with pipeline.timed("features"):
         whole = pipeline.read(dataset.train_split, views=encoder.num_views)
-        dev, test = pipeline.read(dataset.dev_split), pipeline.read(dataset.test_split)
+        others = (dataset.dev_split, dataset.test_split)
+        dev, test = (whole if name == dataset.train_split else pipeline.read(name) for name in others)
     with pipeline.timed("copies"):
         pixels = {split.name: Pixels(split, pipeline.files(split.name)) for split in (whole, dev, test)}
-        twins = {split.name: copies(whole, split, pixels) for split in (dev, test)}
+        twins = {split.name: [] if split is whole else copies(whole, split, pixels) for split in (dev, test)}
         gone = {whole.hashes[one.row] for found in twins.values() for one in found}
         train = _some_left(whole, whole.without(gone))
     artifacts["encoder"] = heads = pipeline.heads(train, dev)
     remark = None
     if parts.identifier is not None or parts.retriever.learns:
         train_corpus, dev_corpus, searched = (pipeline.corpus(split) for split in (train, dev, test))
+        if parts.texts is not None:
+            train_corpus, dev_corpus = pipeline.taught(parts.texts, train_corpus, dev_corpus)
         corpora = pipeline.corpora(train_corpus, searched)
         remark = corpora.remark
     with pipeline.timed("leakage"):
@@ -50,7 +53,7 @@ def run_stages(pipeline: Pipeline) -> Made:
             train=whole, dev=dev, test=test, copies=twins, pixels=pixels, concepts=dataset.concepts, remark=remark
         )
         for evaluator in pipeline.evaluators:
-            evaluator.before_training(pipeline.run, splits, ui)
+            evaluator.before_training(pipeline.run, splits, pipeline.told(heads))
     if parts.identifier is not None:
         artifacts["identifier"] = identifier = pipeline.identifier(corpora, heads)
         targets = pipeline.targets(corpora.generator, dev_corpus, identifier, train, dev)

@@ -163,4 +163,4 @@ def test_genrets_own_errors_stay(tmp_path: Path) -> None:
 
 
 def test_the_module_needs_no_torch() -> None:
-    assert "torch" not in vars(sys.modules["genret.api.border"]) and torch is not None
+    assert "torch" not in vars(sys.modules["genret.shell.watch"]) and torch is not None

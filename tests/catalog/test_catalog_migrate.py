@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, inspect
 
-from genret.catalog import migrate
 from genret.catalog.engine import connect_to, reading
 from genret.catalog.schema import metadata
 from genret.catalog.store import Catalog, NewImage
 from genret.errors import GenretError
+from genret.shell import migrate
 
 VERSION_1 = {
     "sqlite": """
@@ -61,6 +62,9 @@ INSERT INTO properties (key, value) VALUES
 BLOBS = {"C00010002": "4300010002", "C00030001": "4300030001", "C00000007": "4300000007", "C00050005": "4300050005"}
 
 
+opened = partial(Catalog.open, upgrade=migrate.upgrade)
+
+
 @pytest.fixture
 def old(where) -> str | Path:
     """A catalog of schema version 1."""
@@ -92,7 +96,7 @@ def dump(where) -> dict[str, list[tuple]]:
 
 
 def test_version_1_becomes_what_a_new_catalog_is(old, new_place):
-    with Catalog.open(old, run_id="run-1") as catalog:
+    with opened(old, run_id="run-1") as catalog:
         rows = catalog.read_identifiers()
         assert rows.image_keys.tolist() == [1, 1, 2, 3] and rows.codes.tolist() == [[0, 7], [3, 1], [1, 2], [1, 2]]
         assert catalog.read_identifiers(searchable=True).image_keys.tolist() == [1, 1, 2]
@@ -112,7 +116,7 @@ def test_version_1_becomes_what_a_new_catalog_is(old, new_place):
         catalog.add([NewImage("c", "c", "c", [b"C\x00\x09\x00\x09"])])
         assert catalog.keys_of(["c"]).tolist() == [5]
         assert catalog.changes_since(version).images.tolist() == [5]
-    with Catalog.open(old) as again, Catalog.create(new_place(again._database.engine.dialect.name)) as fresh:
+    with opened(old) as again, Catalog.create(new_place(again._database.engine.dialect.name)) as fresh:
         assert again.highest_key() == 5
         assert shape(again) == shape(fresh)
 
@@ -150,9 +154,9 @@ def test_an_interrupted_upgrade_leaves_the_catalog_as_it_was(old, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(migrate._STEPS, 1, cut_off)
         with pytest.raises(KeyboardInterrupt):
-            Catalog.open(old)
+            opened(old)
     assert dump(old) == before
-    with Catalog.open(old) as catalog:
+    with opened(old) as catalog:
         assert catalog.image_count() == 3
 
 
@@ -170,7 +174,7 @@ def test_what_would_be_lost_is_not_moved(old):
     database.engine.dispose()
     before = dump(old)
     with pytest.raises(GenretError, match="is damaged: identifiers belong to images that are not there"):
-        Catalog.open(old)
+        opened(old)
     assert dump(old) == before
 
 
@@ -193,7 +197,7 @@ def test_version_2_keeps_its_metadata_as_they_are_written(escaped, monkeypatch):
     monkeypatch.setattr(migrate, "CHUNK", 2)
     before, said = dump(escaped), metadata_of(escaped)
     assert said.count("\\u00f6") == 3 and said.isascii()
-    with Catalog.open(escaped, run_id="run-1") as catalog:
+    with opened(escaped, run_id="run-1") as catalog:
         assert [row.metadata for row in catalog.lookup(catalog.keys())] == FACTS * 3
         if isinstance(escaped, Path):  # PostgreSQL cannot look into half a letter
             assert catalog.keys_where("größe = klein").tolist() == [1, 4, 7]
@@ -219,7 +223,7 @@ def test_a_broken_upgrade_of_metadata_changes_nothing(escaped, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "set_property", lambda *_: (_ for _ in ()).throw(GenretError("cut off")))
         with pytest.raises(GenretError, match=r"cut off|is damaged: metadata are no JSON"):
-            Catalog.open(escaped)
+            opened(escaped)
     assert dump(escaped) == before
 
 
@@ -227,7 +231,7 @@ def test_a_broken_upgrade_of_metadata_changes_nothing(escaped, monkeypatch):
 def test_version_2_can_be_read_where_it_may_not_be_written(escaped, monkeypatch):
     before = escaped.read_bytes()
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with Catalog.open(escaped) as catalog:
+    with opened(escaped) as catalog:
         assert catalog.keys_where("plain = text").tolist() == [2, 5, 8]
     assert escaped.read_bytes() == before
 
@@ -235,7 +239,7 @@ def test_version_2_can_be_read_where_it_may_not_be_written(escaped, monkeypatch)
 def test_another_runs_catalog_is_left_alone(old):
     before = dump(old)
     with pytest.raises(GenretError, match="belongs to another run"):
-        Catalog.open(old, run_id="run-2")
+        opened(old, run_id="run-2")
     assert dump(old) == before
 
 
@@ -246,12 +250,12 @@ def test_an_upgrade_leaves_no_statement_open_that_locks_its_tables(old, monkeypa
     monkeypatch.setattr(
         Connection, "execute", lambda *given, **options: kept.append(execute(*given, **options)) or kept[-1]
     )
-    Catalog.open(old).close()
+    opened(old).close()
     assert kept
 
 
 def test_who_comes_second_has_nothing_to_do(old):
-    Catalog.open(old).close()
+    opened(old).close()
     before = dump(old)
     migrate.upgrade(connect_to(old))
     assert dump(old) == before
@@ -264,5 +268,12 @@ def test_an_old_catalog_that_may_only_be_read_says_so(old, monkeypatch):
     with pytest.raises(
         GenretError, match=r"catalog\.sqlite was made by an older genret and may only be read here; copy"
     ):
-        Catalog.open(old)
+        opened(old)
     assert old.read_bytes() == before
+
+
+def test_without_an_upgrade_an_old_catalog_is_refused(old):
+    with pytest.raises(GenretError, match="was made by an older genret; upgrade it first: genret catalog"):
+        Catalog.open(old)
+    opened(old).close()
+    Catalog.open(old).close()

@@ -12,16 +12,16 @@ import torch
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from genret.catalog import move
 from genret.catalog.codec import pack_codes
 from genret.catalog.engine import reading
-from genret.catalog.move import copy_catalog
 from genret.catalog.place import has_catalog, place_of
 from genret.catalog.schema import metadata
 from genret.catalog.store import Catalog, NewImage
 from genret.cli import build
 from genret.cli.state import State
 from genret.errors import GenretError
+from genret.lab import move
+from genret.lab.move import copy_catalog
 from genret.plugin.loading import load_plugins
 from genret.settings import Settings
 

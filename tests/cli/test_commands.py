@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,6 +71,9 @@ class FakeCatalog:
     def added_images(self):
         return {}
 
+    def contents_of(self, image_ids):
+        return {}
+
     def close(self):
         """Nothing is open."""
 
@@ -127,6 +131,7 @@ def cli(tmp_path, monkeypatch) -> Cli:
     (cli.home / "plugins").mkdir(parents=True)
     (cli.home / "plugins" / "toys.py").write_text(TOYS)
     monkeypatch.setattr(Run, "retriever", property(lambda run: cli.retriever))
+    monkeypatch.setattr(Run, "catalog", property(lambda run: cli.retriever.catalog))
     return cli
 
 
@@ -181,7 +186,7 @@ def test_search_without_a_hit(cli):
 
 def test_many_queries_are_answered_in_order_as_json_lines(cli, tmp_path, monkeypatch):
     cli.finished()
-    monkeypatch.setattr("genret.cli.search.QUERIES_AT_A_TIME", 2)
+    monkeypatch.setattr("genret.commands.search.QUERIES_AT_A_TIME", 2)
     queries = ["one", "two", "drei ä", "vier", "five"]
     (tmp_path / "queries.txt").write_text("\n".join(queries) + "\n", encoding="utf-8")
     for result in (
@@ -253,7 +258,7 @@ def test_empty_lines_and_a_byte_order_mark_are_no_query(cli, tmp_path, mark):
     ],
 )
 def test_names_are_shown_whole(uri, name):
-    from genret.cli.search import name_of
+    from genret.commands.search import name_of
 
     assert name_of(Hit(1, "id", uri, 0.0, None, {})) == name
 
@@ -334,7 +339,7 @@ def test_a_query_that_is_no_text_does_not_break_the_answer(cli):
         (["search", "--queries", "-"], '{"query": "a", "unlike_symbols": 0}', "has to be a number from 1"),
         (["search", "--queries", "-"], 'a\n{"query": " "}', "line 2 of standard input is empty"),
         (["search", "a", "--only", "@absent.txt"], None, "--only: there is no file absent.txt"),
-        (["search", "a", "-k", "0"], None, "-k"),
+        (["search", "a", "-k", "-1"], None, "-k"),
         (["search", "a", "--run", "no-such-run"], None, "no run directory no-such-run"),
         (["search", "a", "--run", "avg-11"], None, "did you mean 'avg-1'?"),
         (["serach", "a"], None, "search"),
@@ -360,7 +365,8 @@ def test_wrong_commands_exit_2_with_a_sentence(cli, argv, input, message):
 def test_no_run_yet(cli, argv):
     result = cli(*argv)
     assert result.exit_code == 1
-    assert result.stderr == "Error: no finished run yet; start with: genret train recipes/avg.yaml\n"
+    assert f"Error: no finished run yet in {cli.home / 'runs'}; start with: " in result.stderr
+    assert result.stderr.endswith("genret train recipes/avg.yaml\n")
 
 
 def test_unfinished_run_says_how_to_go_on(cli):
@@ -391,7 +397,7 @@ def test_index_that_can_do_nothing_exits_1(cli, tmp_path):
     assert result.exit_code == 1
     document = {"path": str(tmp_path / "absent"), "reason": "it does not exist"}
     assert json.loads(result.stdout) == {
-        "added": 0, "removed": 0, "skipped": [document], "updated": 0, "moved": 0, "unchanged": 0,
+        "added": 0, "removed": 0, "skipped": [document], "updated": 0, "moved": 0, "unchanged": 0, "missing": 0,
     }  # fmt: skip
     (tmp_path / "empty").mkdir()
     result = cli("index", str(tmp_path / "empty"))
@@ -556,8 +562,13 @@ def test_plugins_and_their_commands(cli):
     document = json.loads(cli("plugins", "--json").stdout)
     assert {plugin["name"] for plugin in document["plugins"]} == {
         "genret",
+        "genret.commands",
         "genret.guide",
         "genret.lab",
+        "genret.pictures",
+        "genret.serve",
+        "genret.share",
+        "genret.shell",
         "thief",
         "toys",
     }
@@ -574,3 +585,32 @@ def test_every_command_explains_itself(cli):
     assert "First steps" in cli("--help").stdout
     for command in ("train", "search", "index", "evaluate", "validate", "components"):
         assert "Examples:" in cli(command, "--help").stdout
+
+
+@pytest.mark.parametrize("option", ["--queries", "--only", "--not", "--unlike", "--remove"])
+def test_lists_without_end_are_one_sentence_and_little_memory(cli, tmp_path, option):
+    """A device of zeros, and one line of 200 MB: neither is read to its end."""
+    cli.finished()
+    endless = tmp_path / "long.txt"
+    with endless.open("wb") as stream:
+        stream.truncate(1)
+        for _ in range(200):
+            stream.write(b"a" * 1_000_000)
+    command = ["index"] if option == "--remove" else ["search"] if option == "--queries" else ["search", "a"]
+    for path in ("/dev/zero", str(endless)):
+        tracemalloc.start()
+        result = cli(*command, option, path if option == "--queries" else f"@{path}")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert result.exit_code == 2 and result.stdout == ""
+        assert f"{option}: line 1 of {path} is too long or no text" in result.stderr and peak < 32e6
+
+
+def test_a_list_of_too_many_ids_is_not_read_to_its_end(cli, tmp_path, monkeypatch):
+    from genret.commands import queries
+
+    cli.finished()
+    monkeypatch.setattr(queries, "MAX_IDS", 3)
+    (tmp_path / "ids").write_text("a\n\nb\nc\nd\n")
+    result = cli("search", "a", "--only", f"@{tmp_path / 'ids'}")
+    assert result.exit_code == 2 and "more than 3 ids; a filter, --where, can select many images" in result.stderr

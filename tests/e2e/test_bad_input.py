@@ -233,7 +233,8 @@ def test_wrong_options(tiny, failed):
     failed(tiny.genret("search", "a dog", "--where", "collour=red"), 2, "did you mean 'colour'")
     failed(tiny.genret("evaluate", "--split", "tset"), 2, "tset", "did you mean 'test'")
     failed(tiny.genret("evaluate", "--num-beams", "1,x"), 2, "--num-beams 1,x")
-    assert tiny.genret("search", "a dog", "-k", 0).code == 2
+    assert tiny.genret("search", "a dog", "-k", -1).code == 2
+    assert tiny.genret("search", "a dog", "-k", 0, "--json").document["hits"] == []
     found = tiny.genret("search", "a dog", "-k", 1_000_000, "--json").document
     assert len(found["hits"]) == 8, "more than there is"
 
@@ -296,7 +297,7 @@ def full_tensors(*_: Any, **__: Any) -> Any:
     [
         "genret.training.write_text",
         "genret.kit.checkpoint.save_file",
-        "genret.kit.saving.save_file",
+        "genret.toolbox.saving.save_file",
         "genret.train.targets.save_file",
         "genret.components.backbones.t5.T5Backbone.save",
         "genret.train.pipeline.Pipeline.log",

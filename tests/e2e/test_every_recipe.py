@@ -21,16 +21,16 @@ from typer.testing import CliRunner
 from genret.cli import build
 from genret.cli.state import State
 from genret.components.retrievers.generative import GenerativeRetriever
+from genret.components.retrievers.spelling import strip_padding
 from genret.plugin.loading import load_plugins
 from genret.recipe.plain_yaml import parse
 from genret.run import Run
-from genret.search.tokenization import strip_padding
 from genret.settings import Settings
 from tests.e2e import golden
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = {"blip-rerank.yaml"}
-"""Needs weights of a hub: test_paradigms.py runs it with a small random model."""
+ELSEWHERE = {"blip-rerank.yaml", "photos.yaml"}
+"""Need weights of a hub: test_paradigms.py and test_photos.py run them with small random models."""
 RECIPES = sorted(path.name for path in ROOT.glob("recipes/*.yaml") if path.name not in ELSEWHERE)
 SMALL = {
     "dataset.limit": 60,

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from genret.api import Restriction, Silent
+from genret.components.retrievers.spelling import by_image
 from genret.components.retrievers.trace import forced_scores, leaves_of, trace
 from genret.evaluate.queries import query_set
 from genret.plugin.loading import load_plugins
 from genret.run import Run
-from genret.search.tokenization import by_image
 from genret.settings import Settings
 
 WEIGHT = 40.0
@@ -99,7 +99,9 @@ def test_commands(tiny: Any, guided: Path, short: Path) -> None:
     plain = tiny.genret("evaluate", "--run", tiny.run, "--num-beams", "1,10", "--json").document
     assert figures["two_tower"] == plain["two_tower"]
     assert (figures["guidance"], plain["guidance"]) == (WEIGHT, None)
+    assert "drowned_out" not in plain
     said = tiny.genret("evaluate", "--run", guided).out
+    assert "the language model drowned out, guidance alone" in " ".join(said.split())
     assert "the query's own vector adds to the beams' scores, guidance 40" in " ".join(said.split())
     assert figures["written_levels"] is None
     assert tiny.genret("evaluate", "--run", short, "--json").document["written_levels"] == 2
@@ -113,17 +115,24 @@ def test_commands(tiny: Any, guided: Path, short: Path) -> None:
         "with the query&#39;s own vector added to the beams&#39; scores (guidance 40)"
         in (tiny.root / "guided.html").read_text()
     )
+    assert "the language model drowned out, guidance alone" in (tiny.root / "guided.html").read_text()
     answer = tiny.genret("report", short, "--out", tiny.root / "short.html", "--queries", 1)
     assert answer.code == 0, answer.err
     assert "writes the first 2 symbols of the pictures&#39; identifiers" in (tiny.root / "short.html").read_text()
 
 
-def test_ledger_and_ceiling_are_measured_as_the_search_measures(tiny: Any, guided: Path) -> None:
-    """With the language model drowned out a search is the dense search by what identifiers keep: nothing is lost at a
-    level, nothing recovered."""
+def test_with_the_language_model_drowned_out(tiny: Any, guided: Path) -> None:
+    """A search is the dense search by what identifiers keep: nothing is lost at a level, nothing recovered. Every
+    evaluation of a guided run says what that finds."""
     drowned = tiny.root / "drowned"
     answer = tiny.genret("train", tiny.recipe, "--set", "search.guidance=1000000", "--run", drowned, "--json")
     figures = answer.document["evaluation"]
     assert figures["identifier_recall"] == figures["ceiling"]
+    alone = figures["drowned_out"]
+    assert figures["recall"] == alone["recall"] and alone["first_stage"] is None
+    assert alone["mrr"] == figures["measures"]["searched"]["mrr"]
+    other = tiny.genret("evaluate", "--run", guided, "--json").document
+    assert other["drowned_out"] == alone, "γ does not matter to it"
+    assert other["recall"] != alone["recall"], "the language model says something"
     lost = {row["stage"]: row["queries"] for row in figures["ledger"]}
     assert [count for stage, count in lost.items() if stage.startswith("level") or stage == "recovered"] == [0] * 4

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +62,37 @@ def test_the_readmes_picture_can_be_drawn_anew(tiny: Any, monkeypatch: pytest.Mo
                 x = (tool["LEFT"] + (place + 0.5) * tool["CELL"] - 26) * tool["SCALE"]
                 y = (tool["TOP"] + row * tool["ROW"] + 6) * tool["SCALE"]
                 assert np.abs(np.array(sheet.getpixel((round(x), round(y)))) - corner).max() < 40, (row, place)
+
+
+def examples() -> dict[str, str]:
+    """The searches in the README and in the help of the commands, each with its filter."""
+    sources = [README, *sorted((ROOT / "genret" / "cli").glob("*.py")), ROOT / "genret" / "training.py"]
+    found: dict[str, str] = {}
+    for source in sources:
+        text = source.read_text(encoding="utf-8")
+        found |= dict(re.findall(r"""genret search "([^"]+)"(?: --where ['"]([^'"]+)['"])?""", text))
+        found |= dict.fromkeys(re.findall(r'run\.search\("(.+?)"', text), "")
+    return {query: where for query, where in found.items() if query not in PLACEHOLDERS}
+
+
+PLACEHOLDERS = ("what one shows", "what one of them shows")
+"""Stand for the user's own words."""
+
+
+def test_there_are_examples_and_all_name_a_picture() -> None:
+    assert {"crescent moon", "pancakes"} <= set(examples()) and len(examples()) >= 3
+
+
+@pytest.mark.slow
+def test_the_examples_find_what_they_name(tmp_path: Path) -> None:
+    """On the quick start's own run: a quarter of an hour of training, or the run that GENRET_QUICK_START names."""
+    words = [sys.executable, "-m", "genret"]
+    run = os.environ.get("GENRET_QUICK_START")
+    if run is None:
+        run = str(tmp_path / "run")
+        home = os.environ | {"GENRET_HOME": str(tmp_path / "home")}
+        subprocess.run([*words, "train", "recipes/avg.yaml", "--run", run], cwd=ROOT, env=home, check=True)
+    with genret.load(run) as opened:
+        for query, where in examples().items():
+            first = opened.search(query, k=1, where=where).hits[0]
+            assert first.metadata["name"] == query, f"{query!r} finds {first.metadata['name']!r} first"

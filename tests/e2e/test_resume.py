@@ -109,6 +109,9 @@ def test_killed_twice_in_every_stage(trainer: Trainer, whole: Path) -> None:
         json.loads(line)["stage"] for line in (run / "metrics.jsonl").read_text().splitlines() if "event" in line
     ]
     assert {"heads", "tokenizer", "generator"} == set(resumed), "loops go on from their checkpoints"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if "event" not in line]
+    epochs = [(row["stage"], row["epoch"]) for row in rows]
+    assert len(set(epochs)) == len(epochs), "no epoch is listed twice"
     assert_same(run, whole)
     left = [path.name for path in (trainer.folder / "killed" / "artifacts").glob("*/*") if path.suffix == ".partial"]
     assert not left, "checkpoints are gone once their stage is done"

@@ -137,7 +137,7 @@ def test_figures_are_those_of_the_command_line(tiny: Any, run: Path, tmp_path: P
         figures = json.loads(json.dumps(found.as_json()))
         assert figures.pop("trec") == {"folder": str(tmp_path / "trec"), "images": 8} and "trec" not in told
         assert figures == told
-        assert {file.name for file in (tmp_path / "trec").iterdir()} == {"run.trec", "qrels.trec"}
+        assert {file.name for file in (tmp_path / "trec").iterdir()} == {"run.trec", "qrels.trec", "topics.tsv"}
         assert opened.tables(found), "for people, too"
         assert loads == {"encoder": 1, "identifier": 1, "backbone": 1}
         assert opened.figures == json.loads((run / "summary.json").read_text())["evaluation"]

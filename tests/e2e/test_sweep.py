@@ -154,7 +154,8 @@ def test_compare(tiny: Any, run: Path, swept: Path, tmp_path: Path, failed: Call
     narrow = tiny.genret("compare", run, *small, "--split", "dev", "--num-beams", "3", "--all-pairs", "--json")
     assert narrow.err.count("not evaluated for this yet") == 3
     assert {test["measure"] for test in narrow.document["tests"]} == {"recall@1", "mrr"}, "3 beams say no more"
-    assert "Paired over queries" in tiny.genret("compare", run, small[0]).out
+    shown = " ".join(tiny.genret("compare", run, small[0]).out.split())
+    assert "Paired over queries" in shown and "mrr is not compared between searches of different widths" in shown
     failed(tiny.genret("compare", run, run), 2, "named twice")
 
     other = tiny.copy(tmp_path / "other")
@@ -187,3 +188,28 @@ def test_stopped_in_the_middle(tiny: Any, tmp_path: Path, monkeypatch: pytest.Mo
     second = tiny.genret(*words, "--json")
     assert second.err.count("there already") == 1 and second.err.count("generator: done") == 2
     assert [row["n"] for row in second.document["rows"]] == [1, 1, 1] and len(cells(tmp_path)) == 3
+
+
+def test_what_cannot_be_compared_is_not_tested(tiny: Any, tmp_path: Path) -> None:
+    """Reciprocal ranks of ten beams and of a search that ranks all; the reranker of each run is shown."""
+    dense, reranked = tmp_path / "dense", tmp_path / "reranked"
+    assert tiny.genret("train", tiny.recipe, "--run", dense, "--set", "retriever=two-tower").code == 0
+    answer = tiny.genret("train", tiny.recipe, "--run", reranked, "--set", "rerank={type: dense, candidates: 10}")
+    assert answer.code == 0, answer.err
+    found = tiny.genret("compare", dense, tiny.run, reranked, "--all-pairs", "--json").document
+    assert [one["rerank"] for one in found["runs"]] == [None, None, "dense"]
+    of_mrr = [(test["name"], test["against"]) for test in found["tests"] if test["measure"] == "mrr"]
+    assert of_mrr == [("reranked", "tiny-1")]
+    assert len([test for test in found["tests"] if test["measure"] == "recall@5"]) == 3
+    assert "10, rerank dense" in " ".join(tiny.genret("compare", dense, reranked).out.split())
+
+
+def test_reused_stages_are_not_described_again(tiny: Any, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    first, second = (tiny.genret("train", tiny.recipe, "--run", tmp_path / name, home=home) for name in "ab")
+    assert first.code == second.code == 0
+    for said in ("Quality of 24 identifiers", "R@1/5/10 in %"):
+        assert said in first.out + first.err and said not in second.out + second.err
+    assert "leakage: " in first.err and "leakage: 1" not in second.err, "they stand beside the figures"
+    assert (tmp_path / "b" / "leakage.json").exists() and (tmp_path / "b" / "quality.json").exists()
+    assert second.out.count("leakage: ") == first.out.count("leakage: ")

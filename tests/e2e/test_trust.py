@@ -99,7 +99,7 @@ def test_min_confidence(tiny: Any, calibrated: Path, failed: Any) -> None:
     assert 0 <= found["confidence"] <= 1 and len(found["hits"]) == 3
     barred = tiny.genret(*ask, "--min-confidence", 1, "--json").document
     assert barred["hits"] == [] and barred["confidence"] == pytest.approx(found["confidence"], abs=0.01)
-    assert f"confidence {found['confidence']:.2f}" in tiny.genret(*ask).out
+    assert "confidence" not in tiny.genret(*ask).out, "off by too much on other images to be shown to people"
     said = tiny.genret(*ask, "--min-confidence", 1)
     assert said.code == 0 and said.out == "" and "Nothing matches: confidence 0." in said.err
     (calibrated / "confidence.json").unlink()

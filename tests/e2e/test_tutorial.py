@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.one_process import OneProcess
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 MODULE, KIT_TEST, TRAINED = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -67,24 +69,35 @@ def test_the_tutorial_is_used_from_training_to_search(site: Path, tiny: Any, tmp
     genret = Program(tmp_path / "home", site, tiny)
     run = tmp_path / "run"
     choice = ["--set", "identifier=dice", "--set", "identifier.num_levels=4"]
-    trained = genret("train", tiny.recipe, *choice, "--run", run, "--json")
-    assert json.loads(trained.stdout)["run"] == str(run)
-    assert "loss.recon has no effect" in trained.stderr
+    path = os.pathsep.join([str(ROOT), str(site)])
+    with OneProcess(genret.environment | {"PYTHONPATH": path}, tmp_path) as program:
+
+        def document(*words: object) -> Any:
+            done = program(*words, "--run", run, "--json")
+            assert done.code == 0, done.err
+            said.append(done.err)
+            return json.loads(done.out)
+
+        said = list[str]()
+        assert document("train", tiny.recipe, *choice)["run"] == str(run)
+        figures = document("evaluate")
+        mine = tiny.draw(tmp_path / "mine.png", "red", "circle")
+        added = document("index", mine)
+        hits = document("search", "a red circle on grey", "-k", "20")["hits"]
+    assert "loss.recon has no effect" in said[0]
     noted = json.loads((run / "environment.json").read_text())
     assert noted["components"]["identifier dice"] == "dice" and noted["plugins"]["dice"] == "genret-dice 0.1.0"
 
-    figures = json.loads(genret("evaluate", "--run", run, "--json").stdout)
     assert figures["num_images"] == 8 and figures["recall"]["10"] is not None
-    mine = tiny.draw(tmp_path / "mine.png", "red", "circle")
-    assert json.loads(genret("index", mine, "--run", run, "--json").stdout)["added"] == 1
-    hits = json.loads(genret("search", "a red circle on grey", "-k", "20", "--run", run, "--json").stdout)["hits"]
+    assert added["added"] == 1
     assert str(mine) in {hit["image_id"] for hit in hits} and len(hits) == 9
     assert all(re.fullmatch(r"c\d_\d+", symbol) for hit in hits for symbol in hit["identifier"])
     assert all(len(hit["identifier"]) == 4 for hit in hits)
 
     missing = "when the run was made it came from the plugin 'dice' (genret-dice 0.1.0)"
     assert missing in genret("search", "a red circle", "--run", run, installed=False, code=2).stderr
-    for words in (["evaluate"], ["index", mine], ["train", "--resume"]):
+    another = tiny.draw(tmp_path / "another.png", "blue", "circle")  # what is there already asks nothing of the model
+    for words in (["evaluate"], ["index", another], ["train", "--resume"]):
         answer = tiny.genret(*words, "--run", run)
         assert answer.code == 2 and missing in answer.err
 

@@ -27,7 +27,7 @@ def test_the_recorded_walk_is_what_a_search_takes(tiny: Any) -> None:
     recorded = WALK["recorded"](ROOT / "docs" / "architecture.md")
     assert way(recorded) == way(now), "run: tools/walk"
     listed = re.findall(r"^\d+\. `(.+?)`", now, re.MULTILINE)
-    assert listed[0] == "cli/search.py" and {"run.py", "decode/beam.py"} <= set(listed)
+    assert listed[0] == "commands/search.py" and {"run.py", "decode/beam.py"} <= set(listed)
     assert all((ROOT / "genret" / name).is_file() for name in listed)
 
 
@@ -46,7 +46,7 @@ def test_another_way_is_another_walk(tiny: Any, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_is_entered_twice_is_said() -> None:
     entry = WALK["Entry"]
-    straight = [entry("cli/search.py", "a.py", ("find",), True), entry("a.py", "b.py", ("rank",), True)]
+    straight = [entry("commands/search.py", "a.py", ("find",), True), entry("a.py", "b.py", ("rank",), True)]
     told = WALK["written"](straight)
     assert "3 files are on the way" in told and "No file is entered twice" in told
     back = [*straight, entry("b.py", "a.py", ("again",), True), entry("b.py", "c.py", ("size",), False)]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from genret.errors import GenretError
 from genret.evaluate.metrics import MISSED, recalls, scores_of
-from genret.evaluate.ranks import FOLDER, beams, paired, ranks_path, read_ranks, write_ranks
-from genret.kit.text_table import TextTable
+from genret.evaluate.ranks import FOLDER, beams, ranks_path, read_ranks, write_ranks
+from genret.lab.compare.paired import paired
 from genret.lab.compare.run_summary import Figure, measured, name_of, over_seeds
+from genret.toolbox.text_table import TextTable
 
 IMAGES = ["a.png", "b.png", "c.png"]
 QUERIES = ["a dog", "a cat", "a cat", "nothing"]

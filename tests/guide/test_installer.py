@@ -48,8 +48,8 @@ def test_pip_of_this_very_environment(ran: Any, project: Path) -> None:
     install(["genret-fsq", str(project)], upgrade=True)
     install([str(project)], editable=True)
     assert ran == [
-        [sys.executable, "-m", "pip", "install", "--upgrade", "genret-fsq", str(project)],
-        [sys.executable, "-m", "pip", "install", "--editable", str(project)],
+        [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "genret-fsq", str(project)],
+        [sys.executable, "-m", "pip", "install", "--quiet", "--editable", str(project)],
     ]
 
 
@@ -62,8 +62,8 @@ def test_uv_where_there_is_no_pip(ran: Any, monkeypatch: pytest.MonkeyPatch, tmp
     installer.note_installed(installer.wanted(["genret-fsq"]), settings)
     assert installer.uninstall(["genret-fsq"], settings, print) == ["genret-fsq"]
     assert ran == [
-        ["/opt/bin/uv", "pip", "install", "--python", sys.executable, "genret-fsq>=0.1"],
-        ["/another/uv", "pip", "uninstall", "--python", sys.executable, "genret-fsq"],
+        ["/opt/bin/uv", "pip", "install", "--quiet", "--python", sys.executable, "genret-fsq>=0.1"],
+        ["/another/uv", "pip", "uninstall", "--quiet", "--python", sys.executable, "genret-fsq"],
     ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from genret.kit.files import read_json, replacing, write_json, write_text
+from genret.kit.files import append_row, read_json, replacing, write_json, write_text
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -51,3 +51,23 @@ def test_json_that_is_no_document_is_an_ordinary_error(tmp_path: Path) -> None:
     for name in ("pipe.json", "deep.json", "large.json", "bytes.json", "missing.json"):
         with pytest.raises((OSError, ValueError)):
             read_json(tmp_path / name, max_bytes=300_000 if name == "deep.json" else 50)
+
+
+def test_an_epoch_has_one_row_however_often_it_was_trained(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    for row in (
+        {"stage": "heads", "epoch": 0, "loss": 3.0},
+        {"stage": "generator", "epoch": 0, "loss": 2.0},
+        {"stage": "generator", "epoch": 1, "loss": 1.5},
+        {"stage": "generator", "event": "resumed", "epoch": 1},
+        {"stage": "generator", "epoch": 1, "loss": 1.0},
+        {"stage": "generator", "epoch": 2, "loss": 0.5},
+        {"stage": "note"},
+        {"stage": "note"},
+    ):
+        append_row(log, row)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(row["stage"], row.get("epoch"), row.get("loss")) for row in rows] == [
+        ("heads", 0, 3.0), ("generator", 0, 2.0), ("generator", 1, None), ("generator", 1, 1.0), ("generator", 2, 0.5),
+        ("note", None, None), ("note", None, None),
+    ]  # fmt: skip

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from genret.errors import BadImage, GenretError
+from genret.errors import BadImage
 from genret.kit import images
-from genret.kit.images import content_hash, decode_image, read_bytes, record_of, thumbnail, walk_images
+from genret.kit.images import content_hash, decode_image, read_bytes, thumbnail
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -135,7 +135,7 @@ NOISE = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
         (b"hello, I am no picture\n", "text file"),
         (b"<?xml version='1.0'?><svg/>", "SVG"),
         (b"\0\0\0\x18ftypheic" + bytes(50), "HEIC"),
-        (b"\xff\x0a" + bytes(50), "JPEG XL"),
+        (b"\xff\x0a" + bytes(50), "damaged" if "JXL" in images.extras() else "JPEG XL"),
         (os.urandom(2) + b"\xff\xfe\xfd" * 50, "none of PNG"),
         (encoded(Image.fromarray(NOISE), "JPEG")[:1500], "damaged"),
         (encoded(Image.fromarray(NOISE), "PNG")[:1500], "damaged"),
@@ -166,7 +166,7 @@ def test_heic_needs_a_package(monkeypatch):
     assert images.is_image_name("a.HEIC") and images.unreadable("a.heic") is None
     with pytest.raises(BadImage, match=r"^x is .*damaged"):
         decode_image(data[:200], "x")
-    monkeypatch.setattr(images, "_formats", lambda: images.FORMATS)
+    monkeypatch.setattr(images, "extras", frozenset)
     assert not images.is_image_name("a.heic") and "pip install 'genret[heif]'" in images.unreadable("a.heic")
     with pytest.raises(BadImage, match=r"HEIC photograph; pip install 'genret\[heif\]', or convert to JPEG"):
         decode_image(data, "x")
@@ -199,88 +199,6 @@ def test_thumbnails_fit_and_repeat():
         assert small.format == "WEBP" and small.size == (160, 80)
 
 
-def test_walk_finds_images_once_in_order(tmp_path: Path):
-    for name in ("b.PNG", "a.jpg", "sub/c.webp", "sub/notes.txt", ".hidden.png", ".cache/d.png", "._b.png", "z.heic"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    found = [path.relative_to(tmp_path).as_posix() for path in walk_images([tmp_path])]
-    assert found == ["a.jpg", "b.PNG", "z.heic", "sub/c.webp"]
-    assert next(walk_images([tmp_path / "a.jpg", str(tmp_path)])) == tmp_path / "a.jpg"
-    assert len(list(walk_images([tmp_path / "a.jpg", tmp_path]))) == 4
-    assert list(walk_images([tmp_path / "sub" / "notes.txt"])) == [tmp_path / "sub" / "notes.txt"]
-    with pytest.raises(GenretError, match=r"no file or folder .*nowhere"):
-        list(walk_images([tmp_path / "nowhere"]))
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000"])
-def test_files_without_a_suffix_are_found_by_their_beginning(tmp_path: Path, kind):
-    (tmp_path / "1000092795").write_bytes(encoded(halves(), kind))
-    for name, content in (
-        ("README", b"BM is not MM"),
-        ("Makefile", b"P1: all\n"),
-        ("empty", b""),
-        ("x.dat", b"\xff\xd8\xff"),
-    ):
-        (tmp_path / name).write_bytes(content)
-    os.mkfifo(tmp_path / "pipe")
-    assert list(walk_images([tmp_path])) == [tmp_path / "1000092795"]
-
-
-def test_pictures_of_all_suffixes_are_found(tmp_path: Path):
-    suffixes = ["jpe", "mpo", "pbm", "pnm", "jp2", "jxl", "svg", "cr2", "dng", "heic", "dib"]
-    for suffix in suffixes:
-        (tmp_path / f"a.{suffix}").write_bytes(b"x")
-    assert {path.suffix[1:] for path in walk_images([tmp_path])} == set(suffixes)
-    readable = {"jpe", "mpo", "pbm", "pnm", "jp2", "dib"}
-    assert readable <= {suffix for suffix in suffixes if images.is_image_name(f"a.{suffix}")}
-    for suffix in ("jxl", "svg", "cr2", "dng"):
-        assert images.unreadable(f"a.{suffix}")
-        with pytest.raises(BadImage, match=rf"^a\.{suffix} .* convert to "):
-            decode_image(b"\0\1\2\xff" * 9, f"a.{suffix}")
-
-
-def test_linked_folders_are_entered_each_real_one_once(tmp_path: Path):
-    inside, outside = tmp_path / "inside", tmp_path / "outside"
-    for folder in (inside / "real", outside / "deep", tmp_path / "beside"):
-        folder.mkdir(parents=True)
-        (folder / "a.png").write_bytes(b"x")
-    for link, target in (
-        ("a-link-to-real", inside / "real"),
-        ("linked", outside),
-        ("linked-again", outside),
-        ("deeper", outside / "deep"),
-        ("up", tmp_path),
-        ("self", inside),
-        ("broken", tmp_path / "nowhere"),
-        (".hidden", tmp_path / "beside"),
-    ):
-        (inside / link).symlink_to(target)
-    (outside / "back").symlink_to(inside)
-    (outside / "deep" / "loop").symlink_to(outside)
-    found = [path.relative_to(inside).as_posix() for path in walk_images([inside])]
-    assert found == ["real/a.png", "deeper/a.png"]  # outside/deep came by its own link, and comes once
-    assert list(walk_images([inside / "linked"])) == [
-        inside / "linked" / "deep" / "a.png",
-        inside / "linked/back/real/a.png",
-    ]
-
-
-def test_a_folder_that_may_not_be_listed_is_reported_by_reading_it(tmp_path: Path, monkeypatch):
-    (tmp_path / "locked").mkdir()
-    (tmp_path / "a.png").write_bytes(b"x")
-    scandir = os.scandir
-
-    def refusing(path="."):
-        if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refusing)
-    assert list(walk_images([tmp_path])) == [tmp_path / "a.png", tmp_path / "locked"]
-    with pytest.raises(BadImage, match="locked cannot be read: Permission denied"):
-        read_bytes(tmp_path / "locked")
-
-
 def test_only_ordinary_files_of_sane_size_are_read(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(BadImage, match="no ordinary file"):
@@ -295,14 +213,69 @@ def test_only_ordinary_files_of_sane_size_are_read(tmp_path: Path):
     assert read_bytes(tmp_path / "big.png", max_bytes=100) == bytes(100)
 
 
-def test_records_of_files(tmp_path: Path):
-    path = tmp_path / "Holiday" / "a b.JPG"
-    path.parent.mkdir()
-    path.write_bytes(b"x")
-    os.utime(path, (86400 * 365, 86400 * 365))
-    record = record_of(path)
-    assert record.image_id == record.uri == str(path)
-    assert record.metadata == {"file": "a b.JPG", "folder": "Holiday", "type": "jpg", "modified": "1971-01-01"}
-    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
-    odd.write_bytes(b"x")
-    assert record_of(odd).image_id.encode() and record_of(odd).metadata["file"] == "\\xff.png"
+def dng(width: int = 64, height: int = 48) -> bytes:
+    """A camera's raw file as small as it can be, Adobe DNG 1.4: a mosaic whose left half is red and right half blue."""
+    mosaic = np.full((height, width), 200, dtype="<u2")
+    mosaic[0::2, 0 : width // 2 : 2] = 60_000
+    mosaic[1::2, width // 2 + 1 :: 2] = 60_000
+
+    def short(*values: int) -> tuple[int, int, bytes]:
+        return 3, len(values), struct.pack(f"<{len(values)}H", *values)
+
+    def long(value: int) -> tuple[int, int, bytes]:
+        return 4, 1, struct.pack("<I", value)
+
+    def text(value: bytes) -> tuple[int, int, bytes]:
+        return 2, len(value) + 1, value + b"\0"
+
+    tags = {
+        254: long(0), 256: long(width), 257: long(height), 258: short(16), 259: short(1), 262: short(32803),
+        271: text(b"Test"), 272: text(b"Camera"), 273: long(0), 274: short(1), 277: short(1), 278: long(height),
+        279: long(mosaic.nbytes), 33421: short(2, 2), 33422: (1, 4, bytes((0, 1, 1, 2))),
+        50706: (1, 4, bytes((1, 4, 0, 0))), 50707: (1, 4, bytes((1, 1, 0, 0))), 50708: text(b"Test Camera"),
+        50714: short(0), 50717: short(65535),
+        50721: (10, 9, struct.pack("<18i", *(part for one in (1, 0, 0, 0, 1, 0, 0, 0, 1) for part in (one, 1)))),
+        50728: (5, 3, struct.pack("<6I", *(1, 1) * 3)), 50778: short(21),
+    }  # fmt: skip
+    behind = 8 + 2 + 12 * len(tags) + 4
+    tags[273] = long(behind + sum(len(value) for _, _, value in tags.values() if len(value) > 4))
+    entries, more = b"", b""
+    for tag, (kind, count, value) in sorted(tags.items()):
+        inside = len(value) <= 4
+        entries += struct.pack("<HHI", tag, kind, count)
+        entries += value.ljust(4, b"\0") if inside else struct.pack("<I", behind + len(more))
+        more += b"" if inside else value
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    return head + more + mosaic.tobytes()
+
+
+def test_raw_photographs_through_an_extra(monkeypatch):
+    pytest.importorskip("rawpy")
+    image = decode_image(dng(), "a.DNG")
+    assert image.mode == "RGB" and image.size == (64, 48)
+    assert near(image.getpixel((10, 24)), RED, 60) and near(image.getpixel((54, 24)), BLUE, 60)
+    with pytest.raises(BadImage, match=r"^a\.cr2 is damaged"):
+        decode_image(b"II*\0" + bytes(60), "a.cr2")
+    monkeypatch.setattr(images, "extras", frozenset)
+    assert "pip install 'genret[raw]', or convert to JPEG" in images.unreadable("a.dng")
+
+
+def test_large_jpegs_are_decoded_at_a_reduced_size_if_that_suffices():
+    large = halves().resize((1600, 800))
+    data = encoded(large, "JPEG", quality=95)
+    for side, size in ((0, (1600, 800)), (500, (1600, 800)), (400, (800, 400)), (110, (400, 200)), (1, (200, 100))):
+        image = decode_image(data, "a.jpg", side=side)
+        assert (
+            image.size == size and near(image.getpixel((10, 50)), RED) and near(image.getpixel((size[0] - 9, 50)), BLUE)
+        )
+    assert decode_image(encoded(large, "PNG"), "a.png", side=10).size == (1600, 800), "other formats cannot"
+
+
+def test_jpeg_xl_through_an_extra(monkeypatch):
+    pytest.importorskip("pillow_jxl")
+    image = decode_image(encoded(halves(), "JXL", lossless=True), "a.jxl")
+    assert image.size == (32, 16) and near(image.getpixel((4, 8)), RED) and near(image.getpixel((28, 8)), BLUE)
+    assert images.unreadable("a.jxl") is None and images.is_image_name("a.jxl")
+    monkeypatch.setattr(images, "extras", frozenset)
+    with pytest.raises(BadImage, match=r"JPEG XL picture; pip install 'genret\[jxl\]', or convert to PNG"):
+        decode_image(encoded(halves(), "JXL"), "a.jxl")

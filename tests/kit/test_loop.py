@@ -144,3 +144,15 @@ def test_a_diverging_run_ends_with_one_sentence(tmp_path):
     job.y = job.y * float("nan")
     with pytest.raises(GenretError, match="lower the learning rate"):
         job.run()
+
+
+@pytest.mark.parametrize("state", ["[]", "3", '"x"', "{}", '{"epoch": 1}', "[" * 100_000, "null"])
+def test_a_checkpoint_without_a_position_is_passed_over(tmp_path, state, caplog):
+    straight = Job(tmp_path / "straight").run()
+    first = Job(tmp_path / "stopped", {9})
+    with pytest.raises(Killed):
+        first.run()
+    (tmp_path / "stopped" / "job" / "state.json").write_text(state)
+    again = Job(tmp_path / "stopped")
+    assert again.run() == straight and again.numbers[0] == 0, "it begins anew"
+    assert "is damaged" in caplog.text

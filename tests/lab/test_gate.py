@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from genret.lab.codebooks.gate import gate_table, quality_gate
+from genret.lab.report.text import share
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -128,3 +129,11 @@ def test_relevant_rows_as_a_tensor():
     features = unit(10, 4)
     gate = quality_gate(spread(8, 10), (8, 8), features, features, features, torch.arange(10))
     assert gate.raw == gate.ceiling == {"1": 100.0, "5": 100.0, "10": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("part", "said"), [(1.0, "100.0"), (0.99976, "99.9"), (0.9, "90.0"), (0.0, "0.0"), (0.3, "30.0")]
+)
+def test_all_means_all(part, said):
+    """4,198 of 4,199 identifiers that are unique are not 100.0 %."""
+    assert share(part) == said

@@ -14,7 +14,7 @@ from ir_measures import RR, Success, nDCG
 
 from genret.errors import GenretError
 from genret.evaluate.metrics import pair_ranks, scores_of
-from genret.lab.trec import escaped, write_qrels, write_run
+from genret.lab.trec import escaped, write_qrels, write_run, write_topics
 
 IDS = ["my cat.png", "z", "ä/ö\u00a0ü", "50% off", "a\tb\nc", "line\u2028end", "A", "日本.jpg", "%20", "b"]
 
@@ -71,3 +71,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path):
     assert path.read_text() == before and [p.name for p in tmp_path.iterdir()] == ["run"]
     with pytest.raises(GenretError, match="cannot write"):
         write_qrels(path / "below", ["q"], [["a"]])
+
+
+def test_topics_are_the_queries_of_the_run(tmp_path: Path):
+    """A line each, id and words, as ir_datasets reads TSV topics."""
+    write_topics(tmp_path / "topics.tsv", ["q0", "q 1"], ["a dog", "two\tdogs\n in \x1b[31m snow"])
+    lines = [line.split("\t") for line in (tmp_path / "topics.tsv").read_text().splitlines()]
+    assert lines == [["q0", "a dog"], ["q%201", "two dogs in [31m snow"]]

@@ -12,8 +12,8 @@ import pytest
 from genret.errors import GenretError, UsageError
 from genret.plugin import discovery
 from genret.plugin.loading import Plugins, load_plugins
-from genret.plugin.provenance import remember_run
 from genret.settings import Settings
+from genret.shell.provenance import remember_run
 
 GOOD = """
 import genret
@@ -24,7 +24,8 @@ def register_losses(register):
 """
 
 
-BUILT_IN = ["genret", "genret.guide", "genret.lab"]
+ROOMS = ("commands", "shell", "guide", "lab", "pictures", "serve", "share")
+BUILT_IN = ["genret", *(f"genret.{room}" for room in ROOMS)]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from genret import Config, Dataset, GenretError, Loss, LossConfig, Record, UnknownName, UsageError
-from genret.plugin.registry import KINDS, Registries, Registry
+from genret.plugin.registry import FUNCTIONS, KINDS, Registries, Registry
 from genret.settings import Settings
 
 
@@ -143,6 +143,6 @@ def test_weights_resolve_to_local_folders(tmp_path: Path):
 
 def test_every_kind_has_a_registry(tmp_path: Path):
     registries = Registries(Settings(home=tmp_path))
-    assert {registry.kind for registry in registries.all()} == {*KINDS, "weights"}
+    assert {registry.kind for registry in registries.all()} == {*KINDS, *FUNCTIONS}
     with pytest.raises(UnknownName, match="did you mean 'encoder'"):
         registries.of("encoders")

@@ -10,9 +10,10 @@ import pytest
 from genret.errors import RecipeError
 from genret.plugin.loading import load_plugins
 from genret.plugin.registry import Registries
-from genret.recipe.compatibility import notes, unused_losses
+from genret.recipe.compatibility import unused_losses
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
+from genret.shell.notes import notes
 
 AVG = Path(__file__).parents[2] / "recipes" / "avg.yaml"
 
@@ -43,6 +44,12 @@ def test_every_identifier_and_backbone_validates_by_one_word(
                 assert ("recon" in idle) == (not cls.uses_tokenizer_losses), name
                 assert ("distill" in idle) == (not cls.has_teacher), name
             assert all(f"loss.{loss} has no effect" in "\n".join(notes(recipe, registries)) for loss in idle)
+
+
+def test_more_candidates_than_beams_are_said_to_be_idle(swapped: Callable[..., Recipe], registries: Registries) -> None:
+    (note,) = notes(swapped("rerank={type: dense, candidates: 256}", "search.num_beams=30"), registries)
+    assert "rerank.candidates is 256, but 30 beams lead to about as many" in note and "search.num_beams" in note
+    assert notes(swapped("rerank={type: dense, candidates: 128}"), registries) == []
 
 
 def test_a_scheme_without_tokenizer_and_teacher(swapped: Callable[..., Recipe], registries: Registries) -> None:

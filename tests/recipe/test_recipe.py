@@ -16,11 +16,11 @@ import genret
 from genret.api import LoopOptions, LossConfig
 from genret.errors import RecipeError
 from genret.plugin.registry import Registries
-from genret.recipe.compatibility import notes
 from genret.recipe.load import load_recipe
 from genret.recipe.plain_yaml import dump
 from genret.recipe.schema import Recipe
 from genret.settings import Settings
+from genret.shell.notes import notes
 
 
 class ToyDataset(genret.Dataset):

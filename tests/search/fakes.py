@@ -19,6 +19,7 @@ from genret.components.retrievers.generative import GenerativeRetriever
 from genret.components.retrievers.two_tower import TwoTowerRetriever
 from genret.recipe.schema import SearchOptions, TrainOptions
 from genret.search.resources import Resources
+from genret.search.thumbnails import Thumbnails
 
 END = 1
 FIRST = 10
@@ -37,6 +38,9 @@ class Writer:
     def __init__(self, during: Callable[[], None] = lambda: None):
         self.during = during
         """Called while a search is under way."""
+
+    def reads(self, query: str) -> bool:
+        return True
 
     def tokens(self, identifiers: Identifiers) -> torch.Tensor:
         assert identifiers.codes is not None
@@ -95,6 +99,9 @@ class Generative(GenerativeRetriever):
 class TwoTower(TwoTowerRetriever):
     """A query is its own vector: numbers between blanks."""
 
+    def amend(self, found: Any, *rest: Any) -> Any:
+        return found
+
     def text_vectors(self, queries: Sequence[str]) -> torch.Tensor:
         rows = torch.tensor([[float(number) for number in query.split()] for query in queries])
         return torch.nn.functional.normalize(rows, dim=1)
@@ -104,6 +111,7 @@ def resources(catalog: Catalog, search: SearchOptions, **parts: Any) -> Resource
     """Of a catalog alone, but for `parts`."""
     nothing = dict.fromkeys(("thumbnails", "encoder", "identifier", "backbone", "reranker"), NOTHING)
     device, train = torch.device("cpu"), TrainOptions()
+    nothing["thumbnails"] = Thumbnails(Path("no-thumbnails"))
     return Resources(**{**nothing, **parts}, catalog=catalog, search=search, train=train, device=device)
 
 

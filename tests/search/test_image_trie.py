@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genret.components.retrievers.restricted import leaves_for, num_images
 from genret.search.image_trie import ImageTrie
 from genret.search.ranking import LeafImages
 from genret.search.restrict import Allowed
@@ -78,7 +79,7 @@ def test_leaves_that_may_be_reached(data: Any) -> None:
         and any(image not in without and (only is None or image in only) for image in images)
         for word, images in by_hand(named)
     ]
-    leaves = index.leaves_for(allowed)
+    leaves = leaves_for(index, allowed)
     assert leaves.tolist() == expected
     reached = {
         image
@@ -86,7 +87,7 @@ def test_leaves_that_may_be_reached(data: Any) -> None:
         for image in images
         if there and image not in without and (only is None or image in only)
     }
-    assert index.num_images(allowed, leaves) == len(reached)
+    assert num_images(index, allowed, leaves) == len(reached)
 
 
 def test_keys_beyond_32_bits_stay_what_they_are() -> None:

@@ -40,7 +40,7 @@ def test_a_pulled_run_answers_alike(tiny: Any, found: Found, tmp_path: Path, nam
 
 def test_a_pulled_run_can_be_measured_and_pushed_on(tiny: Any, found: Found, bundle: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    assert tiny.genret("pull", bundle, "--name", "again", home=home).code == 0
+    assert tiny.genret("pull", bundle, "--run", "again", home=home).code == 0
     before = tiny.genret("evaluate", "--json").document
     after = tiny.genret("evaluate", "--json", home=home).document
     for key in ("recall", "two_tower", "ceiling", "ledger", "num_queries"):
@@ -170,8 +170,8 @@ def test_targets_and_names_that_are_taken(tiny: Any, bundle: Path, failed: Calla
     failed(tiny.genret("push", "tiny-1", tmp_path / "there.tar.gz"), 2, "exists already")
     failed(tiny.genret("push", "tiny-1", tmp_path / "no" / "where"), 2, "there is no folder")
     failed(tiny.genret("push", "tiny-1", tmp_path / "x", "--no-catalog", "--thumbnails"), 2, "--thumbnails")
-    failed(tiny.genret("pull", bundle, "--name", "tiny-1"), 2, "tiny-1", "--name")
-    failed(tiny.genret("pull", bundle, "--name", "../x"), 2, "no name for a run")
+    failed(tiny.genret("pull", bundle, "--run", "tiny-1"), 2, "tiny-1", "--run")
+    failed(tiny.genret("pull", bundle, "--run", "../x"), 2, "no name for a run")
     failed(tiny.genret("pull", tmp_path / "none"), 2, "there is no folder or archive")
     (tmp_path / "x.rar").write_text("?")
     failed(tiny.genret("pull", tmp_path / "x.rar"), 2, ".tar.gz")
@@ -194,7 +194,7 @@ def test_killed_in_the_middle(tiny: Any, bundle: Path, tmp_path: Path, command: 
         f"def wait(*a, **k): os.write(1, b'now\\n'); time.sleep(60)\n"
         f"m.{name} = wait\nfrom genret.cli import main; main(sys.argv[1:])\n"
     )
-    words = {"push": ["push", "tiny-1", str(tmp_path / "out.tar.gz")], "pull": ["pull", str(bundle), "--name", "new"]}
+    words = {"push": ["push", "tiny-1", str(tmp_path / "out.tar.gz")], "pull": ["pull", str(bundle), "--run", "new"]}
     process = subprocess.Popen(
         [sys.executable, str(slow), *words[command]],
         stdout=subprocess.PIPE,

@@ -159,3 +159,30 @@ def saved_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("huggingface") / "set"
     datasets.DatasetDict(splits).save_to_disk(str(root))
     return root
+
+
+# ------------------------------------------------------------------------------------------------ without captions
+@pytest.fixture(scope="session")
+def bare_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bare")
+    for number, image in enumerate(draw().pictures[:6]):
+        image.save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sentences_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("sentences") / "lines.txt"
+    file.write_text("".join(f"a {colour} {shape}\n" for colour in COLOURS for shape in SHAPES))
+    return file
+
+
+@pytest.fixture(scope="session")
+def earlier_run(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
+    """As much of a run as its encoder needs."""
+    run = tmp_path_factory.mktemp("earlier")
+    (run / "encoder").mkdir()
+    options = {"encoder": {"type": "clip", "model": str(clip_folder), "bf16": False}}
+    (run / "encoder" / "stage.json").write_text(json.dumps({"options": options}))
+    (run / "summary.json").write_text("{}")
+    return run

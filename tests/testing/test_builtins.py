@@ -37,6 +37,10 @@ OPTIONS: dict[str, Any] = {
     "dataset huggingface": {"name": "{saved_table}", "dev_split": "dev"},
     "dataset karpathy": {"root": "{karpathy_data}", "dev_split": "dev", "expect": {}},
     "dataset webdataset": {"root": "{shards}", "dev": "dev/*.tar"},
+    "dataset photos": {"root": "{bare_folder}"},
+    "dataset sentences": {"file": "{sentences_file}"},
+    "dataset words": {"count": 200},
+    "encoder run": {"run": "{earlier_run}", "beats_chance": False},
     "encoder clip": {"model": "{clip_folder}", "bf16": False, "beats_chance": False},
     "encoder open-clip": {"model": "{open_clip_folder}", "bf16": False, "beats_chance": False},
     "encoder paired": {

@@ -16,7 +16,6 @@ import genret
 from genret import testing
 from genret.api import Additive, NewImages
 from genret.errors import GenretError
-from genret.kit.text_table import TextTable
 from genret.plugin.registry import KINDS
 from genret.testing.templates.backbone import END, ExampleBackbone
 from genret.testing.templates.dataset import COLOURS, ExampleDataset
@@ -26,6 +25,7 @@ from genret.testing.templates.identifier import ExampleIdentifier
 from genret.testing.templates.loss import ExampleLoss
 from genret.testing.templates.reranker import ExampleReranker
 from genret.testing.templates.retriever import ExampleRetriever
+from genret.toolbox.text_table import TextTable
 
 MUTANTS: list[tuple[Callable[..., None], type, str]] = []
 

@@ -22,8 +22,8 @@ from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, wants_copy
 from genret.errors import GenretError
 from genret.kit.files import read_json
-from genret.kit.saving import reading
-from genret.kit.weights import fingerprint, loading, model_folder
+from genret.toolbox.saving import reading
+from genret.toolbox.weights import fingerprint, loading, model_folder
 
 
 class LlamaBackbone(Backbone):
@@ -57,7 +57,7 @@ class LlamaBackbone(Backbone):
         """Maximum vocabulary size of the tokenizer trained on the captions."""
         prompt: str = "{query}\n=>"
         """Prompt of the model; {query} stands for the query."""
-        max_query_tokens: int = Field(64, ge=4, le=512)
+        max_query_tokens: int = Field(64, ge=4, le=4096)
         """Maximum query length in tokens; longer queries are truncated."""
         copy_code_vectors: bool | Literal["auto"] = "auto"
         """Whether to initialize the new rows with the identifier's code vectors (paper 3.2); auto: if it has any."""

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from genret.errors import GenretError, one_line
-from genret.kit.weights import check_loaded, has_weights
+from genret.toolbox.weights import check_loaded, has_weights
 
 LAYER_TYPES = {"full_attention", "sliding_attention"}
 """Kinds of layers that cache keys and values, as tree attention needs it."""

@@ -28,7 +28,7 @@ from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, untied, wants_copy
 from genret.errors import GenretError, one_line
 from genret.kit.files import read_json
-from genret.kit.weights import model_folder
+from genret.toolbox.weights import model_folder, reads
 
 
 class T5Backbone(Backbone):
@@ -58,7 +58,7 @@ class T5Backbone(Backbone):
         """Dropout; null keeps the pretrained model's value; 0.1 for a model built here."""
         vocab_size: int = Field(4000, ge=64)
         """Maximum vocabulary size of the tokenizer trained on the captions."""
-        max_query_tokens: int = Field(64, ge=4, le=512)
+        max_query_tokens: int = Field(64, ge=4, le=4096)
         """Maximum query length in tokens; longer queries are truncated."""
         copy_code_vectors: bool | Literal["auto"] = "auto"
         """Whether to initialize the new rows with the identifier's code vectors (paper 3.2); auto: if it has any."""
@@ -200,6 +200,9 @@ class T5Backbone(Backbone):
         return linear(hidden, (weight if columns is None else rows_of(weight, columns)).to(hidden.dtype))
 
     # ------------------------------------------------------------------------------------------------ decoding
+    def reads(self, query: str) -> bool:
+        return reads(self.tokenizer if self._encoder is None else self._encoder.tokenizer, query)
+
     def prefill(self, queries: Sequence[str]) -> t5_decoder.DecoderState:
         return self._read(queries)
 

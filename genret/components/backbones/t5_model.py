@@ -19,7 +19,7 @@ from transformers import (
 from genret.components.backbones.vocabulary import untie
 from genret.components.backbones.vocabulary import untied as is_untied
 from genret.errors import GenretError
-from genret.kit.weights import check_loaded, has_weights, loading
+from genret.toolbox.weights import check_loaded, has_weights, loading
 
 ARCHITECTURES: dict[str, Any] = {"t5": T5ForConditionalGeneration, "mt5": MT5ForConditionalGeneration}
 """The `model_type`s that `t5_decoder` computes exactly; T5 v1.1 and flan-T5 are t5 as well."""

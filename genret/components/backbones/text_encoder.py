@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTo
 
 from genret.errors import GenretError
 from genret.kit.device import autocast
-from genret.kit.weights import check_loaded, has_weights, loading
+from genret.toolbox.weights import check_loaded, has_weights, loading
 
 MOST_BYTES = 1 << 30
 """Memory for cached states: 100,000 captions of 13 pieces at MiniLM's width."""

@@ -17,8 +17,9 @@ from genret.components.data.paths import check_present, local_folder
 from genret.components.data.tables import CAPTION, IMAGE, Columns, Table, read_table
 from genret.components.data.text import SET_ENCODING, read_text
 from genret.errors import GenretError, UnknownName
-from genret.kit.images import read_bytes, unreadable, walk_images
-from genret.kit.splits import CARVED, NamedSplits, SplitDataset, carve, clean_captions, hashed, nonempty
+from genret.kit.images import read_bytes, unreadable
+from genret.toolbox.splits import CARVED, NamedSplits, SplitDataset, carve, clean_captions, hashed, nonempty
+from genret.toolbox.walk import walk_images
 
 log = logging.getLogger(__name__)
 

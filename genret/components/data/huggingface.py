@@ -17,7 +17,7 @@ from genret.components.data.paths import local_path
 from genret.components.data.text import captions_in
 from genret.errors import BadImage, GenretError, UnknownName
 from genret.kit.images import read_bytes
-from genret.kit.splits import CARVED, NamedSplits, SplitDataset, carve, nonempty, scalars
+from genret.toolbox.splits import CARVED, NamedSplits, SplitDataset, carve, nonempty, scalars
 
 _ROWS_AT_ONCE = 1000
 

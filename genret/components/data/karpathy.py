@@ -18,7 +18,7 @@ from genret.components.data.paths import below, check_present, local_folder
 from genret.components.data.text import read_json
 from genret.errors import GenretError, UnknownName
 from genret.kit.images import read_bytes
-from genret.kit.splits import CARVED, NamedSplits, SplitDataset, clean_captions, hashed, nonempty
+from genret.toolbox.splits import CARVED, NamedSplits, SplitDataset, clean_captions, hashed, nonempty
 
 KNOWN_COUNTS = {
     "flickr8k": {"train": 6000, "val": 1000, "test": 1000},

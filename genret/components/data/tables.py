@@ -15,7 +15,7 @@ from genret.components.data.layouts import Format, Layout, TableRow, opened
 from genret.components.data.paths import below
 from genret.components.data.text import captions_in
 from genret.errors import GenretError, did_you_mean, one_line
-from genret.kit.splits import scalars
+from genret.toolbox.splits import scalars
 
 log = logging.getLogger(__name__)
 

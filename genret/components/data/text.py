@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from genret.errors import GenretError
-from genret.kit.splits import clean_captions
+from genret.toolbox.splits import clean_captions
 
 MAX_TEXT_BYTES = 2**20
 """Maximum size of a caption file, a line or a row."""

@@ -26,8 +26,8 @@ from genret.components.data.paths import local_folder
 from genret.components.data.tar import Member, scan, text_of
 from genret.components.data.text import MAX_TEXT_BYTES, captions_in, open_text
 from genret.errors import BadImage, GenretError, UnknownName
-from genret.kit.images import MAX_BYTES, is_image_name, unreadable
-from genret.kit.splits import carve, clean_captions, nonempty, scalars
+from genret.kit.images import MAX_BYTES, is_image_name, is_raw, unreadable
+from genret.toolbox.splits import carve, clean_captions, nonempty, scalars
 
 MAX_SHARDS = 100_000
 REMEMBERED_SHARDS = 32
@@ -136,16 +136,17 @@ class WebDataset(Dataset):
         if suffix == "cls":
             return sample._replace(metadata=sample.metadata | {"class": self._class(text_of(member, shard, stream))})
         wanted = self.config.image_suffix
-        if suffix == wanted.lower() if wanted else is_image_name(member.name):
+        raw = is_raw(member.name)  # of a camera's pair of files, the other one
+        if suffix == wanted.lower() if wanted else is_image_name(member.name) and not raw:
             return sample._replace(image=self._only(sample, member, shard))
-        if unreadable(member.name) and sample.image is None:
+        if sample.image is None and (unreadable(member.name) or (raw and not wanted)):
             return sample._replace(image=member)  # reported when it is decoded
         return sample
 
     def _only(self, sample: _Sample, member: Member, shard: Path) -> Member:
         """The sample's image: a second image, which may belong to another sample, is rejected."""
         first = sample.image
-        if first is not None and unreadable(first.name) is None:
+        if first is not None and unreadable(first.name) is None and not is_raw(first.name):
             raise GenretError(
                 f"{shard} has two images of one sample, {first.name} and {member.name}: its name ends at the first "
                 "dot; write names without further dots, or, if both belong together, set dataset.image_suffix to the "

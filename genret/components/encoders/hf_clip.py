@@ -12,7 +12,7 @@ from genret.components.encoders.hf_vision import HuggingFaceImage, HuggingFaceIm
 from genret.components.encoders.joint import JointEncoder
 from genret.components.encoders.towers import ImageTowerConfig, TextTower, TowerConfig, most_tokens
 from genret.errors import GenretError
-from genret.kit.weights import fingerprint, loading, model_folder
+from genret.toolbox.weights import fingerprint, loading, model_folder
 
 
 class CLIPText(TowerConfig):

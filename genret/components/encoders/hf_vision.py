@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genret.components.encoders.preprocess import Preprocess, from_transformers
 from genret.components.encoders.towers import ImageTower, ImageTowerConfig
 from genret.errors import GenretError
-from genret.kit.weights import check_loaded, fingerprint, has_weights, loading, model_folder, read_json
+from genret.toolbox.weights import check_loaded, fingerprint, has_weights, loading, model_folder, read_json
 
 
 class HuggingFaceImage(ImageTowerConfig):

@@ -20,7 +20,7 @@ from genret.components.encoders.finetune import Finetune, fine_tune
 from genret.components.encoders.heads import DEFAULT_TEMPERATURE, JointSpace, Space
 from genret.components.encoders.towers import ImageTower, TextTower
 from genret.errors import GenretError
-from genret.kit import saving as stored
+from genret.toolbox import saving as stored
 
 
 class TwoTowerEncoder(Encoder):

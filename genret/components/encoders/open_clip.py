@@ -13,7 +13,7 @@ from genret.components.encoders.joint import JointEncoder
 from genret.components.encoders.preprocess import Preprocess, from_open_clip
 from genret.components.encoders.towers import ImageTower, ImageTowerConfig, TextTower, TowerConfig
 from genret.errors import GenretError, UnknownName
-from genret.kit.weights import PATTERNS, fingerprint, loading, model_folder, weights_file
+from genret.toolbox.weights import PATTERNS, fingerprint, loading, model_folder, weights_file
 
 WEIGHTS = ("open_clip_model.safetensors", "model.safetensors")
 MODEL = "ViT-B-32"

@@ -31,8 +31,8 @@ from genret.components.encoders.sentence import SentenceText, SentenceTextTower
 from genret.components.encoders.timm_tower import TimmImage, TimmImageTower
 from genret.components.encoders.towers import ImageTower, TextTower, Tower
 from genret.errors import GenretError
-from genret.kit import saving as stored
 from genret.kit.loop import run
+from genret.toolbox import saving as stored
 
 TOWERS: dict[type[Config], type[Tower]] = {
     TimmImage: TimmImageTower,
@@ -124,6 +124,9 @@ class PairedEncoder(TwoTowerEncoder):
         return self.image.encode(self.augment(images, view, self.image.preprocess))
 
     # ------------------------------------------------------------------------------------------------ towers
+    def reads(self, query: str) -> bool:
+        return self.text.reads(query)
+
     def space(self, train: CaptionedImages, context: FitContext) -> Space:
         images, texts = sample_vectors(self.image, self.text, train, context.seed, MEETING_ROWS)
         temperature = self.config.finetune.temperature or DEFAULT_TEMPERATURE

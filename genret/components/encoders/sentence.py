@@ -18,7 +18,16 @@ from torch import Tensor, nn
 
 from genret.components.encoders.towers import TextTower, TowerConfig, most_tokens
 from genret.errors import GenretError
-from genret.kit.weights import check_loaded, fingerprint, has_weights, loading, model_folder, read_json, weights_file
+from genret.toolbox.weights import (
+    check_loaded,
+    fingerprint,
+    has_weights,
+    loading,
+    model_folder,
+    read_json,
+    reads,
+    weights_file,
+)
 
 Pooling = Literal["mean", "cls", "max", "last"]
 ACTIVATIONS = {"Tanh": torch.tanh, "ReLU": torch.relu, "GELU": F.gelu, "Identity": lambda x: x}
@@ -90,6 +99,10 @@ class SentenceTextTower(TextTower):
         with loading(f"the dense layers in {folder}"):
             dense = nn.ModuleList(_Dense(step) for step in self._steps.dense)
         return nn.ModuleDict({"transformer": model, "dense": dense})
+
+    def reads(self, text: str) -> bool:
+        assert self.module is not None  # loads the tokenizer
+        return reads(self._tokenizer, text.lower() if self._lower else text)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         module, c = self.module, self.config

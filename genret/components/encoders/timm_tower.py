@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genret.components.encoders.preprocess import Preprocess, from_timm
 from genret.components.encoders.towers import SIZE, ImageTower, ImageTowerConfig
 from genret.errors import GenretError, UnknownName
-from genret.kit.weights import PATTERNS, fingerprint, loading, model_folder, read_json, weights_file
+from genret.toolbox.weights import PATTERNS, fingerprint, loading, model_folder, read_json, weights_file
 
 
 class TimmImage(ImageTowerConfig):

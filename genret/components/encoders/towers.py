@@ -154,6 +154,10 @@ class TextTower(Tower):
     def forward(self, texts: Sequence[str]) -> Tensor:
         """B texts → (B, D)"""
 
+    def reads(self, text: str) -> bool:
+        """Whether it knows any part of the text."""
+        return True
+
     def features(self, texts: Sequence[str]) -> Tensor:
         """B texts → (B, D) float32 on the CPU."""
         with torch.inference_mode(), self.mixed_precision():

@@ -16,7 +16,7 @@ from torch import Tensor
 from genret import api
 from genret.api import Corpus
 from genret.errors import GenretError
-from genret.kit import saving as stored
+from genret.toolbox import saving as stored
 
 Order = Literal["shuffled", "dataset"]
 

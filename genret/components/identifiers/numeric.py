@@ -17,7 +17,7 @@ from genret.api import Corpus, FitContext, Identifier, Identifiers, Loss, Vokens
 from genret.components.identifiers import known
 from genret.components.identifiers.known import KnownImages, NumberingConfig
 from genret.errors import GenretError, UsageError
-from genret.kit import saving as stored
+from genret.toolbox import saving as stored
 
 MOST_DIGITS = 18
 """Limit, so that numbers fit 64-bit integers."""

@@ -15,8 +15,8 @@ from torch import Tensor
 from genret.api import Additive, Corpus, Vokens
 from genret.components.quantize.kmeans import distances
 from genret.components.quantize.rq import ResidualQuantizer
-from genret.kit.codes.collisions import CollisionOptions, Collisions, Distances
-from genret.kit.codes.rows import CHUNK, with_random_rows
+from genret.toolbox.codes.collisions import CollisionOptions, Collisions, Distances
+from genret.toolbox.codes.rows import CHUNK, with_random_rows
 
 
 class ResidualCoder:

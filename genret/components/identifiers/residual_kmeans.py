@@ -15,9 +15,9 @@ from genret.api import Additive, Corpus, FitContext, Identifier, Identifiers, Lo
 from genret.components.identifiers.residual import ResidualCoder
 from genret.components.quantize.rq import ResidualQuantizer
 from genret.errors import GenretError
-from genret.kit import saving as stored
-from genret.kit.codes.collisions import CollisionOptions
-from genret.kit.codes.rows import CHUNK, kmeans_rows
+from genret.toolbox import saving as stored
+from genret.toolbox.codes.collisions import CollisionOptions
+from genret.toolbox.codes.rows import CHUNK, kmeans_rows
 
 
 class ResidualKMeansIdentifier(Identifier):

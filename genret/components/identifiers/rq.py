@@ -15,10 +15,10 @@ from genret.components.identifiers.autoencoder import TokenizerNetwork
 from genret.components.identifiers.residual import ResidualCoder
 from genret.components.quantize.rq import ResidualQuantizer
 from genret.errors import GenretError
-from genret.kit import saving as stored
-from genret.kit.codes.collisions import CollisionOptions
-from genret.kit.codes.rows import CHUNK, kmeans_rows
-from genret.kit.codes.training import Quantized, train_autoencoder
+from genret.toolbox import saving as stored
+from genret.toolbox.codes.collisions import CollisionOptions
+from genret.toolbox.codes.rows import CHUNK, kmeans_rows
+from genret.toolbox.codes.training import Quantized, train_autoencoder
 
 
 class RQTraining(LoopOptions):

@@ -21,8 +21,8 @@ from genret import api
 from genret.api import Corpus, FitContext, Identifier, Identifiers, Loss
 from genret.components.identifiers.known import texts_of
 from genret.errors import GenretError
-from genret.kit import saving as stored
 from genret.kit.captions import nearest_captions
+from genret.toolbox import saving as stored
 
 
 class Captioned(NamedTuple):

@@ -16,7 +16,7 @@ from genret.api import Corpus, FitContext, Identifier, Identifiers, Loss, Vokens
 from genret.components.quantize.kmeans import distances
 from genret.components.quantize.tree import Tree, grow
 from genret.errors import GenretError
-from genret.kit import saving as stored
+from genret.toolbox import saving as stored
 
 
 class StructuredIdentifier(Identifier):

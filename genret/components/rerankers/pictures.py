@@ -21,7 +21,7 @@ from torch import Tensor
 from genret.api import Candidates, Reranker, RerankerConfig
 from genret.errors import BadImage, GenretError
 from genret.kit.device import autocast
-from genret.kit.weights import check_loaded, has_weights, loading, model_folder, read_json
+from genret.toolbox.weights import check_loaded, has_weights, loading, model_folder, read_json
 
 log = logging.getLogger(__name__)
 

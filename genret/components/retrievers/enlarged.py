@@ -19,11 +19,12 @@ from torch import Tensor
 from genret.api import Identifiers, QueryBatch
 from genret.catalog.store import Snapshot
 from genret.errors import GenretError
-from genret.kit.device import free_bytes
+from genret.kit.arrays import Floats, Ints
 from genret.search.image_trie import ImageTrie
-from genret.search.ranking import Floats, Ints, rank_images
+from genret.search.ranking import rank_images
 from genret.search.tokenization import tokenize_identifiers
 from genret.search.trace import Enlarged
+from genret.toolbox.memory import free_bytes
 
 if TYPE_CHECKING:
     from genret.components.retrievers.generative import GenerativeRetriever

@@ -3,41 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genret.api import Additive, Backbone, Corpus, Identifier, Progress, QueryBatch
+from genret.api import Backbone, Corpus, Identifier, Progress, QueryBatch, SearchResult
 from genret.catalog.store import IdentifierRows, Snapshot
-from genret.components.retrievers import enlarged, signals, trace
+from genret.components.retrievers import enlarged, explain, signals, trace
+from genret.components.retrievers.by_name import by_name
 from genret.components.retrievers.ceiling import ceiling_of
+from genret.components.retrievers.explanation import Explanation
+from genret.components.retrievers.guidance.guide import FlatGuide
+from genret.components.retrievers.guidance.means import Points
+from genret.components.retrievers.guidance.points_cache import points_of
 from genret.components.retrievers.live_trie import LiveTrie
+from genret.components.retrievers.restricted import fewer_than, leaves_for, num_images, only_allowed
+from genret.components.retrievers.spelling import as_identifiers, by_image, strip_padding, tokenization_key
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams, beam_search
-from genret.decode.guide import Guide, Points
 from genret.decode.leaf_sets import LeafSets
 from genret.decode.trie import Trie
-from genret.kit.codes.usage import usage_statistics
+from genret.kit.arrays import Floats as Floats32
+from genret.kit.arrays import Ints
 from genret.kit.images import content_hash
 from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import Floats
 from genret.search.image_trie import ImageTrie
-from genret.search.ranking import Floats as Floats32
-from genret.search.ranking import Ints, Ranked, dense_similarity, rank_images
+from genret.search.ranking import Ranked, dense_similarity, rank_images
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed
-from genret.search.tokenization import (
-    as_identifiers,
-    by_image,
-    packed_by_image,
-    strip_padding,
-    tokenization_key,
-    tokenize_identifiers,
-)
+from genret.search.tokenization import packed_by_image, tokenize_identifiers
 from genret.search.trace import BeamTrace, Enlarged, Inspection
+from genret.toolbox.codes.usage import usage_statistics
 
 
 class GenerativeRetriever(CatalogRetriever):
@@ -46,6 +48,7 @@ class GenerativeRetriever(CatalogRetriever):
     needs = ("identifier", "backbone", "loss")
     has_beams = True
     has_trace = True
+    has_explanation = True
     signal_names = signals.NAMES
     identifier: Identifier
     backbone: Backbone
@@ -58,9 +61,10 @@ class GenerativeRetriever(CatalogRetriever):
         # identifiers are tokenized by this run's models, so each run and catalog has its own cache
         spelling = tokenization_key(self.backbone, self.identifier.vokens, self.end_symbol)
         key = content_hash(f"{self.catalog.uid} {self.catalog.run_id} {spelling}".encode())[:20]
-        cache = None if resources.folder is None else TrieCache(resources.folder / "trie", key)
+        self._cache_folder = None if resources.folder is None else resources.folder / "trie"
+        cache = None if self._cache_folder is None else TrieCache(self._cache_folder, key, self.backbone.vocab_size)
         self._live = LiveTrie(self.tokenized, self.device, cache)
-        self._points: tuple[Trie, Points] | None = None
+        self._points: Points | None = None
 
     def tokenized(self, rows: IdentifierRows) -> Tensor:
         """R rows of the catalog → (R, L) tokens, -1 after the end."""
@@ -72,28 +76,34 @@ class GenerativeRetriever(CatalogRetriever):
         """Whether the beam search needs the queries' vectors."""
         return self.options.guidance > 0
 
+    def amend(self, one: SearchResult, seen: Snapshot, allowed: Allowed, k: int, least: float | None) -> SearchResult:
+        can_read = self.backbone.reads(one.query) or (self.guided and self.encoder.reads(one.query))
+        return one if can_read else by_name(seen, one, allowed, k, least)
+
     @property
     def wants_vectors(self) -> bool:
         return self.guided or super().wants_vectors
 
-    def guide(self, query_features: Tensor, trie: Trie, allowed: LeafSets | None = None) -> Guide | None:
+    def guide(self, query_features: Tensor, trie: Trie, allowed: LeafSets | None = None) -> FlatGuide | None:
         """(B, D) the queries' vectors → the guidance added to beam scores in `trie`; None without guidance."""
         sums = self.identifier.additive(query_features) if self.guided else None
         if sums is None:
             return None
         # beams are on the language model's device, identifiers are computed on the scheme's device
-        sums = Additive(sums.target.to(self.device), [book.to(self.device) for book in sums.books])
         known = self._points  # for the last trie searched with guidance
-        if known is None or known[0] is not trie:
+        if known is None or known.trie is not trie:
             tokens = [self.backbone.level_tokens(level) for level in range(len(sums.books))]
-            known = self._points = trie, Points.of(trie, sums.books, tokens)
-        return Guide(sums, known[1], trie, self.options.guidance, allowed)
+            books = [book.to(self.device) for book in sums.books]
+            known = self._points = points_of(self._cache_folder, trie, books, tokens, known)
+        return FlatGuide(sums.target.to(self.device), known, self.options.guidance, allowed)
 
-    def beams(self, batch: QueryBatch, trie: Trie, num_beams: int, allowed: LeafSets | None = None) -> Beams:
+    def beams(
+        self, batch: QueryBatch, trie: Trie, num_beams: int, allowed: LeafSets | None = None, observe: Any = None
+    ) -> Beams:
         """The recipe's beam search in `trie`."""
         guide = self.guide(batch.vectors, trie, allowed) if self.guided else None
         score, written = self.options.score, self.written_levels
-        return beam_search(self.backbone, batch.texts, trie, num_beams, score, (), allowed, guide, written)
+        return beam_search(self.backbone, batch.texts, trie, num_beams, score, (), allowed, guide, written, observe)
 
     # ----------------------------------------------------------------------------------------------------- searching
     def similarity(self, batch: QueryBatch, rows: Ints, snapshot: Snapshot) -> Callable[[Ints, Ints], Floats32]:
@@ -130,15 +140,15 @@ class GenerativeRetriever(CatalogRetriever):
                 index.leaf_images,
                 self.similarity(batch, rows, snapshot),
             )
-            return ranked if leaves is None else _only(ranked, [allowed[row] for row in rows])
+            return ranked if leaves is None else only_allowed(ranked, [allowed[row] for row in rows])
 
         width = num_beams or k
         ranked = search(np.arange(len(batch)), width)
         wanted = np.full(len(batch), min(k, width))
-        for row in ranked.fewer_than(wanted):  # than there are images, or because several identifiers led to one image
+        for row in fewer_than(ranked, wanted):  # there are fewer, or several identifiers led to one
             mask = None if leaves is None else leaves[row]
-            wanted[row] = min(wanted[row], index.num_images(allowed[row], mask))
-        while width < index.trie.num_leaves and len(rows := ranked.fewer_than(wanted)):
+            wanted[row] = min(wanted[row], num_images(index, allowed[row], mask))
+        while width < index.trie.num_leaves and len(rows := fewer_than(ranked, wanted)):
             width *= 2
             ranked = ranked.replaced(rows, search(rows, width))
         return ranked
@@ -150,8 +160,12 @@ class GenerativeRetriever(CatalogRetriever):
         rows = snapshot.identifiers_of(np.unique(keys))
         owned = zip(rows.image_keys.tolist(), self.tokenized(rows), strict=True)
         place = {(key, strip_padding(tokens)): row for row, (key, tokens) in enumerate(owned)}
-        reached = index.trie.tokens_of(torch.from_numpy(leaves).to(index.trie.device)).cpu()
-        found = [place[key, strip_padding(tokens)] for key, tokens in zip(keys.tolist(), reached, strict=True)]
+        first = np.searchsorted(rows.image_keys, keys)  # for images that no beam has reached
+        reached = index.trie.tokens_of(torch.from_numpy(leaves.clip(0)).to(index.trie.device)).cpu()
+        found = [
+            row if leaf < 0 else place[key, strip_padding(tokens)]
+            for key, leaf, row, tokens in zip(keys.tolist(), leaves, first.tolist(), reached, strict=True)
+        ]
         return list(self._symbols(rows, found))
 
     def _symbols(self, rows: IdentifierRows, places: Sequence[int]) -> list[list[str]]:
@@ -188,6 +202,11 @@ class GenerativeRetriever(CatalogRetriever):
     ) -> BeamTrace:
         return trace.trace(self, snapshot, index, batch, right, num_beams, progress)
 
+    def explain(
+        self, query: str, image_id: str | None = None, *, num_beams: int | None = None, k: int = 10
+    ) -> Explanation:
+        return explain.explain(self, query, image_id, max(num_beams or self.options.num_beams, k), k)
+
     def inspect(self, snapshot: Snapshot, index: ImageTrie | None, keys: Ints) -> Inspection:
         content_based = self.identifier.new_images == "content_based"
         images, identifiers = by_image(snapshot.identifiers_of(keys))
@@ -210,6 +229,14 @@ class GenerativeRetriever(CatalogRetriever):
         left, embed = (None, None) if ceiling is None else ceiling
         return Inspection(left, embed, statistics, content_based)
 
+    def drowned_out(self) -> GenerativeRetriever | None:
+        """As the search is in the limit of γ → ∞: the language model writes nothing."""
+        if not self.guided:
+            return None
+        other = copy(self)
+        other.written_levels = 0
+        return other
+
     def signals(self, ranked: Ranked) -> Floats:
         return signals.beam_signals(ranked)
 
@@ -228,14 +255,5 @@ def _leaves(index: ImageTrie, allowed: Sequence[Allowed]) -> list[NDArray[np.boo
     distinct = {id(one): one for one in allowed}
     if all(one.everything for one in distinct.values()):
         return None
-    leaves = {name: index.leaves_for(one) for name, one in distinct.items()}
+    leaves = {name: leaves_for(index, one) for name, one in distinct.items()}
     return [leaves[id(one)] for one in allowed]
-
-
-def _only(ranked: Ranked, allowed: Sequence[Allowed]) -> Ranked:
-    """Drops images that are not allowed but share an identifier with an allowed one."""
-    keep = np.stack([one.among(row) for one, row in zip(allowed, ranked.images, strict=True)])
-    order = np.argsort(~keep, axis=1, kind="stable")
-    images = np.where(keep, ranked.images, -1)
-    scores = np.where(keep, ranked.scores, -np.inf).astype(np.float32)
-    return Ranked(*(np.take_along_axis(table, order, axis=1) for table in (images, scores, ranked.leaves)))

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from genret.catalog.store import Changes, IdentifierRows, Snapshot
+from genret.components.retrievers.spelling import strip_padding
 from genret.components.retrievers.trie_cache import TrieCache, Versioned
 from genret.search.image_trie import ImageTrie
-from genret.search.tokenization import strip_padding
 
 Tokenize = Callable[[IdentifierRows], Tensor]
 """R > 0 rows of a catalog → (R, L) tokens, -1 after the end."""

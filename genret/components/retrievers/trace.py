@@ -14,8 +14,9 @@ from torch import Tensor
 
 from genret.api import Progress, QueryBatch
 from genret.catalog.store import Snapshot
+from genret.kit.arrays import Ints
 from genret.search.image_trie import ImageTrie
-from genret.search.ranking import Ints, Ranked, rank_images
+from genret.search.ranking import Ranked, rank_images
 from genret.search.tokenization import columns_of
 from genret.search.trace import BeamTrace, first_rank
 
@@ -110,7 +111,7 @@ def forced_scores(
             scores = backbone.score(some.texts, tokens[:, :, :written], columns[:written]).sum(-1)
             guide = retriever.guide(some.vectors, trie)
             if guide is not None:
-                scores = scores + guide.of(right, trie.depth)
+                scores = scores + guide.of_leaves(right)
             best.append(scores.masked_fill(right < 0, -torch.inf).amax(1).float().cpu().numpy())
             bar.advance(len(some))
     return np.concatenate(best)

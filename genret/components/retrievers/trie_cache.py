@@ -14,9 +14,11 @@ import shutil
 import time
 import uuid
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -41,11 +43,15 @@ class Versioned(NamedTuple):
 
 
 class TrieCache:
-    """`key` identifies what the tokens depend on besides the catalog's version."""
+    """`key` identifies what the tokens depend on besides the catalog's version.
 
-    def __init__(self, folder: Path, key: str):
+    num_tokens: size of the vocabulary.
+    """
+
+    def __init__(self, folder: Path, key: str, num_tokens: int = 2**31):
         self.folder = folder
         self.key = key
+        self.num_tokens = num_tokens
 
     def load(self) -> Versioned | None:
         """The newest readable entry, memory-mapped; None if there is none."""
@@ -56,11 +62,11 @@ class TrieCache:
                         continue
                     leaf_images = LeafImages(*(file.get_tensor(name).numpy() for name in LeafImages._fields))
                 trie = Trie.load(path / "trie.safetensors")
+                if not is_sound(trie, leaf_images, self.num_tokens):
+                    continue
             except (GenretError, SafetensorError, OSError, ValueError, IndexError):
                 continue
-            starts, images = leaf_images
-            if len(starts) == trie.num_leaves + 1 and starts[0] == 0 and starts[-1] == len(images):
-                return Versioned(version, ImageTrie(trie, leaf_images))
+            return Versioned(version, ImageTrie(trie, leaf_images))
         return None
 
     def save(self, found: Versioned) -> None:
@@ -101,6 +107,29 @@ class TrieCache:
         except OSError:
             return []
         return [(int(version), path) for (key, _, version), path in named if key == self.key and version.isdigit()]
+
+
+def is_sound(trie: Trie, leaf_images: LeafImages, num_tokens: int) -> bool:
+    """Whether every index of a stored trie lies within the table that it points into. Reads each table once."""
+    nodes = 1
+    for level, most in zip(trie.levels, trie.max_children, strict=True):
+        offsets, symbols, columns = (table.numpy() for table in level)
+        if not (len(offsets) == nodes + 1 and len(symbols) and _steps_to(offsets, len(symbols), most)):
+            return False
+        if symbols.min() < 0 or symbols.max() >= len(columns) or columns.min() < -1 or columns.max() >= num_tokens:
+            return False
+        nodes = len(symbols)
+    leaves, (starts, images) = trie.leaf_of_row.numpy(), leaf_images
+    if len(leaves) and (leaves.min() < 0 or leaves.max() >= nodes):
+        return False
+    return len(starts) == trie.num_leaves + 1 and _steps_to(starts, len(images)) and bool((images >= 0).all())
+
+
+def _steps_to(offsets: NDArray[Any], end: int, most: int | None = None) -> bool:
+    """Whether offsets begin at 0, end at `end`, and grow by 1 to `most` at each step."""
+    steps = np.diff(offsets)
+    within = len(steps) > 0 and bool((steps > 0).all()) and (most is None or int(steps.max()) == most)
+    return within and int(offsets[0]) == 0 and int(offsets[-1]) == end
 
 
 def _flush(file: Path) -> None:

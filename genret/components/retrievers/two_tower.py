@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from genret import api
-from genret.api import QueryBatch
+from genret.api import QueryBatch, SearchResult
 from genret.catalog.store import Snapshot
 from genret.components.retrievers import enlarged
+from genret.components.retrievers.by_name import by_name
 from genret.components.retrievers.hnsw import HNSW
+from genret.kit.arrays import Ints
 from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import LOOKED_AT
 from genret.search.dense import DenseHits, dense_ranks, dense_search
-from genret.search.ranking import Ints, Ranked
+from genret.search.ranking import Ranked
 from genret.search.restrict import Allowed
 from genret.search.trace import Enlarged
 
@@ -79,6 +81,10 @@ class TwoTowerRetriever(CatalogRetriever):
     @property
     def wants_vectors(self) -> bool:
         return True
+
+    def amend(self, one: SearchResult, seen: Snapshot, allowed: Allowed, k: int, least: float | None) -> SearchResult:
+        can_read = self.encoder.reads(one.query)
+        return one if can_read else by_name(seen, one, allowed, k, least)
 
     def candidates(
         self,

@@ -9,9 +9,10 @@ import torch
 
 from genret.api import Corpus, Evaluator, Identifier, Identifiers, Ui
 from genret.evaluate.evaluation import Evaluated
-from genret.kit.codes.usage import usage_statistics
 from genret.kit.files import write_json
 from genret.lab.codebooks.gate import Gate, gate_table, quality_gate
+from genret.toolbox.codes.usage import usage_statistics
+from genret.train.protocols import SENTENCES
 
 if TYPE_CHECKING:
     from genret.run import Run
@@ -26,8 +27,14 @@ class CodebookEvaluator(Evaluator):
         gate = None if named.codes is None else gate_of(identifier, named.codes, dev)
         if gate is None:
             return
-        ui.table(gate_table(gate))
-        for warning in gate.warnings():
+        bare = (run / SENTENCES).exists()  # then the nearest image counts as what a sentence is about
+        ui.table(gate_table(gate, "agreement with raw vectors at 1/5/10" if bare else "R@1/5/10"))
+        exact = (
+            bare and gate.num_collapsed
+        )  # codes of their own for few images: the deep levels have nothing left to say
+        if exact:
+            ui.note(f"{exact} levels hardly use their codes: ordinary where pictures are few, and no fault")
+        for warning in gate.warnings()[exact:]:
             ui.warn(warning)
         write_json(run / FILE, gate.as_json())
 

@@ -15,9 +15,11 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from genret.evaluate.metrics import CUTOFFS, Ints, Relevant, RelevantLike, recalls
-from genret.kit.codes.usage import usage_statistics
+from genret.evaluate.metrics import Relevant, RelevantLike, recalls
+from genret.kit.arrays import Ints
+from genret.lab.report.text import share
 from genret.search.dense import dense_ranks
+from genret.toolbox.codes.usage import usage_statistics
 
 COLLAPSED_BELOW = 0.1
 """A level is collapsed if its perplexity is below this share of the codes that it could use."""
@@ -67,8 +69,12 @@ class Gate(NamedTuple):
     def ok(self) -> bool:
         return not self.warnings()
 
+    @property
+    def num_collapsed(self) -> int:
+        return sum(level.collapsed for level in self.levels)
+
     def warnings(self) -> list[str]:
-        """Problems in plain words, each with a suggestion."""
+        """Problems in plain words, each with a suggestion; those of the collapsed levels come first."""
         found = [
             f"level {number} of the identifiers is collapsed: it uses {level.usage:.0f} % of its {level.size} codes, "
             f"as unevenly as if there were {level.perplexity:.1f} (of {level.usable} that it could use); try a smaller "
@@ -147,16 +153,16 @@ def quality_gate(
     )
 
 
-def gate_table(gate: Gate) -> Table:
-    """A table for the terminal: a row per level, then the overall figures."""
+def gate_table(gate: Gate, measure: str = "R@1/5/10") -> Table:
+    """A table for the terminal: a row per level, then the overall figures, named `measure`."""
     verdict = "good" if gate.ok else f"{len(gate.warnings())} warning{'s' * (len(gate.warnings()) > 1)}"
     recall = [f"raw vectors {_figures(gate.raw)}"]
     if gate.ceiling is not None:
         recall.insert(0, f"reconstructed (the ceiling) {_figures(gate.ceiling)}")
     table = Table(
         title=f"Quality of {gate.num_identifiers:,} identifiers: {verdict}",
-        caption=f"{100 * gate.unique_rate:.1f} % unique, at most {gate.max_bucket} images share one\n"
-        f"R@{'/'.join(map(str, CUTOFFS))} in %: " + "; ".join(recall),
+        caption=f"{share(gate.unique_rate)} % unique, at most {gate.max_bucket} images share one\n"
+        f"{measure} in %: " + "; ".join(recall),
         title_justify="left",
         caption_justify="left",
     )

@@ -65,7 +65,7 @@ def sweep(
     """
     from genret.lab.sweep.grid_sweep import as_json as document_of
     from genret.lab.sweep.grid_sweep import plan, sweep_name, table, write_table
-    from genret.recipe.compatibility import notes
+    from genret.shell.notes import notes
 
     state = state_of(context)
     with state.ui(True) as ui:  # output of single runs is not shown

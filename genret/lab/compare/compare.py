@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from genret.errors import GenretError
-from genret.evaluate.ranks import Ints, paired
+from genret.kit.arrays import Ints
+from genret.lab.compare.paired import paired
 from genret.lab.compare.run_summary import (
     MEASURES,
     Figure,
@@ -58,6 +59,7 @@ class Contestant(NamedTuple):
             "encoder": name_of(recipe.encoder),
             "num_beams": first.num_beams,
             "guidance": recipe.guidance,
+            "rerank": None if recipe.rerank is None else name_of(recipe.rerank),
             "figures": {name: figure and figure.as_json() for name, figure in self.figures.items()},
             "median_rank": median_of(self.outcomes),
             "two_tower": two_tower(self.outcomes),
@@ -162,6 +164,8 @@ def _tests(pairs: list[tuple[Contestant, Contestant]]) -> list[PairedTest]:
         if one.values is None or against.values is None:
             continue
         differences = one.values - against.values
+        if one.outcomes[0].num_beams != against.outcomes[0].num_beams:  # one ranks more images than the other
+            differences[:, MEASURES.index("mrr")] = np.nan
         there = ~np.isnan(differences).any(axis=0)
         p_values, intervals = np.full(len(MEASURES), np.nan), np.full((len(MEASURES), 2), np.nan)
         p_values[there] = randomization_test(differences[:, there])
@@ -223,7 +227,7 @@ def _figure_table(found: Comparison) -> Table:
             facts["protocol"],
             facts["data"],
             facts["encoder"],
-            str(facts["num_beams"] or "–") + (f", guidance {facts['guidance']:g}" if facts["guidance"] else ""),
+            _search_of(facts),
             ",".join(map(str, facts["seeds"])),
             *([_with_interval(one.figures[measure], measure) for measure in MEASURES]),
             "–" if facts["median_rank"] is None else f"{facts['median_rank']:.1f}",
@@ -231,6 +235,12 @@ def _figure_table(found: Comparison) -> Table:
         if one.outcomes[0].remark:
             table.add_row("", f"({one.outcomes[0].remark})")
     return table
+
+
+def _search_of(facts: dict[str, Any]) -> str:
+    """Beams, guidance (γ) and reranker."""
+    guidance = f", guidance {facts['guidance']:g}" if facts["guidance"] else ""
+    return str(facts["num_beams"] or "–") + guidance + (f", rerank {facts['rerank']}" if facts["rerank"] else "")
 
 
 def _with_interval(figure: Figure | None, measure: str) -> str:
@@ -245,7 +255,7 @@ def _test_table(found: Comparison) -> Table:
     table = Table(
         title="Paired over queries",
         caption="difference [95 % bootstrap interval]; p: Fisher's randomization test, two-sided, "
-        "adjusted for the number of tests (Holm)",
+        "adjusted for the number of tests (Holm); mrr is not compared between searches of different widths",
         title_justify="left",
         caption_justify="left",
     )

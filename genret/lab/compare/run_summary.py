@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from genret.errors import GenretError
 from genret.evaluate.metrics import CUTOFFS, Recalls, discounted, median_rank, recalls, reciprocal
-from genret.evaluate.ranks import OWN_SEARCH, TWO_TOWER, Ints, QueryRanks, beams, read_ranks
+from genret.evaluate.ranks import OWN_SEARCH, TWO_TOWER, QueryRanks, beams, read_ranks
 from genret.folders import read_summary
+from genret.kit.arrays import Ints
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe, Slot

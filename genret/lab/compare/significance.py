@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from genret.kit.arrays import Doubles
 
 ROUNDS = 10_000
 """Number of resamplings. The smallest possible p-value is 1 / (ROUNDS + 1)."""
@@ -21,7 +20,7 @@ CHUNK = 4_000_000
 """Maximum number of random numbers in memory."""
 
 
-def randomization_test(differences: Floats, rounds: int = ROUNDS, seed: int = 0) -> Floats:
+def randomization_test(differences: Doubles, rounds: int = ROUNDS, seed: int = 0) -> Doubles:
     """(Q, C) paired differences → (C,) two-sided p-values of Fisher's randomization test.
 
     Under the null hypothesis each difference could have either sign: p is the share of random sign flips, the observed
@@ -37,7 +36,7 @@ def randomization_test(differences: Floats, rounds: int = ROUNDS, seed: int = 0)
     return (as_far + 1) / (rounds + 1)
 
 
-def bootstrap_intervals(values: Floats, level: float = 0.95, rounds: int = ROUNDS, seed: int = 0) -> Floats:
+def bootstrap_intervals(values: Doubles, level: float = 0.95, rounds: int = ROUNDS, seed: int = 0) -> Doubles:
     """(Q, C) → (C, 2) percentile bootstrap confidence intervals of the means; queries are sampled with replacement."""
     random = np.random.default_rng(seed)
     num_queries = len(values)

@@ -4,7 +4,8 @@ Each query is searched over all images of a split, answers included, and again w
 search, exactly as if they were not indexed: the answers alone, or the answers and all similar images. An image answers
 a query if the query is one of its captions, after normalization. If only the answer is excluded, the next best image is
 often nearly as good; "nothing matches" means that nothing similar exists. So the confidence is fitted to the second
-case, on the development split alone. Both cases are evaluated on the evaluated split.
+case, on the development split alone; without captions, to sentences that have an image to themselves
+(`sentences.py`). Both cases are evaluated on the evaluated split.
 
     Q queries   n of them in the sample   N images   F signals
 """
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from genret.api import Evaluator, Ui
 from genret.evaluate.evaluation import Evaluated
-from genret.evaluate.metrics import Relevant
+from genret.evaluate.metrics import Ints, Relevant
 from genret.evaluate.queries import QuerySet, answers_of, query_set
 from genret.kit.files import write_json
 from genret.lab.confidence.calibration import Floats, SignalSets, fit, judge
+from genret.lab.confidence.sentences import expect, sentence_queries, telling
 from genret.search.catalog import CatalogRetriever
 from genret.search.confidence import FILE, Confidence
 from genret.search.dense import dense_search
@@ -44,9 +46,14 @@ class ConfidenceEvaluator(Evaluator):
     """How well a search's confidence separates queries with an answer from queries without."""
 
     def after_training(self, run: Run, ui: Ui) -> None:
+        told = None
+        if (asked := sentence_queries(run, ui)) is not None and not run.retriever.catalog.captions(asked.split).texts:
+            told = expect(run, asked, telling(asked))
         if calibrate(run, ui) is None:
             split = run.dataset.dev_split
             ui.note(f"confidence: the split '{split}' is too small or says nothing; searches go without one")
+        for line in () if told is None else told.lines():
+            ui.note(line)
 
     def evaluate(self, run: Run, found: Evaluated, ui: Ui) -> dict[str, Any] | None:
         confidence = found.retriever.confidence
@@ -78,9 +85,12 @@ def calibrate(run: Run, ui: Ui) -> Confidence | None:
     (run.folder / FILE).unlink(missing_ok=True)
     retriever, split = run.retriever, run.dataset.dev_split
     retriever.confidence = None
-    if not retriever.catalog.captions(split).texts:
+    if retriever.catalog.captions(split).texts:
+        asked = query_set(retriever, split, run.settings.features_dir, ui.progress)
+    elif (sentences := sentence_queries(run, ui)) is not None:
+        asked = telling(sentences)
+    else:
         return None
-    asked = query_set(retriever, split, run.settings.features_dir, ui.progress)
     with retriever.catalog.snapshot() as snapshot:
         index = retriever.build_index(snapshot, asked.keys)
         inspection = retriever.inspect(snapshot, index, asked.keys)
@@ -108,7 +118,7 @@ def ask(
     also searches without only the answers."""
     size = len(asked.queries)
     rows = np.sort(np.random.default_rng(0).permutation(size)[:SAMPLE])
-    sample, answers = asked.chosen(rows), answers_of(asked).of_queries(rows)
+    sample, answers = asked.chosen(rows), _of_queries(answers_of(asked), rows)
 
     def found(label: str, hidden: Relevant) -> Floats:
         return retriever.signals(_without(retriever, sample, index, num_beams, hidden, label, ui))
@@ -153,3 +163,9 @@ def _without(
             parts.append(retriever.candidates(snapshot, index, batch, 1, num_beams, allowed[start : start + size]))
             bar.advance(len(batch))
     return Ranked.joined(parts)
+
+
+def _of_queries(relevant: Relevant, chosen: Ints) -> Relevant:
+    """The relevant images of these queries (ascending), renumbered from 0."""
+    kept = np.isin(relevant.queries, chosen)
+    return Relevant(np.searchsorted(chosen, relevant.queries[kept]), relevant.rows[kept], len(chosen))

@@ -18,6 +18,9 @@ class LeakageEvaluator(Evaluator):
     """Leakage of searched images into training and development: copies, near-duplicates, captions of the same words."""
 
     def before_training(self, run: Path, splits: TrainingSplits, ui: Ui) -> None:
+        if splits.train is splits.test:
+            ui.note("transductive: the pictures that are searched are those that the identifiers were made for")
+            return
         found = find_leakage(splits)
         found.write(run)
         for split in (splits.dev, splits.test):

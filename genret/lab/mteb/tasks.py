@@ -18,8 +18,8 @@ from PIL import Image
 from genret.api import Record
 from genret.errors import BadImage, GenretError
 from genret.kit.images import read_bytes
-from genret.kit.splits import hashed
 from genret.lab.mteb.about import TASK_FILE
+from genret.toolbox.splits import hashed
 
 if TYPE_CHECKING:
     from datasets import Dataset

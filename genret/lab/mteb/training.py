@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genret.cli.ui import Ui
 from genret.folders import is_finished
 from genret.lab.mteb.tasks import TABLE, write_task
 from genret.lab.sweep.grid import slug
 from genret.plugin.loading import load_plugins
 from genret.recipe.load import load_recipe
 from genret.settings import Settings
+from genret.shell.ui import Ui
 from genret.train.artifacts import content_key
 from genret.training import train
 

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 from genret.catalog.place import place_of
 from genret.catalog.store import Catalog
-from genret.kit.text_table import TextTable
 from genret.lab.compare.run_summary import name_of
 from genret.lab.paper.paper import PaperTable
 from genret.lab.paper.reproduce import Line
 from genret.lab.sweep.sweep import RowResult
 from genret.plugin.registry import Registries
 from genret.recipe.components import components
+from genret.shell.migrate import upgrade
+from genret.toolbox.text_table import TextTable
 
 
 class PrefixPairs(NamedTuple):
@@ -34,7 +35,7 @@ def pairs_of(line: Line, result: RowResult, registries: Registries) -> PrefixPai
         return PrefixPairs(None, 0, [])
     run = result.outcomes[0].run
     split = components(line.row.recipes[0], registries).dataset.test_split
-    with Catalog.open(place_of(run)) as catalog:
+    with Catalog.open(place_of(run), upgrade=upgrade) as catalog:
         images = named_images(catalog, split)
     if images is None:
         return PrefixPairs(run, 0, [])

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from genret.api import Ui
 from genret.errors import UsageError
 from genret.kit.files import write_json, write_text
-from genret.kit.text_table import TextTable
 from genret.lab.paper import pairs as paper_pairs
 from genret.lab.paper import sizes as paper_sizes
 from genret.lab.paper import table as paper_table
@@ -20,6 +19,7 @@ from genret.lab.paper.speed import measure
 from genret.lab.sweep.sweep import Keep, RowResult
 from genret.plugin.registry import Registries
 from genret.settings import Settings
+from genret.toolbox.text_table import TextTable
 
 
 class Made(NamedTuple):

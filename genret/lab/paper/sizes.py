@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from genret.kit.text_table import TextTable
 from genret.lab.compare.run_summary import name_of
 from genret.lab.paper.paper import PaperTable
 from genret.lab.paper.reproduce import Line
 from genret.lab.paper.speed import BATCH, Speeds, shown
 from genret.lab.sweep.sweep import RowResult
+from genret.toolbox.text_table import TextTable
 
 PAPER_IMAGES = 300_000
 """Sizes with figures in the paper (its Table 2)."""

@@ -27,8 +27,8 @@ from genret.plugin.registry import Registries
 from genret.run import Run
 from genret.search.catalog import CatalogRetriever
 from genret.settings import Settings
+from genret.shell.environment import describe
 from genret.train.artifacts import content_key
-from genret.train.environment import describe
 
 BATCH = 1
 """Batch size in queries."""

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from genret.evaluate.metrics import CUTOFFS
-from genret.kit.text_table import TextTable
 from genret.lab.compare.run_summary import name_of, text_of, two_tower
 from genret.lab.paper.effect_checks import EffectCheck
 from genret.lab.paper.paper import REPORTED_ON, DataSet, PaperTable, reported_on
 from genret.lab.paper.reproduce import Line
 from genret.lab.paper.speed import Speeds
 from genret.lab.sweep.sweep import RowResult
+from genret.toolbox.text_table import TextTable
 
 
 def as_json(

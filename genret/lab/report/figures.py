@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genret.evaluate.metrics import CUTOFFS, MISSED, Ints, Recalls, Scores, recalls, scores_of
-from genret.evaluate.ranks import QueryRanks, paired
+from genret.evaluate.metrics import CUTOFFS, MISSED, Recalls, Scores, recalls, scores_of
+from genret.evaluate.ranks import QueryRanks
+from genret.kit.arrays import Ints
+from genret.lab.compare.paired import paired
 from genret.lab.compare.run_summary import MEASURES, measured
 from genret.lab.compare.significance import bootstrap_intervals, randomization_test
 from genret.lab.report.stored import StoredRun
@@ -86,6 +88,14 @@ def figures_of(stored: StoredRun) -> Figures:
         "identifier_recall": f"  identifiers instead of images, {stored.num_beams} beams",
         "ceiling": "ceiling of the identifiers",
     }
+    alone = evaluation.get("drowned_out")
+    if alone is not None:
+        rows.append(
+            FigureRow(name="  the language model drowned out, guidance alone", recall=alone["recall"], intervals={})
+        )
+        if alone["first_stage"] is not None:
+            name = "  the language model drowned out, before reranking"
+            rows.append(FigureRow(name=name, recall=alone["first_stage"], intervals={}))
     for key, name in more.items():
         if evaluation.get(key) is not None:
             rows.append(FigureRow(name=name, recall=evaluation[key], intervals={}))

@@ -24,16 +24,18 @@ from genret.catalog.store import Catalog
 from genret.errors import GenretError
 from genret.kit.files import write_bytes
 from genret.kit.text import clean
+from genret.lab.explain.codebook import Codebook
 from genret.lab.report import sections, words
 from genret.lab.report.queries import Sample, sample
 from genret.lab.report.sections import RunSections
 from genret.lab.report.stored import SPLIT, StoredRun, read_runs
-from genret.lab.report.text import percent, plain_number, plural, points, signed, value_of
+from genret.lab.report.text import percent, plain_number, plural, points, share, signed, value_of
 from genret.lab.report.thumbs import ThumbnailUris
 from genret.lab.report.vokens import NamedImages, named_images
 from genret.plugin.registry import Registries
 from genret.run import Run
 from genret.settings import Settings
+from genret.shell.migrate import upgrade
 
 POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
 PICTURES_OF_A_RUN = 70
@@ -57,6 +59,8 @@ class OpenRun(NamedTuple):
     images: NamedImages | None
     sample: Sample | None
     remarks: list[str]
+    words: dict[str, list[str]]
+    """By voken of the first level: the words of captions that set its images apart"""
 
 
 def write_report(
@@ -69,7 +73,9 @@ def write_report(
     for one in stored:
         opened = _open(one, registries, settings, ui, num_queries)
         made.append(
-            sections.of_run(one, opened.images, opened.sample, ThumbnailUris(one.run, expected), opened.remarks)
+            sections.of_run(
+                one, opened.images, opened.sample, ThumbnailUris(one.run, expected), opened.remarks, opened.words
+            )
         )
     page = render(made)
     data = page.encode("utf-8", "replace")
@@ -106,6 +112,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "percent": percent,
+        "share": share,
         "points": points,
         "signed": signed,
         "number": plain_number,
@@ -123,26 +130,29 @@ def _open(stored: StoredRun, registries: Registries, settings: Settings, ui: Ui,
         remarks.append(
             "Only this run's figures were kept, not its models, catalog and pictures: there are no pictures below."
         )
-        return OpenRun(None, None, remarks)
-    images = None
+        return OpenRun(None, None, remarks, {})
+    images, telling = None, dict[str, list[str]]()
     try:
-        with Catalog.open(place_of(stored.run)) as catalog:
+        with Catalog.open(place_of(stored.run), upgrade=upgrade) as catalog:
             images = named_images(catalog, stored.searched_split)
+            if images is not None:
+                tree = Codebook.read(catalog).node(catalog)
+                telling = {child.symbols[0]: child.words for child in tree.children}
         if not stored.has_models:
             remarks.append("This run's models were not kept, so no query could be followed through a search.")
-            return OpenRun(images, None, remarks)
+            return OpenRun(images, None, remarks, telling)
         with Run(stored.run, registries, settings) as run:
             found = sample(stored, run.retriever, num_queries, settings, ui)
     except GenretError as error:
         ui.warn(f"{stored.run}: the report goes without searches: {error}")
         remarks.append(f"The run could not be searched for this report: {error}.")
-        return OpenRun(images, None, remarks)
+        return OpenRun(images, None, remarks, telling)
     if found is not None and not found.queries and num_queries and stored.evaluation is not None:
         remarks.append(
             f"The ranks of single queries were not kept, so none are shown; genret evaluate --run {stored.name} keeps "
             "them."
         )
-    return OpenRun(images, found, remarks)
+    return OpenRun(images, found, remarks, telling)
 
 
 def _write(out: Path, data: bytes) -> None:

@@ -16,11 +16,14 @@ from torch import Tensor
 
 from genret.api import Ui, Vokens
 from genret.catalog.store import ImageRow, Snapshot
+from genret.components.retrievers.explain import explain_in
+from genret.components.retrievers.explanation import Explanation
+from genret.components.retrievers.generative import GenerativeRetriever
 from genret.evaluate.ledger import Trace, attribute
-from genret.evaluate.metrics import Ints
 from genret.evaluate.queries import QuerySet, text_vectors
 from genret.evaluate.ranks import query_hashes
 from genret.evaluate.run import Explained, Found, explain
+from genret.kit.arrays import Ints
 from genret.lab.report.figures import K, place, ranks_in_order
 from genret.lab.report.stored import StoredRun
 from genret.search.catalog import CatalogRetriever
@@ -62,9 +65,12 @@ class TracedQuery:
     lost_at: str | None
     """The ledger's reason why the image is not in the top K; `dense` if two-tower search fails too"""
     hits: list[Shown]
+    explanation: Explanation | None
+    """The same search level by level, for retrievers that have it"""
 
     def as_json(self) -> dict[str, Any]:
         plain = dict(vars(self)) | {"right": self.right.image_id}
+        plain["explanation"] = self.explanation and self.explanation.as_json()["levels"]
         return plain | {
             "hits": [
                 {"rank": hit.rank, "image_id": hit.image.image_id, "score": hit.score, "identifier": hit.identifier}
@@ -179,9 +185,19 @@ def _followed(
             prefix_ranks=[] if explained is None else [place(rank) for rank in explained.trace.prefix_ranks[q]],
             lost_at=_lost_at(found, exact, explained, q),
             hits=_hits(retriever, snapshot, index, queries, found, images, q),
+            explanation=_explanation(retriever, snapshot, index, queries, width, q),
         )
         for q, kind in enumerate(kinds)
     ]
+
+
+def _explanation(
+    retriever: CatalogRetriever, snapshot: Snapshot, index: Any, queries: QuerySet, width: int | None, query: int
+) -> Explanation | None:
+    if width is None or not isinstance(retriever, GenerativeRetriever):
+        return None
+    key = int(queries.right_keys[query])
+    return explain_in(retriever, snapshot, index, queries.batch.rows(query, query + 1), key, width, SHOWN)
 
 
 def _lost_at(found: Found, exact: Ints, explained: Explained | None, query: int) -> str | None:

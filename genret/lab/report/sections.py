@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -64,6 +64,8 @@ class Voken(NamedTuple):
     num_images: int
     pictures: list[tuple[Picture, bool]]
     captions: list[str]
+    words: list[str]
+    """Of captions, those that set its images apart"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,12 @@ class Together(NamedTuple):
 
 
 def of_run(
-    stored: StoredRun, images: NamedImages | None, sample: Sample | None, pictures: ThumbnailUris, remarks: list[str]
+    stored: StoredRun,
+    images: NamedImages | None,
+    sample: Sample | None,
+    pictures: ThumbnailUris,
+    remarks: list[str],
+    voken_words: Mapping[str, list[str]] | None = None,
 ) -> RunSections:
     measured = figures.figures_of(stored)
     show = _Shower(pictures, images)
@@ -141,7 +148,7 @@ def of_run(
         levels=tables.level_lines(stored, images),
         queries=[] if sample is None else [show.query(traced) for traced in sample.queries],
         pairs=[] if images is None else [show.pair(images, one) for one in vokens.shared_prefixes(images)],
-        vokens=[] if images is None else show.vokens(images, sample),
+        vokens=[] if images is None else show.vokens(images, sample, voken_words or {}),
         learning=tables.learning_curves(stored.metrics),
         chosen=chosen(stored.recipe),
         changed=changed_options(stored.recipe),
@@ -215,7 +222,7 @@ class _Shower:
             common=common,
         )
 
-    def vokens(self, images: NamedImages, sample: Sample | None) -> list[Voken]:
+    def vokens(self, images: NamedImages, sample: Sample | None, telling: Mapping[str, list[str]]) -> list[Voken]:
         captions, features = ([], None) if sample is None else (sample.captions, sample.caption_features)
         return [
             Voken(
@@ -226,6 +233,7 @@ class _Shower:
                     for r, b in zip(one.images, one.bears, strict=True)
                 ],
                 one.captions,
+                telling.get(f"c{one.level}_{one.code}", []),
             )
             for one in vokens.voken_views(images, captions=captions, caption_features=features)
         ]

@@ -15,9 +15,10 @@ from typing import Any
 from genret.api import Dataset
 from genret.catalog.place import has_catalog
 from genret.errors import GenretError
-from genret.evaluate.ranks import FOLDER, OWN_SEARCH, TWO_TOWER, QueryRanks, beams, paired, read_ranks
+from genret.evaluate.ranks import FOLDER, OWN_SEARCH, TWO_TOWER, QueryRanks, beams, read_ranks
 from genret.folders import read_summary
 from genret.kit.files import read_json
+from genret.lab.compare.paired import paired
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
@@ -51,6 +52,17 @@ class StoredRun:
     def num_beams(self) -> int | None:
         """Beams of the evaluation reported in detail; None for retrievers without beams."""
         return None if self.evaluation is None else self.evaluation.get("num_beams")
+
+    @property
+    def score_name(self) -> str:
+        """What the scores of the run's hits are."""
+        rerank = self.recipe.rerank
+        if rerank is not None:
+            mixed = getattr(rerank.options, "weight", 1) < 1
+            return "the reranker’s and the first stage’s, standardized and mixed" if mixed else "the reranker’s"
+        if self.num_beams is None:
+            return "those of the run’s own search"
+        return "log-probabilities" + (" and distances to the query’s vector, added" if self.recipe.guidance else "")
 
     @property
     def found(self) -> QueryRanks | None:
@@ -133,7 +145,7 @@ def _json(path: Path) -> dict[str, Any] | None:
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The complete lines of a log; a line truncated by a full disk is skipped."""
     rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
         except ValueError:

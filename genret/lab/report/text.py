@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 
 def percent(value: float | None) -> str:
     """A percentage, or a sign for a missing one."""
     return "–" if value is None else f"{value:.1f}"
+
+
+def share(part: float) -> str:
+    """A share as a percentage, rounded down: 100.0 is all of them."""
+    return f"{math.floor(1000 * part + 1e-9) / 10:.1f}"
 
 
 def points(value: float) -> str:

@@ -12,23 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from genret.api import Vokens
 from genret.catalog.store import Catalog, ImageRow
+from genret.kit.arrays import Ints
+from genret.lab.explain.words import FUNCTION_WORDS
 from genret.search.dense import dense_search
-
-Ints = NDArray[np.int64]
-
-
-FUNCTION_WORDS = {
-    "about", "above", "across", "after", "against", "along", "among", "another", "around", "back", "before",
-    "behind", "beside", "between", "both", "down", "each", "from", "front", "have", "into", "like", "near", "next",
-    "onto", "other", "others", "over", "some", "something", "that", "their", "them", "there", "these", "they",
-    "this", "through", "toward", "towards", "under", "very", "which", "while", "with", "without",
-}  # fmt: skip
-"""Stop words."""
 
 
 class NamedImages(NamedTuple):

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from genret.errors import RecipeError, UsageError
 from genret.kit.files import write_json, write_text
-from genret.kit.text_table import TextTable
 from genret.lab.compare.run_summary import MEASURES, text_of, two_tower
 from genret.lab.sweep import grid
 from genret.lab.sweep.grid import BEAMS, SEED, Axis
@@ -16,6 +15,7 @@ from genret.lab.sweep.sweep import RowResult, SweepRow
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
+from genret.toolbox.text_table import TextTable
 
 
 class Plan(NamedTuple):

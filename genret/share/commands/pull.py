@@ -20,7 +20,8 @@ def pull(
         str, typer.Argument(metavar="SOURCE", help="A folder, a .tar.gz or .zip file, or hub:owner/name[@revision].")
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The run's name here. [default: as the source is called]")
+        str | None,
+        typer.Option("--run", metavar="NAME", help="The run's name here. [default: as the source is called]"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -29,7 +30,7 @@ def pull(
     \b
     Examples:
       genret pull avg-emoji.tar.gz
-      genret pull hub:me/avg-emoji@main --name emoji
+      genret pull hub:me/avg-emoji@main --run emoji
     """
     state = state_of(context)
     with state.ui(as_json) as ui:

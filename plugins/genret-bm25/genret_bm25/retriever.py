@@ -6,8 +6,8 @@ import torch
 from pydantic import Field
 
 import genret
-from genret.kit import saving
 from genret.kit.captions import nearest_captions
+from genret.toolbox import saving
 
 
 class BM25Retriever(genret.CatalogRetriever):

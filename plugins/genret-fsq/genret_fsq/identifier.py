@@ -13,10 +13,10 @@ from torch import Tensor
 
 from genret import GenretError, Identifier, Loss
 from genret.api import Corpus, FitContext, Identifiers, LoopOptions, TokenizerBatch, Vokens
-from genret.kit import saving as stored
-from genret.kit.codes.collisions import CollisionOptions, Collisions, Distances
-from genret.kit.codes.rows import CHUNK, kmeans_rows, with_random_rows
-from genret.kit.codes.training import Quantized, train_autoencoder
+from genret.toolbox import saving as stored
+from genret.toolbox.codes.collisions import CollisionOptions, Collisions, Distances
+from genret.toolbox.codes.rows import CHUNK, kmeans_rows, with_random_rows
+from genret.toolbox.codes.training import Quantized, train_autoencoder
 from genret_fsq.network import FSQNetwork
 
 MOST_CODES = 65536

@@ -4,7 +4,7 @@ import numpy as np
 from pydantic import Field
 
 import genret
-from genret.kit.text_table import TextTable
+from genret.toolbox.text_table import TextTable
 
 CUTOFFS = (1, 5, 10)
 LENGTH = "words of the query"

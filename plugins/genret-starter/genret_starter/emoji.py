@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 import genret
 from genret import BadImage, Dataset, GenretError, Record, UnknownName
-from genret.kit.splits import hashed
+from genret.toolbox.splits import hashed
 from genret_starter.concepts import Concept, Language, base_of, concepts
 from genret_starter.renderings import Rendering, available, picture
 

@@ -13,8 +13,8 @@ from genret.components.identifiers.rq import RQIdentifier, RQTraining
 from genret.components.losses.tokenizer import AlignLoss, CommitLoss, DiversityLoss, ReconLoss
 from genret.errors import GenretError
 from genret.kit import checkpoint
-from genret.kit.codes.training import CaptionVectors, Texts, loss_terms
-from genret.kit.codes.usage import usage_statistics
+from genret.toolbox.codes.training import CaptionVectors, Texts, loss_terms
+from genret.toolbox.codes.usage import usage_statistics
 
 
 def context(folder: Path) -> FitContext:

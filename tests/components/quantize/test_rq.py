@@ -10,7 +10,7 @@ from vector_quantize_pytorch import ResidualVQ
 
 from genret.components.quantize.kmeans import kmeans, nearest
 from genret.components.quantize.rq import ResidualQuantizer
-from genret.kit.codes.usage import usage_statistics
+from genret.toolbox.codes.usage import usage_statistics
 
 torch.set_num_threads(1)
 

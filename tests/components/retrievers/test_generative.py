@@ -33,6 +33,9 @@ class Letters:
     def __init__(self, vokens: Vokens = Vokens()):
         self.vokens = vokens
 
+    def reads(self, query: str) -> bool:
+        return True
+
     def tokens(self, identifiers: Identifiers) -> torch.Tensor:
         if identifiers.codes is not None:
             return torch.where(identifiers.codes < 0, -1, identifiers.codes + 10)

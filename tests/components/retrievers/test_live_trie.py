@@ -14,6 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from genret.api import Restriction
 from genret.catalog.store import Catalog, Snapshot
@@ -239,3 +241,32 @@ def test_the_cache_removes_its_own_entries_alone(tmp_path: Path, loads: list[boo
     Opened(tmp_path, key="third").look()
     assert {entry.name for entry in (tmp_path / "elsewhere").iterdir()} >= {f"other-{version}", "vacation-2024"}
     assert (tmp_path / "elsewhere" / "vacation-2024" / "beach.jpg").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("number", [-2, 10**6])
+@pytest.mark.parametrize(
+    ("file", "table"),
+    [
+        *(("trie", f"{depth}.{name}") for depth in (0, 1) for name in ("offsets", "symbols", "columns")),
+        ("trie", "leaf_of_row"),
+        ("images", "starts"),
+    ],
+)
+def test_indices_out_of_range_are_no_cache(
+    tmp_path: Path, loads: list[bool], file: str, table: str, number: int
+) -> None:
+    """A file that is well formed and points outside of its tables."""
+    on_disk(tmp_path, IMAGES)
+    Opened(tmp_path).look()
+    (entry,) = (tmp_path / "trie").iterdir()
+    path = entry / f"{file}.safetensors"
+    with safe_open(path, framework="pt") as stored:
+        about, tables = stored.metadata(), {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
+    if not len(tables[table]):  # the rows of a kept trie are not stored
+        tables[table] = torch.zeros(1, dtype=tables[table].dtype)
+    limits = torch.iinfo(tables[table].dtype)
+    tables[table][len(tables[table]) // 2] = number if limits.min <= number <= limits.max else limits.max
+    save_file(tables, path, metadata=about)
+    cache = TrieCache(tmp_path / "trie", "key", 1000)
+    assert cache.load() is None
+    Opened(tmp_path).look()

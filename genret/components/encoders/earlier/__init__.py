@@ -1,0 +1,1 @@
+"""Encoders that are taken over from what was trained before."""

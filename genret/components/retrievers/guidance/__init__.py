@@ -1,0 +1,1 @@
+"""Guidance: the distance to the query's own vector, at the cost of the beams alone."""

@@ -1,0 +1,86 @@
+"""Image files below folders."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from genret.errors import GenretError
+from genret.kit.images import CONVERT, IMAGE_SUFFIXES, suffix_of
+
+_BEGINNING = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF....WEBP|....ftyp(avif|avis|heic|heix|mif1|hevc)"
+    rb"|BM.{4}\0{4}.{4}[\x0c(4@8l|]\0{3}|P[1-6]\s[\s\d#]|\0\0\0\x0cjP  \r\n",
+    re.DOTALL,
+)
+"""How the files of formats that can be read begin."""
+
+Leave = Callable[[Path, bool], bool]
+"""(file or folder, whether it is a folder) → whether a walk passes it over"""
+
+
+def walk_images(paths: Iterable[str | Path], leave_out: Leave = lambda path, is_folder: False) -> Iterator[Path]:
+    """Image files, each once: files as given, folders recursively in sorted order, but for what `leave_out` names.
+
+    A file that is given directly is always included. In folders, hidden files are skipped, and files without a suffix
+    are included if their first bytes are those of an image. Linked folders come last, each real folder once. A folder
+    that may not be listed is included itself, so that reading it reports why.
+    """
+    seen: set[Path] = set()
+    entered: set[tuple[int, int]] = set()
+    for given in paths:
+        start = Path(given).expanduser().absolute()
+        if not start.exists():
+            raise GenretError(f"there is no file or folder {start}")
+        for path in _walk(start, entered, leave_out) if start.is_dir() else [start]:
+            if path not in seen:
+                seen.add(path)
+                yield path
+
+
+def printable(path: Path) -> str:
+    r"""The path as text in any encoding: bytes that are not UTF-8 become `\xff`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _walk(folder: Path, entered: set[tuple[int, int]], leave_out: Leave) -> Iterator[Path]:
+    """`entered`: real folders (device, inode) that were walked already; these here are added."""
+    unlisted: list[Path] = []
+    linked: deque[Path] = deque([folder])
+    while linked:
+        start = linked.popleft()
+        for here, folders, files in os.walk(start, onerror=lambda error: unlisted.append(Path(error.filename))):
+            place = Path(here).stat()
+            if (place.st_dev, place.st_ino) in entered:
+                folders.clear()
+                continue
+            entered.add((place.st_dev, place.st_ino))
+            shown = sorted(name for name in folders if not (name.startswith(".") or leave_out(Path(here, name), True)))
+            links = [name for name in shown if os.path.islink(Path(here, name))]  # noqa: PTH114 (never raises)
+            linked.extend(link for name in links if not _leads_up(link := Path(here, name)))
+            folders[:] = [name for name in shown if name not in links]
+            paths = (Path(here, name) for name in sorted(files))
+            yield from (path for path in paths if _is_picture(path) and not leave_out(path, False))
+    yield from unlisted
+
+
+def _leads_up(link: Path) -> bool:
+    """Whether a linked folder contains the link, which would be a loop."""
+    return link.parent.resolve().is_relative_to(link.resolve())
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name; without a suffix, by its first bytes."""
+    if path.name.startswith("."):
+        return False
+    if suffix := suffix_of(path.name):
+        return suffix in IMAGE_SUFFIXES | CONVERT.keys()
+    try:
+        with path.open("rb") if path.is_file() else io.BytesIO() as stream:  # opening a pipe might never end
+            return _BEGINNING.match(stream.read(32)) is not None
+    except OSError:
+        return False
