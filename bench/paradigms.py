@@ -6,6 +6,7 @@ AVG and GRACE by genret's search; CLIP and a small text encoder with exact searc
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -84,7 +85,10 @@ def _two_tower(options: Options, sizes: list[int], hnsw_largest: int) -> Iterato
     images = towers.image_vectors(held[-1], options.device, options.dtype)
     graphs: dict[int, towers.HNSW] = {}
     recall: dict[int, float] = {}
-    for size in [size for size in held if size <= hnsw_largest and size >= 10_000] or held[:1]:
+    has_faiss = find_spec("faiss") is not None
+    if not has_faiss:
+        say("  no HNSW: faiss-cpu is not installed")
+    for size in has_faiss * ([size for size in held if size <= hnsw_largest and size >= 10_000] or held[:1]):
         say(f"  HNSW of {short(size)}")
         graphs[size] = towers.HNSW(images[:size])
         recall[size] = graphs[size].recall(images[:size], options.num_beams)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -60,6 +61,9 @@ def main() -> None:
     given = arguments.data and Path(arguments.data).expanduser().resolve()
     if given is None and not arguments.quick:
         print("no photographs: give --flickr8k FOLDER, with dataset_flickr8k.json and images/ in it")
+        raise SystemExit(NOT_MEASURED)
+    if find_spec("genret_starter") is None:
+        print("no weights: the recipe's come with plugins/genret-starter and the packages that it needs")
         raise SystemExit(NOT_MEASURED)
     with TemporaryDirectory() as home:
         photographs = given or synthetic(Path(home) / "photographs")
