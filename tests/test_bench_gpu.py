@@ -5,7 +5,9 @@ parts is marked slow; `.ci/run` makes it.
 from __future__ import annotations
 
 import json
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from bench.gpu import sid_gr
 from bench.gpu.parts import PARTS, Part, Setup
 from genret.decode.beam import beam_search
 
+ROOT = Path(__file__).parents[1]
 FIGURES = {"one": {"title": "One", "measured": {}, "options": {}, "columns": [], "rows": [], "bars": [], "checks": {}}}
 
 
@@ -94,6 +97,16 @@ def test_the_published_shape_reads_its_whole_context():
     searched, calls[:] = list(calls), []
     shape.floor(1)(0)
     assert calls == searched and len(calls) == sid_gr.STEPS
+
+
+def test_the_wheels_are_all_that_genret_needs_besides_torch_and_transformers():
+    there = {"torch", "torchvision", "transformers", "tokenizers", "huggingface_hub", "safetensors", "numpy", "pyyaml"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[^\w-]", one)[0] for one in project["dependencies"]} - there
+    fetched = re.search(r"packages=\((.*?)\)", (ROOT / "tools/gpu_wheels").read_text(), re.DOTALL)
+    assert fetched and {name.replace("_", "-").lower() for name in needed} <= {
+        name.replace("_", "-").lower() for name in fetched[1].split()
+    }
 
 
 @pytest.mark.slow
