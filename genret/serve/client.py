@@ -226,7 +226,7 @@ def _seconds(text: str) -> int | None:
 
 
 def _result(found: Mapping[str, Any]) -> SearchResult:
-    hits = [Hit(**{name: one[name] for name in Hit._fields}) for one in found["hits"]]
+    hits = [Hit(**{name: one[name] for name in Hit._fields if name in one}) for one in found["hits"]]
     return SearchResult(found["query"], hits, found["num_beams"], found["elapsed_ms"], found["confidence"])
 
 

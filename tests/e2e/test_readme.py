@@ -66,7 +66,10 @@ def test_the_readmes_picture_can_be_drawn_anew(tiny: Any, monkeypatch: pytest.Mo
 
 def examples() -> dict[str, str]:
     """The searches in the README and in the help of the commands, each with its filter."""
-    sources = [README, *sorted((ROOT / "genret" / "cli").glob("*.py")), ROOT / "genret" / "training.py"]
+    sources = [
+        README,
+        *(file for room in ("cli", "commands", "shell") for file in sorted((ROOT / "genret" / room).glob("*.py"))),
+    ]
     found: dict[str, str] = {}
     for source in sources:
         text = source.read_text(encoding="utf-8")
@@ -75,7 +78,7 @@ def examples() -> dict[str, str]:
     return {query: where for query, where in found.items() if query not in PLACEHOLDERS}
 
 
-PLACEHOLDERS = ("what one shows", "what one of them shows")
+PLACEHOLDERS = ("what one shows", "what one of them shows", "a submarine", "a dog -beach", "in the snow")
 """Stand for the user's own words."""
 
 

@@ -67,7 +67,7 @@ def test_the_core_needs_no_pictures(tiny: Any, tmp_path: Path) -> None:
         run = tiny.copy(tmp_path / "run")
         found = program("search", "a red square on grey", "--run", run, "--json")
         assert found.code == 0, found.err
-        assert [hit["image_id"] for hit in json.loads(found.out)["hits"]] == tiny.search("-k", 10)
+        assert [hit["image_id"] for hit in json.loads(found.out)["hits"]] == tiny.search("-k", 10, "--run", tiny.run)
         asked = program("index", tiny.data, "--run", run)
         assert asked.code == 2 and "'genret index' is part of genret/pictures, which is missing" in asked.err
         asked = program("search", "red -blue", "--run", run)

@@ -46,9 +46,9 @@ class ConfidenceEvaluator(Evaluator):
     """How well a search's confidence separates queries with an answer from queries without."""
 
     def after_training(self, run: Run, ui: Ui) -> None:
-        told = None
-        if (asked := sentence_queries(run, ui)) is not None and not run.retriever.catalog.captions(asked.split).texts:
-            told = expect(run, asked, telling(asked))
+        has_captions = bool(run.catalog.captions(run.dataset.dev_split).texts)
+        asked = None if has_captions else sentence_queries(run, ui)
+        told = None if asked is None else expect(run, asked, telling(asked))
         if calibrate(run, ui) is None:
             split = run.dataset.dev_split
             ui.note(f"confidence: the split '{split}' is too small or says nothing; searches go without one")

@@ -44,5 +44,5 @@ def pull(
             at = f" at {done.revision}" if done.revision else ""
             ui.result(
                 f"{done.run} is ready ({done.source}{at}). It searches {done.images:,} images.{pictures}\n"
-                f'Next:  genret search "red heart" --run {done.run.name}'
+                f'Next:  genret search "what one shows" --run {done.run.name}'
             )
