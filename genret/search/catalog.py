@@ -32,8 +32,7 @@ from genret.errors import GenretError, UsageError, one_line
 from genret.kit.arrays import Ints
 from genret.kit.encode import text_vectors
 from genret.kit.images import content_hash
-from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, checked_threshold, similarity_signals
-from genret.search.confidence import Floats as Floats64
+from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, Floats, checked_threshold, similarity_signals
 from genret.search.ranking import Ranked, fuse_scores, reordered
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed, Restrictions
@@ -141,6 +140,10 @@ class CatalogRetriever(Retriever):
         """What happened to the positive of each query (Q,) in a search; for classes with `has_trace`."""
         raise NotImplementedError("a retriever with has_trace must implement this")
 
+    def explained(self, snapshot: Snapshot, index: Any, batch: QueryBatch, key: int, num_beams: int, k: int) -> Any:
+        """`explain` for one query and the image `key`, among those of `index`; for classes with `has_explanation`."""
+        raise NotImplementedError("a retriever with has_explanation must implement this")
+
     def inspect(self, snapshot: Snapshot, index: Any, keys: Ints) -> Inspection:
         """The vectors that the identifiers of these images (N,) represent, and how unique these identifiers are."""
         return Inspection()
@@ -149,7 +152,7 @@ class CatalogRetriever(Retriever):
         """The same search by the query's own vector alone; None where a language model does not search beside it."""
         return None
 
-    def signals(self, ranked: Ranked) -> Floats64:
+    def signals(self, ranked: Ranked) -> Floats:
         """(B, C) found → (B, F) numbers that indicate confidence; -inf in the first if nothing was found."""
         return similarity_signals(ranked)
 
@@ -167,9 +170,8 @@ class CatalogRetriever(Retriever):
         restrict: Restriction | Sequence[Restriction] = Restriction(),
         min_confidence: float | None = None,
     ) -> list[SearchResult]:
-        for query in queries:
-            if not query.strip():
-                raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
+        if not all(query.strip() for query in queries):
+            raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
         if k < 0:
             raise UsageError(f"k is how many images to find, from 0, not {k}")
         threshold = checked_threshold(min_confidence, self.confidence)
