@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads would only wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # noqa: E402  after the number of its threads
 
 WORDS = ["a", "red", "green", "blue", "square", "dog", "in", "the", "snow", "two"]
 SIDE = 32
