@@ -1,4 +1,4 @@
-"""constraints.txt: every package that the README's two commands bring is named there, so that they mean the same later."""
+"""constraints.txt names every package that the commands of the README bring, so that they mean the same later."""
 
 from __future__ import annotations
 
