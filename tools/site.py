@@ -1,8 +1,8 @@
 """What mkdocs does not know of genret's documents: a hook of mkdocs.yml.
 
 Documents beside docs/ (README, changelog, the plugins' pages, notebooks) become pages where they stand, without copies;
-their links are turned to where pages of the site are, and files that are linked come along. The reference is written from
-the code: the program's own help, and the public names, whose docstrings mkdocstrings reads.
+their links are turned to where pages of the site are, and files that are linked come along. The reference is written
+from the code: the program's own help, and the public names, whose docstrings mkdocstrings reads.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def shown(names: Iterator[str] | list[str], level: int = 3) -> str:
 def python() -> str:
     return "\n\n".join([
         "# Python",
-        "What programs import. `genret.load` opens a run, `genret.connect` one that is served; both have the same methods.",
+        "What programs import. `genret.load` opens a run, `genret.connect` one that is served, with the same methods.",
         "## Runs and queries", shown([f"genret.{name}" for name in RUNS]),
         "## Answers", shown([f"genret.api.{name}" for name in ANSWERS]),
         "## Errors", shown([f"genret.{name}" for name in ERRORS]),
@@ -152,8 +152,8 @@ def kit() -> str:
 
 
 def help_pages() -> str:
+    import typer
     import typer.main
-    from click import Context
 
     from genret.cli import build
     from genret.cli.state import State
@@ -170,9 +170,9 @@ def help_pages() -> str:
     def told(command: Any, context: Any) -> None:
         parts.extend([f"## {context.command_path}", f"```text\n{command.get_help(context).rstrip()}\n```"])
         for name, below in getattr(command, "commands", {}).items():
-            told(below, Context(below, info_name=name, parent=context, max_content_width=100, terminal_width=100))
+            told(below, typer.Context(below, info_name=name, parent=context, max_content_width=100, terminal_width=100))
 
-    told(program, Context(program, info_name="genret", max_content_width=100, terminal_width=100))
+    told(program, typer.Context(program, info_name="genret", max_content_width=100, terminal_width=100))
     return "\n\n".join(parts)
 
 
