@@ -35,7 +35,7 @@ Help on a command: genret train --help
 
 ROOM_OF = {
     **dict.fromkeys(("train", "search", "evaluate"), "commands"),
-    **dict.fromkeys(("validate", "components", "plugins", "install", "uninstall"), "guide"),
+    **dict.fromkeys(("validate", "components", "plugins", "install", "uninstall", "doctor"), "guide"),
     **dict.fromkeys(("catalog", "compare", "explain", "report", "sweep", "reproduce"), "lab"),
     **dict.fromkeys(("index", "duplicates"), "pictures"),
     "serve": "serve",

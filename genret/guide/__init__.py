@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 @hookimpl
 def register_commands(cli: typer.Typer) -> None:
     from genret.guide import components, install, plugins, validate
+    from genret.guide.doctor import command as doctor
 
-    for command in (validate, components, plugins, install):
+    for command in (validate, components, plugins, install, doctor):
         command.add(cli)
