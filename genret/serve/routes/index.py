@@ -32,7 +32,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
         "content": {NDJSON: {"schema": {"type": "string"}}},
     }
 }
-ERRORS = documented(404, 422, 429, 503)
+ERRORS = documented(400, 408, 415, 422, 429, 503)
 Work = Callable[[Callable[[dict[str, Any]], None]], IndexReport]
 
 
