@@ -51,8 +51,10 @@ def create_app(run: Run, options: ServeOptions = ServeOptions()) -> FastAPI:
     app.state.indexing, app.state.tasks = asyncio.Lock(), set[asyncio.Task[None]]()
     handle_errors(app)
     app.include_router(server.router)
+    app.state.routers = [server.router]
     for module in (search, explain, images, files, index, knn):
         app.include_router(module.router, dependencies=[Depends(server.when_ready)])
+        app.state.routers.append(module.router)
     if find_spec("genret.serve.page") is not None:
         app.include_router(import_module("genret.serve.page.routes").router)
     app.add_middleware(LimitsMiddleware, options=options, metrics=metrics)

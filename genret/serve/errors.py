@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from genret.errors import BadImage, GenretError, UsageError
 from genret.kit.text import clean
@@ -29,6 +30,8 @@ class ErrorReply(BaseModel):
     error: ErrorDetail
 
 
+FORMS = ("/v1/index", "/v1/search/picture")
+"""Addresses that take a form with files; others take JSON."""
 CODES = {
     400: ("bad_request", "The request means nothing: the message says what to change."),
     401: ("token_needed", "A token is needed: `Authorization: Bearer TOKEN`."),
@@ -61,9 +64,9 @@ class Refused(HTTPException):
         return JSONResponse(body, self.status_code, {"Cache-Control": "no-store", **(self.headers or {})})
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: what it may answer besides success."""
-    always = (400, 401, 403, 408, 413, 421)
+def documented(*statuses: int, is_open: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: what it may answer besides success. `is_open`: without a token, too."""
+    always = (403, 413, 421) if is_open else (401, 403, 413, 421)
     return {status: {"model": ErrorReply, "description": CODES[status][1]} for status in sorted({*always, *statuses})}
 
 
@@ -95,15 +98,33 @@ def handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        if any(one["loc"][0] == "body" for one in error.errors()) and (wanted := _other_type(request)):
+            return Refused(415, f"the body is expected as {wanted}").reply()
         said = "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()[:5])
         return Refused(422, said).reply()
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         status = error.status_code if error.status_code in CODES else 400
-        return Refused(status, str(error.detail), headers=error.headers).reply()
+        headers = {"Allow": ", ".join(_methods(request))} if status == 405 else error.headers
+        return Refused(status, str(error.detail), headers=headers).reply()
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s", request.method, request.url.path, exc_info=error)
         return Refused(500, "a bug in genret: the server's log says more").reply()
+
+
+def _methods(request: Request) -> list[str]:
+    """What this address takes; several routes may share it."""
+    routes = [route for router in request.app.state.routers for route in router.routes if route.include_in_schema]
+    exact = [route for route in routes if route.path == request.url.path]
+    found = exact or [route for route in routes if route.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for route in found for method in route.methods})
+
+
+def _other_type(request: Request) -> str:
+    """The media type that the route expects, if the request has another; empty if it fits."""
+    wanted = "multipart/form-data" if request.url.path in FORMS else "application/json"
+    given = request.headers.get("content-type", wanted).partition(";")[0].strip().lower()
+    return "" if given == wanted else wanted

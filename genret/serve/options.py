@@ -31,14 +31,6 @@ class ServeOptions(BaseModel):
     """Most queries in one model step."""
     max_queue: int = Field(256, ge=1)
     """Most queries that wait; further ones are answered 429."""
-    max_query_length: int = Field(1000, ge=1)
-    """Characters of one query."""
-    max_k: int = Field(200, ge=1)
-    """Most pictures of one search."""
-    max_beams: int = Field(200, ge=1)
-    """Widest search that a request may ask for."""
-    max_queries: int = Field(64, ge=1)
-    """Queries in one batch request."""
     max_json_bytes: int = Field(2**20, ge=1024)
     """Size of a request's JSON or form without files."""
     max_file_bytes: int = Field(32 * 2**20, ge=1024)

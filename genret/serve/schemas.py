@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-MAX_TEXT = 10_000
-"""Longest text that is read at all; `ServeOptions` limit queries further."""
+MAX_QUERY = 1000
+"""Characters of one query."""
+MAX_QUERIES = 64
+"""Queries in one batch request."""
+MAX_K = 200
+"""Most pictures of one search."""
+MAX_BEAMS = 200
+"""Widest search that a request may ask for."""
+
 
 Opaque = Annotated[
     str, Field(pattern=r"^[0-9]{1,18}$", description="The opaque id of a picture, as an answer named it.")
@@ -15,14 +23,31 @@ Opaque = Annotated[
 Where = Annotated[str, Field(max_length=2000, description="A filter over metadata, such as `year > 2020`.")]
 
 
+def has_words(text: str) -> bool:
+    r"""As the pattern `\S` of the OpenAPI document has it."""
+    return re.search(r"\S", text, re.ASCII) is not None
+
+
+def _words(text: str) -> str:
+    if not has_words(text):
+        raise ValueError("give words")
+    return text
+
+
+Words = Annotated[
+    str, Field(min_length=1, max_length=MAX_QUERY, json_schema_extra={"pattern": r"\S"}), AfterValidator(_words)
+]
+NumBeams = Annotated[int, Field(ge=1, le=MAX_BEAMS)]
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class SearchOptionsModel(Strict):
-    k: int = Field(24, ge=1, le=1000)
+    k: int = Field(24, ge=1, le=MAX_K)
     """How many pictures."""
-    num_beams: int | None = Field(None, ge=1, le=1000)
+    num_beams: NumBeams | None = None
     """Beams of the search; more is slower and finds more. Default: the recipe's."""
     min_confidence: float | None = Field(None, ge=0, le=1)
     """Nothing is found if the calibrated confidence is below this."""
@@ -30,7 +55,7 @@ class SearchOptionsModel(Strict):
 
 
 class SearchRequest(SearchOptionsModel):
-    q: str = Field("", max_length=MAX_TEXT)
+    q: str = Field("", max_length=MAX_QUERY)
     """What the picture shows, in words."""
     like: list[Opaque] = Field([], max_length=20)
     """Pictures that the result is to resemble; with `q`, both count."""
@@ -43,17 +68,9 @@ class SearchRequest(SearchOptionsModel):
     unlike_symbols: int = Field(2, ge=1, le=100)
     """Number of first codes that similar pictures share, for `unlike`."""
 
-    @model_validator(mode="after")
-    def _asks(self) -> SearchRequest:
-        if not self.q.strip() and not self.like:
-            raise ValueError("give words as q, or pictures as like")
-        return self
-
 
 class BatchRequest(SearchOptionsModel):
-    queries: list[Annotated[str, Field(min_length=1, max_length=MAX_TEXT, pattern=r"\S")]] = Field(
-        min_length=1, max_length=1000
-    )
+    queries: list[Words] = Field(min_length=1, max_length=MAX_QUERIES)
     """The queries, in words."""
 
 

@@ -6,7 +6,8 @@ import platform
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.activations import NewGELUActivation
 
 _ONEDNN = (
     platform.machine().lower() in ("x86_64", "amd64")
@@ -15,17 +16,21 @@ _ONEDNN = (
 )
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x (..., I), weight (O, I) → (..., O), differentiable.
+def linear(x: Tensor, weight: Tensor, activation: nn.Module | None = None) -> Tensor:
+    """x (..., I), weight (O, I) → (..., O), differentiable; then the activation.
 
     On a CPU torch leaves float32 to MKL, which takes about twice as long as oneDNN on AMD's processors. So oneDNN
-    computes it, in float32 as well, where no gradient is needed; this is how `torch.compile` calls it.
+    computes it, in float32 as well, where no gradient is needed; this is how `torch.compile` calls it. GELU's
+    approximation by tanh is part of that call: transformers writes it as eight operations that each go through memory.
     """
     plain = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
     if _ONEDNN and plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
-        return product
-    return F.linear(x, weight)
+        fused = isinstance(activation, NewGELUActivation)
+        after = ("gelu", [], "tanh") if fused else ("none", [], "")
+        product = torch.ops.mkldnn._linear_pointwise(x, weight, None, *after)
+        return product if fused or activation is None else activation(product)
+    product = F.linear(x, weight)
+    return product if activation is None else activation(product)
 
 
 def rows_of(weight: Tensor, rows: Tensor) -> Tensor:

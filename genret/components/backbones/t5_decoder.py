@@ -164,9 +164,9 @@ def _stack(stack: Any, hidden: Tensor, attend: Attend, state: DecoderState | Non
 def _feed_forward(layer: Any, hidden: Tensor) -> Tensor:
     inner, normed = layer.DenseReluDense, _norm(layer.layer_norm, hidden)
     if hasattr(inner, "wi_0"):  # T5 v1.1: gated
-        wide = inner.act(linear(normed, inner.wi_0.weight)) * linear(normed, inner.wi_1.weight)
+        wide = linear(normed, inner.wi_0.weight, inner.act) * linear(normed, inner.wi_1.weight)
     else:
-        wide = inner.act(linear(normed, inner.wi.weight))
+        wide = linear(normed, inner.wi.weight, inner.act)
     return layer.dropout(linear(inner.dropout(wide), inner.wo.weight))
 
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from genret.kit.images import content_hash
 from genret.kit.text import clean
+from genret.serve.schemas import MAX_BEAMS
 
 STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
@@ -68,7 +69,7 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
             may_change=state.options.allow_changes and ready,
             explains=retriever is not None and retriever.has_explanation,
             has_codes=retriever is not None and bool(state.run.components.identifier),
-            max_k=state.options.max_k,
+            max_beams=MAX_BEAMS,
             **values,
         )
     )

@@ -19,10 +19,11 @@ from genret.serve.page.views import BRANCHES, Codebooks, Rivals, level_views, si
 from genret.serve.replies import image_reply, search_replies, thumb
 from genret.serve.routes.explain import explained
 from genret.serve.routes.search import search_one, search_picture, unless_gone
-from genret.serve.schemas import SearchReply, SearchRequest
+from genret.serve.schemas import MAX_BEAMS, MAX_K, MAX_QUERY, SearchReply, SearchRequest
 
 router = APIRouter(include_in_schema=False)
 PER_PAGE = 24
+LAST_PAGE = MAX_K // PER_PAGE
 ORDERS: dict[str, Callable[[Any], Any]] = {
     "name": lambda image: html.title_of(image).casefold(),
     "newest": lambda image: -int(image.id),
@@ -54,16 +55,17 @@ class Asked:
 
     def __init__(self, request: Request):
         query = request.query_params
-        limits = request.app.state.options
+        for name, most in (("q", MAX_QUERY), ("where", 2000)):
+            if len(query.get(name, "")) > most:
+                raise Refused(422, f"`{name}` has at most {most} characters")
         self.q = query.get("q", "").strip()
         self.where = query.get("where", "").strip()
         self.sort = query.get("sort", "")
         self.scores = query.get("scores", "") == "1"
         self.like, self.unlike = query.getlist("like")[:20], query.getlist("unlike")[:20]
-        self.beams = _number(query.get("beams", ""), limits.max_beams)
-        self.page = _number(query.get("page", ""), max(1, limits.max_k // PER_PAGE)) or 1
+        self.beams = _number(query.get("beams", ""), MAX_BEAMS)
+        self.page = _number(query.get("page", ""), LAST_PAGE) or 1
         self.cursor = query.get("cursor", "")
-        self.last_page = max(1, limits.max_k // PER_PAGE)
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -115,8 +117,7 @@ async def search_page(request: Request) -> Response:
 
 async def _found(request: Request, asked: Asked) -> tuple[SearchReply, bool]:
     """One page of a search, and whether there are more."""
-    limits, listing = request.app.state.options, request.app.state.listing
-    want = min(asked.page * PER_PAGE, limits.max_k)
+    listing, want = request.app.state.listing, asked.page * PER_PAGE
     wanted = SearchRequest(
         q=asked.q, k=want, where=asked.where, num_beams=asked.beams, like=_ids(asked.like), unlike=_ids(asked.unlike)
     )
@@ -125,7 +126,7 @@ async def _found(request: Request, asked: Asked) -> tuple[SearchReply, bool]:
     reply = (await run_in_threadpool(search_replies, listing, [shown]))[0]
     if asked.sort in ORDERS:
         reply.hits.sort(key=ORDERS[asked.sort])
-    return reply, len(found.hits) == want and asked.page < asked.last_page
+    return reply, len(found.hits) == want and asked.page < LAST_PAGE
 
 
 def _ids(names: list[str]) -> list[str]:
@@ -197,7 +198,7 @@ async def compare_page(request: Request) -> Response:
     if asked.q:
         if name not in names:
             raise UsageError("there is no finished run of this name beside the one that is served")
-        words = _words(request, asked.q)
+        words = query_words(asked.q, "the query")
 
         def both() -> Any:
             own = (state.run.folder.name, lambda query, k: state.run.search(query, k))
@@ -207,12 +208,6 @@ async def compare_page(request: Request) -> Response:
         sides = [told.left, told.right]
         values["sides"] = await run_in_threadpool(lambda: [side_view(state.listing, side) for side in sides])
     return html.render(request, "compare.html", asked=asked, **values)
-
-
-def _words(request: Request, query: str) -> str:
-    if len(query) > (most := request.app.state.options.max_query_length):
-        raise Refused(422, f"a query has at most {most} characters")
-    return query_words(query, "the query")
 
 
 def _kept(request: Request, name: str, make: Callable[[], Any]) -> Any:

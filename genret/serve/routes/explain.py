@@ -10,25 +10,25 @@ from starlette.concurrency import run_in_threadpool
 
 from genret.api import SearchResult
 from genret.components.retrievers.explanation import Explanation
-from genret.errors import UsageError
 from genret.kit.text import query_words
-from genret.serve.errors import Refused, documented
+from genret.serve.errors import documented
 from genret.serve.replies import search_replies
 from genret.serve.routes.search import unless_gone
-from genret.serve.schemas import MAX_TEXT, HitReply, Opaque, Strict
+from genret.serve.schemas import MAX_K, HitReply, NumBeams, Opaque, Strict, Words
 
 router = APIRouter(tags=["search"])
-ERRORS = documented(404, 422, 429, 503)
+ERRORS = documented(400, 404, 422, 429, 503)
+BODY_ERRORS = documented(400, 404, 408, 415, 422, 429, 503)
 
 
 class ExplainRequest(Strict):
-    q: str = Field(min_length=1, max_length=MAX_TEXT, pattern=r"\S")
+    q: Words
     """What the picture shows, in words."""
     image: Opaque | None = None
     """A picture that is followed through the levels."""
-    k: int = Field(10, ge=1, le=1000)
+    k: int = Field(10, ge=1, le=MAX_K)
     """How many pictures."""
-    num_beams: int | None = Field(None, ge=1, le=1000)
+    num_beams: NumBeams | None = None
     """Beams of the search. Default: the recipe's."""
 
 
@@ -79,7 +79,7 @@ async def explain_get(request: Request, asked: Annotated[ExplainRequest, Query()
     return await _reply(request, asked)
 
 
-@router.post("/v1/explain", responses=ERRORS, operation_id="explain_json", summary="A search, level by level")
+@router.post("/v1/explain", responses=BODY_ERRORS, operation_id="explain_json", summary="A search, level by level")
 async def explain_post(request: Request, asked: ExplainRequest) -> ExplainReply:
     return await _reply(request, asked)
 
@@ -88,20 +88,13 @@ async def explained(
     request: Request, query: str, image: str | None = None, num_beams: int | None = None, k: int = 10
 ) -> Explanation:
     """In the model's thread; `image`: an opaque id."""
-    state, limits = request.app.state, request.app.state.options
-    if len(query) > limits.max_query_length:
-        raise Refused(422, f"a query has at most {limits.max_query_length} characters")
-    if k > limits.max_k or (num_beams or 0) > limits.max_beams:
-        raise Refused(422, f"k is at most {limits.max_k}, num_beams at most {limits.max_beams}")
+    state = request.app.state
     words = query_words(query, "the query")
     row = None if image is None else await run_in_threadpool(state.listing.row, image)
 
     def work() -> Explanation:
-        try:
-            found: Explanation = state.run.explain(words, row and row.image_id, num_beams=num_beams, k=k)
-            return found
-        except UsageError as error:  # removed meanwhile, or a retriever without levels
-            raise Refused(422, str(error)) from None
+        found: Explanation = state.run.explain(words, row and row.image_id, num_beams=num_beams, k=k)
+        return found
 
     told: Explanation = await unless_gone(request, state.engine.call(work))
     return told

@@ -16,7 +16,7 @@ router = APIRouter(tags=["images"])
 ImageId = Annotated[str, Path(pattern=r"^[0-9]{1,18}$", description="The opaque id of a picture")]
 
 
-@router.get("/v1/images", responses=documented(422, 503), operation_id="list_images", summary="List pictures")
+@router.get("/v1/images", responses=documented(400, 422, 503), operation_id="list_images", summary="List pictures")
 def list_images(
     request: Request,
     where: Annotated[Where, Query()] = "",
@@ -27,6 +27,12 @@ def list_images(
     listing = request.app.state.listing
     page = listing.page(where, sort, limit, cursor)
     return ImagesReply(images=[thumb(listing, row) for row in page.rows], next=page.next, total=page.total)
+
+
+@router.api_route("/v1/images/restore", methods=["GET", "HEAD", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+def restore_otherwise() -> None:
+    """Without this, `restore` would be read as the id of a picture."""
+    raise Refused(405, "this address takes POST alone", headers={"Allow": "POST"})
 
 
 @router.get(
@@ -55,7 +61,7 @@ def remove_image(request: Request, id: ImageId) -> RemovedReply:
 
 @router.post(
     "/v1/images/restore",
-    responses=documented(404, 409, 422, 429, 503),
+    responses=documented(400, 404, 408, 409, 415, 422, 429, 503),
     operation_id="restore_image",
     summary="Undo a removal",
 )

@@ -32,7 +32,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
         "content": {NDJSON: {"schema": {"type": "string"}}},
     }
 }
-ERRORS = documented(404, 422, 429, 503)
+ERRORS = documented(400, 408, 415, 422, 429, 503)
 Work = Callable[[Callable[[dict[str, Any]], None]], IndexReport]
 
 
@@ -74,7 +74,7 @@ def _allowed(given: str, folders: tuple[Path, ...]) -> Path:
     try:
         path = Path(given).resolve()
     except (OSError, ValueError, RuntimeError):
-        raise Refused(422, "this is no path") from None
+        raise Refused(400, "this is no path") from None
     if not path.is_absolute() or not any(path.is_relative_to(folder.resolve()) for folder in folders):
         raise Refused(403, "this server may not read there; start it with --index-folder DIR", "outside")
     return path

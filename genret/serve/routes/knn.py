@@ -15,7 +15,7 @@ from genret.kit.images import decode_image
 from genret.serve.errors import Refused, documented
 from genret.serve.replies import search_replies
 from genret.serve.routes.search import search_one, unless_gone
-from genret.serve.schemas import MAX_TEXT, SearchRequest
+from genret.serve.schemas import MAX_K, MAX_QUERY, SearchRequest
 from genret.serve.similar import by_vectors
 
 router = APIRouter(tags=["clip-retrieval"], strict_content_type=False)  # its client states no type
@@ -26,7 +26,7 @@ class KnnRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
-    text: Annotated[str, Field(max_length=MAX_TEXT)] | None = None
+    text: Annotated[str, Field(max_length=MAX_QUERY)] | None = None
     """Words"""
     image: str | None = None
     """A picture, base64"""
@@ -51,17 +51,17 @@ class KnnHit(BaseModel):
 
 @router.post(
     "/knn-service",
-    responses=documented(404, 422, 429, 503),
+    responses=documented(400, 408, 422, 429, 503),
     operation_id="knn_service",
     summary="Search as clip-retrieval does",
 )
 async def knn_service(request: Request, asked: KnnRequest) -> list[KnnHit]:
     state = request.app.state
     if asked.image_url is not None or asked.embedding_input is not None:
-        raise Refused(422, "image_url and embedding_input are not taken: send `text`, or `image` in base64")
+        raise Refused(400, "image_url and embedding_input are not taken: send `text`, or `image` in base64")
     if (asked.text is None or not asked.text.strip()) == (asked.image is None):
-        raise Refused(422, "send `text`, or `image` in base64, and not both")
-    k = min(asked.num_images, state.options.max_k)
+        raise Refused(400, "send `text`, or `image` in base64, and not both")
+    k = min(asked.num_images, MAX_K)
     if asked.image is None:
         found = await search_one(request, SearchRequest(q=asked.text or "", k=k))
     else:
@@ -86,7 +86,7 @@ async def _by_picture(request: Request, encoded: str, k: int) -> SearchResult:
     try:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
-        raise Refused(422, "`image` is not base64") from None
+        raise Refused(400, "`image` is not base64") from None
     picture = await run_in_threadpool(decode_image, data, "the picture")
     call = state.engine.call(lambda: by_vectors(state.run.retriever, k, Restriction(), picture=picture))
     found: SearchResult = await unless_gone(request, call)

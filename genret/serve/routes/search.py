@@ -10,17 +10,27 @@ from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from starlette.concurrency import run_in_threadpool
 
 from genret.api import Restriction, SearchResult
-from genret.errors import UsageError
 from genret.kit.images import decode_image
 from genret.kit.text import query_words
 from genret.serve.engine import Job
 from genret.serve.errors import Refused, documented
 from genret.serve.replies import search_replies
-from genret.serve.schemas import BatchReply, BatchRequest, SearchReply, SearchRequest, Where
+from genret.serve.schemas import (
+    MAX_K,
+    BatchReply,
+    BatchRequest,
+    SearchOptionsModel,
+    SearchReply,
+    SearchRequest,
+    Where,
+    has_words,
+)
 from genret.serve.similar import by_vectors
 
 router = APIRouter(tags=["search"])
-ERRORS = documented(404, 422, 429, 503)
+ERRORS = documented(400, 404, 422, 429, 503)
+BODY_ERRORS = documented(400, 404, 408, 415, 422, 429, 503)
+BATCH_ERRORS = documented(400, 408, 415, 422, 429, 503)
 
 
 @router.get("/v1/search", responses=ERRORS, operation_id="search", summary="Search by words")
@@ -28,33 +38,30 @@ async def search_get(request: Request, asked: Annotated[SearchRequest, Query()])
     return await _reply(request, asked)
 
 
-@router.post("/v1/search", responses=ERRORS, operation_id="search_json", summary="Search by words or pictures")
+@router.post("/v1/search", responses=BODY_ERRORS, operation_id="search_json", summary="Search by words or pictures")
 async def search_post(request: Request, asked: SearchRequest) -> SearchReply:
     return await _reply(request, asked)
 
 
-@router.post("/v1/search/batch", responses=ERRORS, operation_id="search_batch", summary="Several queries at once")
+@router.post("/v1/search/batch", responses=BATCH_ERRORS, operation_id="search_batch", summary="Several queries at once")
 async def search_batch(request: Request, asked: BatchRequest) -> BatchReply:
     state = request.app.state
-    if len(asked.queries) > state.options.max_queries:
-        raise Refused(422, f"at most {state.options.max_queries} queries at once")
     jobs = [
-        Job(query=_words(request, query), **_options(request, asked), restrict=Restriction(asked.where))
+        Job(query=query_words(query, "the query"), **_options(asked), restrict=Restriction(asked.where))
         for query in asked.queries
     ]
     results = await unless_gone(request, state.engine.answer(jobs))
     return BatchReply(results=await run_in_threadpool(search_replies, state.listing, results))
 
 
-@router.post("/v1/search/picture", responses=ERRORS, operation_id="search_picture", summary="Search by a picture")
+@router.post("/v1/search/picture", responses=BATCH_ERRORS, operation_id="search_picture", summary="Search by a picture")
 async def search_picture(
     request: Request,
     image: Annotated[UploadFile, File(description="The picture, PNG, JPEG, WebP ...")],
-    k: Annotated[int, Form(ge=1, le=1000)] = 24,
+    k: Annotated[int, Form(ge=1, le=MAX_K)] = 24,
     where: Annotated[Where, Form()] = "",
 ) -> SearchReply:
     state = request.app.state
-    _options(request, SearchRequest(q="x", k=k))
     data = await image.read(state.options.max_file_bytes + 1)
     if len(data) > state.options.max_file_bytes:
         raise Refused(413, f"a picture may have {state.options.max_file_bytes:,} bytes")
@@ -68,8 +75,9 @@ async def search_picture(
 async def search_one(request: Request, asked: SearchRequest) -> SearchResult:
     """The answer to one request; cancelled if its client leaves."""
     state = request.app.state
-    options = _options(request, asked)
-    words = _words(request, asked.q) if asked.q.strip() else ""
+    if not has_words(asked.q) and not asked.like:
+        raise Refused(400, "give words as q, or pictures as like")
+    words = query_words(asked.q, "the query") if has_words(asked.q) else ""
     restrict = Restriction(
         asked.where,
         None if asked.only is None else await _image_ids(request, asked.only),
@@ -82,7 +90,9 @@ async def search_one(request: Request, asked: SearchRequest) -> SearchResult:
         call = state.engine.call(lambda: by_vectors(state.run.retriever, asked.k, restrict, words=words, like=like))
         found: SearchResult = await unless_gone(request, call)
         return found
-    return (await unless_gone(request, state.engine.answer([Job(query=words, **options, restrict=restrict)])))[0]
+    return (await unless_gone(request, state.engine.answer([Job(query=words, **_options(asked), restrict=restrict)])))[
+        0
+    ]
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
@@ -109,19 +119,8 @@ async def _reply(request: Request, asked: SearchRequest) -> SearchReply:
     return (await run_in_threadpool(search_replies, request.app.state.listing, [found]))[0]
 
 
-def _options(request: Request, asked: Any) -> dict[str, Any]:
-    limits = request.app.state.options
-    if asked.k > limits.max_k:
-        raise Refused(422, f"k is at most {limits.max_k}")
-    if (asked.num_beams or 0) > limits.max_beams:
-        raise Refused(422, f"num_beams is at most {limits.max_beams}")
+def _options(asked: SearchOptionsModel) -> dict[str, Any]:
     return {"k": asked.k, "num_beams": asked.num_beams, "min_confidence": asked.min_confidence}
-
-
-def _words(request: Request, query: str) -> str:
-    if len(query) > (most := request.app.state.options.max_query_length):
-        raise Refused(422, f"a query has at most {most} characters")
-    return query_words(query, "the query")
 
 
 async def _image_ids(request: Request, names: list[str]) -> list[str]:
@@ -129,7 +128,4 @@ async def _image_ids(request: Request, names: list[str]) -> list[str]:
     if not names:
         return []
     listing = request.app.state.listing
-    try:
-        return [row.image_id for row in await run_in_threadpool(listing.rows, names)]
-    except UsageError as error:
-        raise Refused(422, str(error)) from None
+    return [row.image_id for row in await run_in_threadpool(listing.rows, names)]

@@ -15,12 +15,12 @@ async def when_ready(request: Request) -> None:
     request.app.state.engine.check_ready()
 
 
-@router.get("/healthz", responses=documented(), operation_id="healthz", summary="Is the process alive?")
+@router.get("/healthz", responses=documented(is_open=True), operation_id="healthz", summary="Is the process alive?")
 async def healthz() -> StatusReply:
     return StatusReply(status="ok")
 
 
-@router.get("/readyz", responses=documented(503), operation_id="readyz", summary="Is the model loaded?")
+@router.get("/readyz", responses=documented(503, is_open=True), operation_id="readyz", summary="Is the model loaded?")
 async def readyz(request: Request) -> StatusReply:
     await when_ready(request)
     return StatusReply(status="ready")
