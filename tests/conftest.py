@@ -11,7 +11,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads would only wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch  # noqa: E402  after the number of its threads
+import torch
 
 WORDS = ["a", "red", "green", "blue", "square", "dog", "in", "the", "snow", "two"]
 SIDE = 32
