@@ -124,7 +124,7 @@ def components() -> str:
 
     rest = [name for name in genret.__all__ if name not in {*RUNS, *ERRORS, "__version__"}]
     return "\n\n".join([
-        "# For components",
+        "# Components",
         "What each kind of component has to do, and the records that are handed to it. "
         "[Plugins](../plugins.md) says how one is written and brought in. Shape letters:",
         "```text\n" + _letters() + "\n```",
