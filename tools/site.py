@@ -121,14 +121,16 @@ def python() -> str:
 
 def components() -> str:
     import genret
+    import genret.api
 
-    rest = [name for name in genret.__all__ if name not in {*RUNS, *ERRORS, "__version__"}]
+    rest = [f"genret.{name}" for name in genret.__all__ if name not in {*RUNS, *ERRORS, "__version__"}]
+    rest += [f"genret.api.{name}" for name in genret.api.__all__ if name not in {*genret.__all__, *ANSWERS}]
     return "\n\n".join([
-        "# For components",
+        "# Components",
         "What each kind of component has to do, and the records that are handed to it. "
         "[Plugins](../plugins.md) says how one is written and brought in. Shape letters:",
         "```text\n" + _letters() + "\n```",
-        *(shown([f"genret.{name}"], 2) for name in rest),
+        shown(rest, 2),
     ])  # fmt: skip
 
 

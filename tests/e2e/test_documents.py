@@ -17,6 +17,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ ELSEWHERE = {
     ("docs/sharing.md", "hub:"): "the hub is out of reach; tests/share opens runs of a local one",
 }
 """Blocks that are not run here, by document and a word in them, each with the reason."""
+every_command = cache(known_commands)
 THIRD = {"build", "twine"}
 """Packages of others that the documents install."""
 
@@ -104,7 +106,7 @@ def test_commands(block: Block, tiny: Tiny, tmp_path: Path) -> None:
 
 def of_genret(words: list[str], tiny: Tiny) -> None:
     """The program's own parser takes it; a training's recipe is sound."""
-    known = known_commands()
+    known = every_command()
     length = 2 if " ".join(words[:2]) in known else 1
     name = " ".join(words[:length])
     assert name in known, f"no command: genret {name}"

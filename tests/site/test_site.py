@@ -14,6 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 import genret
+import genret.api
 from tests.test_docs import commands
 
 pytest.importorskip("mkdocs")
@@ -62,6 +63,8 @@ def test_every_public_name_and_command_has_its_place(site: Path) -> None:
     for name in set(genret.__all__) - {"__version__"}:
         found = re.search(rf'<h\d[^>]*\bid="genret\.(?:[\w.]+\.)?{name}"', html)
         assert found, f"the reference lacks genret.{name}"
+    for name in genret.api.__all__:
+        assert re.search(rf'<h\d[^>]*\bid="genret\.api\.(?:\w+\.)?{name}"|<h\d[^>]*\bid="genret\.{name}"', html), name
     told = (site / "reference" / "help.html").read_text()
     for name in commands():
         assert f'id="genret-{name.replace(" ", "-")}"' in told and f"Usage: genret {name}" in told, name
