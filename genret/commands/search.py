@@ -78,6 +78,10 @@ def search(
     ] = None,
     min_score: Annotated[float | None, typer.Option(metavar="S", help="Leave out hits of a lower score.")] = None,
     sort: Annotated[SortBy, typer.Option(help="The order in which the hits are shown.")] = SortBy.score,
+    show: Annotated[bool, typer.Option("--show", help="Draw what is found: kitty, iTerm2, sixel terminals.")] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=user_path, help="Write what is found into a .png file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find pictures by words, by a picture, or both. A word after a hyphen must not be seen; \\- is a mere hyphen.
@@ -92,17 +96,21 @@ def search(
       genret search "a submarine" --min-confidence 0.5
       genret search "a dog -beach"
       genret search "in the snow" --image dog.jpg
+      genret search "pancakes" -k 24 --sheet pancakes.png
     \b
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """
     from genret.api import Query, Restriction
     from genret.commands.queries import QueryLine, ids, read_queries
     from genret.kit.text import query_words
+    from genret.share.gallery import Gallery
 
     state = state_of(context)
     asks = bool(query or image or like)
     if asks == (queries is not None):
         raise UsageError('ask for something: genret search "crescent moon", or --queries FILE (not both)')
+    if show and (as_json or queries is not None):
+        raise UsageError("--show draws for people; leave out --json and --queries, or use --sheet FILE")
     restriction = Restriction(
         where or "",
         None if only is None else ids("--only", only),
@@ -118,6 +126,7 @@ def search(
         whole = Query(text=text, image=image, without=more, like=ids("--like", like or ()))
         one = [QueryLine(whole if more or whole.has_picture else text, restriction)]
     with state.ui(as_json or queries is not None) as ui, state.open(run) as opened:
+        gallery = Gallery(opened, show, sheet, ui)
         asked = iter(one) if queries is None else read_queries(queries, restriction)
         first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model is loaded, so that errors show at once
         for batch in _then(first, asked):
@@ -125,6 +134,7 @@ def search(
             found = opened.search(texts, k, num_beams=num_beams, restrict=restrict, min_confidence=min_confidence)
             for result in found:
                 result = arranged(result, sort, min_score)
+                gallery.add(result)
                 if ui.json:
                     ui.document(as_document(result))
                     continue
@@ -137,6 +147,7 @@ def search(
                 elif k:
                     some = len(opened.retriever.catalog.searchable_keys())
                     ui.note("Nothing found." if some else "Nothing found: the catalog has no images to search.")
+        gallery.close()
 
 
 def arranged(result: SearchResult, sort: SortBy, min_score: float | None) -> SearchResult:

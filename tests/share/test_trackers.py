@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -67,6 +68,7 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 def check(run: Path, found: dict[str, list[tuple[int, float]]]) -> None:
     """`found`: by metric, (step, value) in order: the losses of `metrics.jsonl` and the recalls of the summary."""
     rows = rows_of(run)
+    assert f"{STAGE}/loss" in found, sorted(found)
     assert len(rows) == 3 and [step for step, _ in found[f"{STAGE}/loss"]] == [0, 1, 2]
     for (_, value), row in zip(found[f"{STAGE}/loss"], rows, strict=True):
         assert math.isclose(value, row["loss"], rel_tol=1e-5)
@@ -85,7 +87,8 @@ def needs(package: str) -> pytest.MarkDecorator:
 def test_tensorboards_event_files(trainer: Train) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = trainer("tensorboard", "tensorboard").run
+    run = trainer("tensorboard", "tensorboard", ui := Noted()).run
+    assert not [text for text in ui.warnings if "tracker" in text]
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     found = {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
@@ -94,13 +97,15 @@ def test_tensorboards_event_files(trainer: Train) -> None:
     assert b"residual-kmeans" in recipe.tensor_proto.string_val[0]
 
 
+@pytest.mark.slow  # ten seconds for the tables of an empty store
 @needs("mlflow")
 @pytest.mark.filterwarnings("ignore")  # mlflow's models use what SQLAlchemy 2.1 deprecates
 def test_mlflows_store(trainer: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    run = trainer("mlflow", "mlflow").run
+    run = trainer("mlflow", "mlflow", ui := Noted()).run
+    assert not [text for text in ui.warnings if "tracker" in text]
     client = MlflowClient(tracking_uri=f"sqlite:///{run.parents[1] / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("genret")
     (stored,) = client.search_runs([experiment.experiment_id])
@@ -116,14 +121,13 @@ def test_mlflows_store(trainer: Train, monkeypatch: pytest.MonkeyPatch) -> None:
 @needs("wandb")
 def test_weights_and_biases_offline_file(trainer: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     monkeypatch.setenv("WANDB_MODE", "offline")
-    run = trainer("wandb", "wandb").run
+    run = trainer("wandb", "wandb", ui := Noted()).run
+    assert not [text for text in ui.warnings if "tracker" in text]
     (file,) = (run / "wandb").glob("offline-run-*/*.wandb")
-    store, found = DataStore(), dict[str, list[tuple[int, float]]]()
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
+    found = dict[str, list[tuple[int, float]]]()
+    for data in leveldb_records(file.read_bytes()[7:]):  # after the mark ":W&B" and the version
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
@@ -134,12 +138,27 @@ def test_weights_and_biases_offline_file(trainer: Train, monkeypatch: pytest.Mon
     check(run, found)
 
 
+def leveldb_records(data: bytes) -> Iterator[bytes]:
+    """LevelDB's log format: blocks of 32 KiB with pieces: checksum, length, kind (1 whole, 2 first, 3 more, 4 last)."""
+    at, record = 0, b""
+    while at + 7 <= len(data):
+        if 32768 - (at + 7) % 32768 < 7:  # the rest of a block that has no room for a header
+            at += 32768 - (at + 7) % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        record = data[at + 7 : at + 7 + length] if kind in (1, 2) else record + data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield record
+
+
 @needs("trackio")
 def test_trackios_database(trainer: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its place is fixed when it is imported, which has to happen here."""
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     assert "trackio" not in sys.modules
-    run = trainer("trackio", "trackio").run
+    run = trainer("trackio", "trackio", ui := Noted()).run
+    assert not [text for text in ui.warnings if "tracker" in text]
     (file,) = (tmp_path / "trackio").glob("genret*.db")
     with sqlite3.connect(file) as database:
         rows = database.execute("SELECT metrics FROM metrics WHERE run_name = 'tracked' ORDER BY id").fetchall()
