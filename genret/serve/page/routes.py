@@ -24,11 +24,12 @@ from genret.serve.schemas import MAX_BEAMS, MAX_K, MAX_QUERY, SearchReply, Searc
 router = APIRouter(include_in_schema=False)
 PER_PAGE = 24
 LAST_PAGE = MAX_K // PER_PAGE
+MOST = LAST_PAGE * PER_PAGE
 ORDERS: dict[str, Callable[[Any], Any]] = {
     "name": lambda image: html.title_of(image).casefold(),
     "newest": lambda image: -int(image.id),
 }
-"""Other orders of what one page shows of a search."""
+"""Other orders of a whole answer, which then has `MOST` pictures on all its pages together."""
 Page = Callable[..., Awaitable[Response]]
 
 
@@ -52,6 +53,8 @@ def page(view: Page) -> Page:
 
 class Asked:
     """The state of a search page, which its address holds."""
+
+    most = MOST
 
     def __init__(self, request: Request):
         query = request.query_params
@@ -117,16 +120,20 @@ async def search_page(request: Request) -> Response:
 
 async def _found(request: Request, asked: Asked) -> tuple[SearchReply, bool]:
     """One page of a search, and whether there are more."""
-    listing, want = request.app.state.listing, asked.page * PER_PAGE
+    listing, end = request.app.state.listing, asked.page * PER_PAGE
+    is_ordered = asked.sort in ORDERS
+    want = MOST if is_ordered else end
     wanted = SearchRequest(
         q=asked.q, k=want, where=asked.where, num_beams=asked.beams, like=_ids(asked.like), unlike=_ids(asked.unlike)
     )
     found = await search_one(request, wanted)
-    shown = found._replace(hits=found.hits[want - PER_PAGE :])
-    reply = (await run_in_threadpool(search_replies, listing, [shown]))[0]
-    if asked.sort in ORDERS:
-        reply.hits.sort(key=ORDERS[asked.sort])
-    return reply, len(found.hits) == want and asked.page < LAST_PAGE
+    if is_ordered:
+        reply = (await run_in_threadpool(search_replies, listing, [found]))[0]
+        reply.hits = sorted(reply.hits, key=ORDERS[asked.sort])[end - PER_PAGE : end]
+    else:
+        shown = found._replace(hits=found.hits[end - PER_PAGE :])
+        reply = (await run_in_threadpool(search_replies, listing, [shown]))[0]
+    return reply, len(found.hits) >= end + is_ordered and asked.page < LAST_PAGE
 
 
 def _ids(names: list[str]) -> list[str]:
