@@ -91,5 +91,6 @@ def test_a_picture_of_the_data_set_is_removed_and_brought_back(site: Any, open_p
     )
     page.reload()
     page.click(f"#grid a[data-id='{new}']")
-    page.wait_for_function("document.querySelector('dialog .picture img')?.naturalWidth > 0")
+    page.wait_for_selector("dialog .picture img")
+    assert page.locator("dialog .picture img").evaluate("one => one.decode().then(() => one.naturalWidth)") > 0
     assert page.evaluate(f"fetch('/v1/images/{new}/file').then(a => a.status)") == 200
