@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from genret.errors import GenretError, UsageError
@@ -44,8 +45,7 @@ def page(view: Page) -> Page:
         try:
             return await view(request, **values)
         except (Refused, GenretError) as error:
-            refused = refusal_of(error)
-            assert refused is not None
+            refused = _refused(error)
             return html.render(request, "error.html", refused.status_code, message=refused.message, is_loading=False)
 
     return answered
@@ -92,30 +92,50 @@ def _number(text: str, most: int) -> int | None:
 @page
 async def search_page(request: Request) -> Response:
     state, asked = request.app.state, Asked(request)
-    values: dict[str, Any] = {"asked": asked, "problem": "", "reply": None, "images": [], "following": None, "total": 0}
-    values["total"] = await run_in_threadpool(state.listing.count)
-    status = 200
+    values: dict[str, Any] = {
+        "asked": asked, "problem": "", "reply": None, "images": [], "following": None, "named": {},
+        "is_waiting": False, "total": await run_in_threadpool(state.listing.count),
+    }  # fmt: skip
     try:
-        if asked.searches:
-            reply, more = await _found(request, asked)
-            values |= {"reply": reply, "images": reply.hits, "following": asked.page + 1 if more else None}
-        else:
-            sort = asked.sort if asked.sort in ("oldest", "name") else "newest"
-            listed = await run_in_threadpool(state.listing.page, asked.where, sort, PER_PAGE, asked.cursor)
-            images = await run_in_threadpool(lambda: [thumb(state.listing, row) for row in listed.rows])
-            values |= {"images": images, "following": listed.next, "total": listed.total}
         if asked.like or asked.unlike:
-            rows = await run_in_threadpool(state.listing.rows, [*asked.like, *asked.unlike])
-            named = {str(row.key): thumb(state.listing, row) for row in rows}
-            values["named"] = named
+            rows = await run_in_threadpool(state.listing.rows, _ids([*asked.like, *asked.unlike]))
+            values["named"] = {str(row.key): thumb(state.listing, row) for row in rows}
+        if asked.searches:
+            await run_in_threadpool(state.listing.check, asked.where)
+            return StreamingResponse(
+                _in_two_parts(request, asked, values), media_type="text/html", headers={"Cache-Control": "no-store"}
+            )
+        sort = asked.sort if asked.sort in ("oldest", "name") else "newest"
+        listed = await run_in_threadpool(state.listing.page, asked.where, sort, PER_PAGE, asked.cursor)
+        images = await run_in_threadpool(lambda: [thumb(state.listing, row) for row in listed.rows])
+        values |= {"images": images, "following": listed.next, "total": listed.total}
     except (Refused, GenretError) as error:
-        refused = refusal_of(error)
-        assert refused is not None
-        values["problem"], status = refused.message, refused.status_code
-    response = html.render(request, "search.html", status, **{"named": {}, **values})
-    if values["reply"] is not None:
-        response.headers["Server-Timing"] = f"search;dur={values['reply'].elapsed_ms:.1f}"
-    return response
+        refused = _refused(error)
+        return html.render(request, "search.html", refused.status_code, **values | {"problem": refused.message})
+    return html.render(request, "search.html", **values)
+
+
+async def _in_two_parts(request: Request, asked: Asked, values: dict[str, Any]) -> AsyncIterator[str]:
+    """The page of a search: what does not depend on it is sent at once, so that the browser has read its style and
+    script when the pictures come. What is wrong only then, such as a full queue, is said in the page."""
+    searching = asyncio.ensure_future(_found(request, asked))
+    try:
+        first, last = html.text_of(request, "search.html", **values | {"is_waiting": True}).split(html.LATER)
+        yield first
+        try:
+            reply, more = await searching
+            values |= {"reply": reply, "images": reply.hits, "following": asked.page + 1 if more else None}
+        except (Refused, GenretError) as error:
+            values["problem"] = _refused(error).message
+        yield html.text_of(request, "results.html", **values) + last
+    finally:
+        searching.cancel()
+
+
+def _refused(error: Exception) -> Refused:
+    refused = refusal_of(error)
+    assert refused is not None
+    return refused
 
 
 async def _found(request: Request, asked: Asked) -> tuple[SearchReply, bool]:
