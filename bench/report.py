@@ -113,9 +113,18 @@ HEADINGS = {
     "peak_mb": "peak MB",
     "bytes_per_image": "bytes/image",
     "recall": "found of exact top 20",
+    "server": "server",
+    "clients": "clients",
+    "minute": "minute",
+    "answers": "answers",
+    "errors": "errors",
+    "cpu_ms": "CPU ms/query",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "resident_mb": "resident MB",
     "note": "",
 }
-_LEFT = {"system", "backbone", "note"}
+_LEFT = {"system", "backbone", "note", "server"}
 
 
 def table(section: dict[str, Any]) -> str:

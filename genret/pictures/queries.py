@@ -94,6 +94,8 @@ def _like(
     """Queries with pictures: by the stored vectors."""
     began = time.perf_counter()
     with retriever.opened() as (snapshot, index):
+        if not snapshot.feature_dim:
+            raise UsageError("this run keeps no vectors of its images, so it cannot be searched by a picture")
         vectors = picture_vectors(retriever.encoder, retriever.device, queries, snapshot)
         allowed = Restrictions(restrict, len(queries)).resolved(snapshot, 0, len(queries))
         pools = [max(k, POOL) if one.without else k for one in queries]

@@ -58,6 +58,8 @@ class Engine:
         self._stopped = False
         self._seconds = 0.05
         """Average time of a query."""
+        self._is_shared = False
+        """Whether the latest step had company; a lone query does not wait for more."""
         self._thread = Thread(target=self._work, name="genret-model", daemon=True)
 
     def start(self) -> None:
@@ -132,7 +134,7 @@ class Engine:
                 for job in self._waiting:
                     job.future.cancel()
                 return None
-            until = time.monotonic() + self.options.batch_ms / 1000
+            until = time.monotonic() + self._is_shared * self.options.batch_ms / 1000
             kind = self._waiting[0].kind
             while (left := until - time.monotonic()) > 0 and not self._stopped:
                 if (
@@ -144,6 +146,7 @@ class Engine:
             batch = [job for job in self._waiting if job.kind == kind][: self.options.max_batch]
             taken = set(map(id, batch))
             self._waiting = deque(job for job in self._waiting if id(job) not in taken)
+            self._is_shared = len(batch) + len(self._waiting) > 1
             self.metrics.waiting.set(len(self._waiting))
             return batch
 

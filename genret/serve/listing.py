@@ -68,6 +68,11 @@ class Listing:
                 chosen, following = _by_key(keys, sort, limit, cursor)
             return Page(snapshot.lookup(chosen), following, len(keys))
 
+    def check(self, where: str) -> None:
+        """`UsageError` if the filter is wrong."""
+        with self.catalog.snapshot() as snapshot:
+            self._keys(snapshot, where)
+
     def _keys(self, snapshot: Any, where: str) -> np.ndarray:
         known = snapshot.version, where
         with self._lock:

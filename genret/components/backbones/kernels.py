@@ -26,7 +26,7 @@ def linear(x: Tensor, weight: Tensor, activation: nn.Module | None = None) -> Te
     plain = x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0
     if _ONEDNN and plain and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
         fused = isinstance(activation, NewGELUActivation)
-        after = ("gelu", [], "tanh") if fused else ("none", [], "")
+        after: tuple[str, list[float], str] = ("gelu", [], "tanh") if fused else ("none", [], "")
         product = torch.ops.mkldnn._linear_pointwise(x, weight, None, *after)
         return product if fused or activation is None else activation(product)
     product = F.linear(x, weight)

@@ -55,12 +55,21 @@ def environment() -> Environment:
     return made
 
 
+LATER = "<!--later-->"
+"""Where the second part of a page goes that is sent in two."""
+
+
 def render(request: Request, template: str, status: int = 200, **values: Any) -> Response:
-    """A template as an answer; every one knows the run and what it can do."""
+    """A template as an answer."""
+    return HTMLResponse(text_of(request, template, **values), status, {"Cache-Control": "no-store"})
+
+
+def text_of(request: Request, template: str, **values: Any) -> str:
+    """A template with its values; every one knows the run and what it can do."""
     state = request.app.state
     ready = state.engine.ready
     retriever = state.run.retriever if ready else None
-    text = (
+    return (
         environment()
         .get_template(template)
         .render(
@@ -70,10 +79,10 @@ def render(request: Request, template: str, status: int = 200, **values: Any) ->
             explains=retriever is not None and retriever.has_explanation,
             has_codes=retriever is not None and bool(state.run.components.identifier),
             max_beams=MAX_BEAMS,
+            later=LATER,
             **values,
         )
     )
-    return HTMLResponse(text, status, {"Cache-Control": "no-store"})
 
 
 def link(path: str, parts: Mapping[str, Any], **changes: Any) -> str:

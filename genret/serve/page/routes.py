@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from genret.errors import GenretError, UsageError
@@ -24,11 +25,12 @@ from genret.serve.schemas import MAX_BEAMS, MAX_K, MAX_QUERY, SearchReply, Searc
 router = APIRouter(include_in_schema=False)
 PER_PAGE = 24
 LAST_PAGE = MAX_K // PER_PAGE
+MOST = LAST_PAGE * PER_PAGE
 ORDERS: dict[str, Callable[[Any], Any]] = {
     "name": lambda image: html.title_of(image).casefold(),
     "newest": lambda image: -int(image.id),
 }
-"""Other orders of what one page shows of a search."""
+"""Other orders of a whole answer, which then has `MOST` pictures on all its pages together."""
 Page = Callable[..., Awaitable[Response]]
 
 
@@ -43,8 +45,7 @@ def page(view: Page) -> Page:
         try:
             return await view(request, **values)
         except (Refused, GenretError) as error:
-            refused = refusal_of(error)
-            assert refused is not None
+            refused = _refused(error)
             return html.render(request, "error.html", refused.status_code, message=refused.message, is_loading=False)
 
     return answered
@@ -52,6 +53,8 @@ def page(view: Page) -> Page:
 
 class Asked:
     """The state of a search page, which its address holds."""
+
+    most = MOST
 
     def __init__(self, request: Request):
         query = request.query_params
@@ -89,44 +92,68 @@ def _number(text: str, most: int) -> int | None:
 @page
 async def search_page(request: Request) -> Response:
     state, asked = request.app.state, Asked(request)
-    values: dict[str, Any] = {"asked": asked, "problem": "", "reply": None, "images": [], "following": None, "total": 0}
-    values["total"] = await run_in_threadpool(state.listing.count)
-    status = 200
+    values: dict[str, Any] = {
+        "asked": asked, "problem": "", "reply": None, "images": [], "following": None, "named": {},
+        "is_waiting": False, "total": await run_in_threadpool(state.listing.count),
+    }  # fmt: skip
     try:
-        if asked.searches:
-            reply, more = await _found(request, asked)
-            values |= {"reply": reply, "images": reply.hits, "following": asked.page + 1 if more else None}
-        else:
-            sort = asked.sort if asked.sort in ("oldest", "name") else "newest"
-            listed = await run_in_threadpool(state.listing.page, asked.where, sort, PER_PAGE, asked.cursor)
-            images = await run_in_threadpool(lambda: [thumb(state.listing, row) for row in listed.rows])
-            values |= {"images": images, "following": listed.next, "total": listed.total}
         if asked.like or asked.unlike:
-            rows = await run_in_threadpool(state.listing.rows, [*asked.like, *asked.unlike])
-            named = {str(row.key): thumb(state.listing, row) for row in rows}
-            values["named"] = named
+            rows = await run_in_threadpool(state.listing.rows, _ids([*asked.like, *asked.unlike]))
+            values["named"] = {str(row.key): thumb(state.listing, row) for row in rows}
+        if asked.searches:
+            await run_in_threadpool(state.listing.check, asked.where)
+            return StreamingResponse(
+                _in_two_parts(request, asked, values), media_type="text/html", headers={"Cache-Control": "no-store"}
+            )
+        sort = asked.sort if asked.sort in ("oldest", "name") else "newest"
+        listed = await run_in_threadpool(state.listing.page, asked.where, sort, PER_PAGE, asked.cursor)
+        images = await run_in_threadpool(lambda: [thumb(state.listing, row) for row in listed.rows])
+        values |= {"images": images, "following": listed.next, "total": listed.total}
     except (Refused, GenretError) as error:
-        refused = refusal_of(error)
-        assert refused is not None
-        values["problem"], status = refused.message, refused.status_code
-    response = html.render(request, "search.html", status, **{"named": {}, **values})
-    if values["reply"] is not None:
-        response.headers["Server-Timing"] = f"search;dur={values['reply'].elapsed_ms:.1f}"
-    return response
+        refused = _refused(error)
+        return html.render(request, "search.html", refused.status_code, **values | {"problem": refused.message})
+    return html.render(request, "search.html", **values)
+
+
+async def _in_two_parts(request: Request, asked: Asked, values: dict[str, Any]) -> AsyncIterator[str]:
+    """The page of a search: what does not depend on it is sent at once, so that the browser has read its style and
+    script when the pictures come. What is wrong only then, such as a full queue, is said in the page."""
+    searching = asyncio.ensure_future(_found(request, asked))
+    try:
+        first, last = html.text_of(request, "search.html", **values | {"is_waiting": True}).split(html.LATER)
+        yield first
+        try:
+            reply, more = await searching
+            values |= {"reply": reply, "images": reply.hits, "following": asked.page + 1 if more else None}
+        except (Refused, GenretError) as error:
+            values["problem"] = _refused(error).message
+        yield html.text_of(request, "results.html", **values) + last
+    finally:
+        searching.cancel()
+
+
+def _refused(error: Exception) -> Refused:
+    refused = refusal_of(error)
+    assert refused is not None
+    return refused
 
 
 async def _found(request: Request, asked: Asked) -> tuple[SearchReply, bool]:
     """One page of a search, and whether there are more."""
-    listing, want = request.app.state.listing, asked.page * PER_PAGE
+    listing, end = request.app.state.listing, asked.page * PER_PAGE
+    is_ordered = asked.sort in ORDERS
+    want = MOST if is_ordered else end
     wanted = SearchRequest(
         q=asked.q, k=want, where=asked.where, num_beams=asked.beams, like=_ids(asked.like), unlike=_ids(asked.unlike)
     )
     found = await search_one(request, wanted)
-    shown = found._replace(hits=found.hits[want - PER_PAGE :])
-    reply = (await run_in_threadpool(search_replies, listing, [shown]))[0]
-    if asked.sort in ORDERS:
-        reply.hits.sort(key=ORDERS[asked.sort])
-    return reply, len(found.hits) == want and asked.page < LAST_PAGE
+    if is_ordered:
+        reply = (await run_in_threadpool(search_replies, listing, [found]))[0]
+        reply.hits = sorted(reply.hits, key=ORDERS[asked.sort])[end - PER_PAGE : end]
+    else:
+        shown = found._replace(hits=found.hits[end - PER_PAGE :])
+        reply = (await run_in_threadpool(search_replies, listing, [shown]))[0]
+    return reply, len(found.hits) >= end + is_ordered and asked.page < LAST_PAGE
 
 
 def _ids(names: list[str]) -> list[str]:

@@ -10,13 +10,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from genret.api import Restriction, SearchResult
+from genret.api import Query, Restriction, SearchResult
 from genret.kit.images import decode_image
 from genret.serve.errors import Refused, documented
 from genret.serve.replies import search_replies
-from genret.serve.routes.search import search_one, unless_gone
+from genret.serve.routes.search import search_one, similar, unless_gone
 from genret.serve.schemas import MAX_K, MAX_QUERY, SearchRequest
-from genret.serve.similar import by_vectors
 
 router = APIRouter(tags=["clip-retrieval"], strict_content_type=False)  # its client states no type
 
@@ -88,7 +87,7 @@ async def _by_picture(request: Request, encoded: str, k: int) -> SearchResult:
     except (binascii.Error, ValueError):
         raise Refused(400, "`image` is not base64") from None
     picture = await run_in_threadpool(decode_image, data, "the picture")
-    call = state.engine.call(lambda: by_vectors(state.run.retriever, k, Restriction(), picture=picture))
+    call = state.engine.call(similar(state.run, Query(image=picture), k, Restriction()))
     found: SearchResult = await unless_gone(request, call)
     return found
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from starlette.concurrency import run_in_threadpool
 
+from genret.api import Query as PictureQuery
 from genret.api import Restriction, SearchResult
 from genret.kit.images import decode_image
 from genret.kit.text import query_words
+from genret.pictures.queries import search
+from genret.run import Run
 from genret.serve.engine import Job
 from genret.serve.errors import Refused, documented
 from genret.serve.replies import search_replies
@@ -25,7 +28,6 @@ from genret.serve.schemas import (
     Where,
     has_words,
 )
-from genret.serve.similar import by_vectors
 
 router = APIRouter(tags=["search"])
 ERRORS = documented(400, 404, 422, 429, 503)
@@ -67,7 +69,7 @@ async def search_picture(
         raise Refused(413, f"a picture may have {state.options.max_file_bytes:,} bytes")
     picture = await run_in_threadpool(decode_image, data, "the picture")
     found = await unless_gone(
-        request, state.engine.call(lambda: by_vectors(state.run.retriever, k, Restriction(where), picture=picture))
+        request, state.engine.call(similar(state.run, PictureQuery(image=picture), k, Restriction(where)))
     )
     return (await run_in_threadpool(search_replies, state.listing, [found]))[0]
 
@@ -87,12 +89,17 @@ async def search_one(request: Request, asked: SearchRequest) -> SearchResult:
     )
     if asked.like:
         like = await _image_ids(request, asked.like)
-        call = state.engine.call(lambda: by_vectors(state.run.retriever, asked.k, restrict, words=words, like=like))
+        call = state.engine.call(similar(state.run, PictureQuery(text=words, like=like), asked.k, restrict))
         found: SearchResult = await unless_gone(request, call)
         return found
     return (await unless_gone(request, state.engine.answer([Job(query=words, **_options(asked), restrict=restrict)])))[
         0
     ]
+
+
+def similar(run: Run, query: PictureQuery, k: int, restrict: Restriction) -> Callable[[], SearchResult]:
+    """For the model's thread: a query with pictures, as `Run.search` answers it. `query` of the result is its words."""
+    return lambda: search(run, [query], k, restrict=restrict)[0]._replace(query=query.text)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
