@@ -59,9 +59,9 @@ class PlainT5(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes what transformers' class writes."""
-        from genret.components.backbones.t5_model import architecture
+        from transformers import AutoModelForSeq2SeqLM
 
-        whole = architecture(self.config.model_type)(self.config)
+        whole: Any = AutoModelForSeq2SeqLM.from_config(self.config)
         whole.load_state_dict(self.state_dict(), assign=True)
         whole.save_pretrained(folder)
 
