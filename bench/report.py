@@ -100,6 +100,12 @@ def load(path: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------ Markdown
 HEADINGS = {
     "system": "system",
+    "pictures": "pictures",
+    "views": "views",
+    "processor_seconds": "processor's seconds",
+    "to_imports": "× imports",
+    "processor_ms": "processor's ms",
+    "processor_to_floor": "× floor's",
     "backbone": "model",
     "images": "images",
     "batch": "batch",
@@ -115,7 +121,7 @@ HEADINGS = {
     "recall": "found of exact top 20",
     "note": "",
 }
-_LEFT = {"system", "backbone", "note"}
+_LEFT = {"system", "pictures", "backbone", "note"}
 
 
 def table(section: dict[str, Any]) -> str:
