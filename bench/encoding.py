@@ -92,7 +92,9 @@ def process_seconds(command: list[str]) -> Cost:
 
 
 # ------------------------------------------------------------------------------------------------ encoding
-def encoding(run_folder: Path, kinds: dict[str, Path], rounds: int, threads: int, scratch: Path) -> Section:
+def encoding(
+    run_folder: Path, kinds: dict[str, Path], rounds: int, threads: int, scratch: Path, views: bool
+) -> Section:
     torch.set_num_threads(threads)
     copy = scratch / f"run-{threads}"
     shutil.copytree(run_folder, copy, ignore=shutil.ignore_patterns("thumbnails"))
@@ -101,17 +103,18 @@ def encoding(run_folder: Path, kinds: dict[str, Path], rounds: int, threads: int
     with genret.load(copy) as run:
         for kind, folder in kinds.items():
             say(f"  {kind}, {threads} threads")
-            found = race(rivals(run, folder, scratch), rounds)
+            candidates = rivals(run, folder, scratch)
+            found = race({name: one for name, one in candidates.items() if views or name[2] == 1}, rounds)
             count = sum(1 for _ in walk_images([folder]))
-            for (system, batch, views), cost in found.items():
-                floor = found["floor", batch, views]
+            for (system, batch, number), cost in found.items():
+                floor = found["floor", batch, number]
                 rows.append({
-                    "pictures": kind, "images": count, "system": system, "batch": batch, "views": views,
+                    "pictures": kind, "images": count, "system": system, "batch": batch, "views": number,
                     "ms": 1000 * cost.wall / count, "to_floor": cost.wall / floor.wall,
                     "processor_ms": 1000 * cost.processor / count,
                     "processor_to_floor": cost.processor / floor.processor,
                 })  # fmt: skip
-                if system != "floor" and views == 1:
+                if system != "floor" and number == 1:
                     results.append(bar(f"{system} against the floor, {kind}", cost.wall / floor.wall, 1.2))
     columns = ["pictures", "images", "system", "batch", "views", "ms", "to_floor", "processor_ms", "processor_to_floor"]
     return Section(f"Encoding, {threads} threads", columns, rows, bars(*results))
@@ -211,6 +214,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("first", "encoding"))
     parser.add_argument("--count", type=int, default=256, help="pictures of a kind; a sixteenth of them are large")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--views", action="store_true", help="also with the augmented views of training")
     parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count() or 1, 1])
     parser.add_argument("--out", type=Path, default=FILE)
     given = parser.parse_args()
@@ -230,7 +234,9 @@ def main() -> None:
                 kinds["photographs"] = some_of(given.photos, scratch / "photos", given.count)
                 kinds["large JPEGs"] = large_jpegs(given.photos, scratch / "large", max(4, given.count // 16))
             for threads in given.threads:
-                sections[f"encoding-{threads}"] = encoding(given.run, kinds, given.rounds, threads, scratch)
+                sections[f"encoding-{threads}"] = encoding(
+                    given.run, kinds, given.rounds, threads, scratch, given.views
+                )
     options = {"rounds": given.rounds, "count": given.count}
     for key, section in sections.items():
         report.save(given.out, key, report.as_json(section, measured, options))

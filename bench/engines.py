@@ -31,6 +31,7 @@ from bench import machine, report
 from bench.encoding import FILE, Cost, median
 from bench.options import say
 from bench.report import Row, Section
+from genret.toolbox.folding import folded
 from genret.toolbox.walk import walk_images
 
 BATCH = 32
@@ -54,22 +55,10 @@ class Whole(nn.Module):
         return torch.cat([module.forward_head(final, pre_logits=True), *(stage.mean((2, 3)) for stage in maps)], 1)
 
 
-def folded(module: nn.Module) -> nn.Module:
-    """A copy whose batch norms are part of the convolutions before them."""
-    module = copy.deepcopy(module)
-    for part in list(module.modules()):
-        before: tuple[str, nn.Conv2d] | None = None
-        for name, child in list(part.named_children()):
-            if isinstance(child, nn.BatchNorm2d) and before is not None and hasattr(child, "act"):
-                setattr(part, before[0], nn.utils.fuse_conv_bn_eval(before[1], child))
-                setattr(part, name, child.act)
-            before = (name, child) if isinstance(child, nn.Conv2d) else None
-    return module
-
-
 def image_engines(tower: Any, sample: Tensor, folder: Path, threads: int) -> Iterator[tuple[str, Engine]]:
     whole = Whole(tower, tower.module).eval()
-    flat = Whole(tower, folded(tower.module)).eval()
+    flat = copy.deepcopy(whole)
+    folded(flat, sample[:2], flat, "the tower")
     last = torch.channels_last
 
     def torch_engine(module: nn.Module, half: bool, channels_last: bool = True) -> Engine:
@@ -86,7 +75,6 @@ def image_engines(tower: Any, sample: Tensor, folder: Path, threads: int) -> Ite
     yield "torch, float32, channels first", torch_engine(usual, False, channels_last=False)
     yield "torch, float32, batch norms folded", torch_engine(flat, False)
     yield "torch, bfloat16, batch norms folded", torch_engine(flat, True)
-    yield "torch.compile, float32, batch norms folded", torch_engine(torch.compile(flat), False)
     yield "torch.compile, bfloat16, batch norms folded", torch_engine(torch.compile(flat), True)
     exported = copy.deepcopy(whole).to(memory_format=torch.contiguous_format)
     file = export(exported, (sample[:2].contiguous(),), ["pixels"], folder / "image.onnx")
@@ -119,8 +107,6 @@ def text_engines(tower: Any, sample: dict[str, Tensor], folder: Path, threads: i
 
     yield "torch, bfloat16 (genret's)", torch_engine(pooled, True)
     yield "torch, float32", torch_engine(pooled, False)
-    yield "torch.compile, float32", torch_engine(torch.compile(pooled, dynamic=True), False)
-    yield "torch.compile, bfloat16", torch_engine(torch.compile(pooled, dynamic=True), True)
     model.set_attn_implementation("eager")
     file = export(
         pooled, (sample["input_ids"][:2], sample["attention_mask"][:2]), list(sample), folder / "text.onnx", 1
@@ -244,9 +230,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, genret.load(given.run) as run:
         for threads in given.threads:
             rows += measure(run, given.pictures, given.rounds, threads, Path(name), given.count)
-    columns = [
-        "pictures", "threads", "system", "ms", "times_as_fast", "processor_ms", "processor_times", "cosine", "least_cosine",
-    ]  # fmt: skip
+    times = ["ms", "times_as_fast", "processor_ms", "processor_times"]
+    columns = ["pictures", "threads", "system", *times, "cosine", "least_cosine"]
     section = Section("Engines", columns, rows)
     report.save(given.out, "engines", report.as_json(section, measured, {"rounds": given.rounds, "count": given.count}))
     print(report.page({"engines": report.load(given.out)["engines"]}))

@@ -104,6 +104,7 @@ HEADINGS = {
     "views": "views",
     "processor_seconds": "processor's seconds",
     "to_imports": "× imports",
+    "to_first": "× the first",
     "threads": "threads",
     "times_as_fast": "× as fast",
     "processor_times": "× as fast by it",
