@@ -36,7 +36,7 @@ from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, Floats, che
 from genret.search.ranking import Ranked, fuse_scores, reordered
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed, Restrictions
-from genret.search.sync import Source, Sync, ahead, batches
+from genret.search.sync import NewContent, Source, Sync, ahead, batches
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 
@@ -293,10 +293,7 @@ class CatalogRetriever(Retriever):
     # ------------------------------------------------------------------------------------------------ changing
     def index(self, images: Iterable[Source]) -> IndexReport:
         sync, report = Sync(self.catalog, self.thumbnails), IndexReport(0, 0, [])
-        for batch in ahead(batches(sync.new(images))):
-            with torch.no_grad():
-                raw = self.encoder.image_features([item.image for item in batch])
-                vectors = self.encoder.project_images(raw.to(self.device)).float().cpu()
+        for batch, vectors in ahead(map(self._encoded, ahead(batches(sync.new(images))))):
             packed = self.identifiers(vectors, [item.record.image_id for item in batch])
             rows = [
                 NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)
@@ -307,6 +304,11 @@ class CatalogRetriever(Retriever):
             updated = sum(item.replaces and item.record.uri in kept for item in batch)
             report = report.plus(IndexReport(len(kept) - updated, 0, left_out, updated))
         return report.plus(IndexReport(0, 0, sync.skipped, unchanged=sync.unchanged))
+
+    @torch.no_grad()
+    def _encoded(self, batch: list[NewContent]) -> tuple[list[NewContent], Tensor]:
+        raw = self.encoder.image_features([item.image for item in batch])
+        return batch, self.encoder.project_images(raw.to(self.device)).float().cpu()
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         return self.catalog.remove(image_ids)

@@ -86,7 +86,7 @@ def check_loaded(model: Any, report: Mapping[str, Any], folder: Path, may_miss: 
 def check_finite(folder: Path, tensors: Iterable[tuple[str, Any]]) -> None:
     """Raises an error for weights that are not finite: their outputs would rank images at random."""
     for name, tensor in tensors:
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.numel() and tensor.is_floating_point() and not all(end.isfinite() for end in tensor.aminmax()):
             raise GenretError(f"{folder} is damaged: its tensor {name} holds values that are not finite")
 
 

@@ -274,7 +274,7 @@ class T5Backbone(Backbone):
         try:
             facts = read_json(folder / "genret.json")
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            t5 = t5_model.opened(folder, untied=facts["untied"])
+            t5 = t5_model.saved(folder, facts["untied"])
             self.vocabulary = Vocabulary(self.tokenizer, vokens, int(facts["first_symbol"]))
             self.module, self._encoder = nn.ModuleDict({"t5": t5}), None
             for name in facts.get("projections", ()):

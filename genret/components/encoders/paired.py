@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from genret.api import CaptionedImages, Config, FitContext, LoopOptions, Pairs
@@ -101,6 +101,12 @@ class PairedEncoder(TwoTowerEncoder):
         """How the heads are trained."""
         finetune: PairedFinetune | None = None
         """How the towers are fine-tuned before the heads; null: they are frozen."""
+
+        @model_validator(mode="after")
+        def _agrees(self) -> Self:
+            if self.finetune is not None and getattr(self.image, "fold", False):
+                raise ValueError("a tower with `image.fold` is not fine-tuned; set it to false, or `finetune` to null")
+            return self
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)
