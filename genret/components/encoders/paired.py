@@ -74,9 +74,9 @@ class MemoryOptions(Config):
 
     weight: float = Field(1.0, gt=0, le=100)
     """Weight of the mean of those images, beside the head's own vector with 1."""
-    image_temperature: float = Field(0.05, gt=0)
+    image_temperature: float = Field(0.04, gt=0)
     """Temperature of the softmax over an image's similarities to training images, in the shared space."""
-    text_temperature: float = Field(0.03, gt=0)
+    text_temperature: float = Field(0.02, gt=0)
     """The same for a text and the training images' captions, as the text tower reads them."""
 
 
