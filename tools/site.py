@@ -172,9 +172,7 @@ def help_pages() -> str:
     ]
 
     def told(command: Any, context: Any) -> None:
-        parts.extend(
-            [f"## {context.command_path}", f"```text\n{command.get_help(context).replace(chr(8), '').rstrip()}\n```"]
-        )
+        parts.extend([f"## {context.command_path}", f"```text\n{command.get_help(context).rstrip()}\n```"])
         for name, below in getattr(command, "commands", {}).items():
             told(
                 below,

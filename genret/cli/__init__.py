@@ -28,6 +28,7 @@ First steps:
   genret search "crescent moon"        ask for pictures in words
   genret index ~/Pictures              add your own pictures and search them at once
   genret evaluate                      how many pictures are found, and where the others are lost
+
 \b
 Help on a command: genret train --help
 """

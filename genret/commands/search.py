@@ -92,6 +92,7 @@ def search(
       genret search "a submarine" --min-confidence 0.5
       genret search "a dog -beach"
       genret search "in the snow" --image dog.jpg
+
     \b
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """

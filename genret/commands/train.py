@@ -41,6 +41,7 @@ def train(
       genret train recipes/avg.yaml --set loss.align.weight=0 --set train.seed=1
       genret train recipes/avg.yaml recipes/scale/flickr8k.yaml
       genret train recipes/avg.yaml --run my-run --resume
+
     \b
     Next: genret search "crescent moon"
     """
