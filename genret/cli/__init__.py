@@ -21,8 +21,7 @@ from genret.errors import UsageError
 from genret.plugin.loading import load_plugins
 from genret.settings import load_settings
 
-EPILOG = """\
-\b
+EPILOG = """\b
 First steps:
   genret train recipes/avg.yaml        train on the pictures of the starter package
   genret search "crescent moon"        ask for pictures in words
