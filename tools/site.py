@@ -33,6 +33,8 @@ PLACES = (
     }
 )
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]+)((?:#[^)\s]*)?\))")
+WIDTH = 80
+"""Letters in a line of the program's help, as fit beside two columns."""
 RUNS = ("load", "connect", "Run", "Query")
 ERRORS = ("GenretError", "UsageError", "RecipeError", "UnknownName", "BadImage")
 ANSWERS = ("SearchResult", "Hit", "SearchScore", "IndexReport", "Skipped", "Restriction")
@@ -172,9 +174,12 @@ def help_pages() -> str:
     def told(command: Any, context: Any) -> None:
         parts.extend([f"## {context.command_path}", f"```text\n{command.get_help(context).rstrip()}\n```"])
         for name, below in getattr(command, "commands", {}).items():
-            told(below, typer.Context(below, info_name=name, parent=context, max_content_width=100, terminal_width=100))
+            told(
+                below,
+                typer.Context(below, info_name=name, parent=context, max_content_width=WIDTH, terminal_width=WIDTH),
+            )
 
-    told(program, typer.Context(program, info_name="genret", max_content_width=100, terminal_width=100))
+    told(program, typer.Context(program, info_name="genret", max_content_width=WIDTH, terminal_width=WIDTH))
     return "\n\n".join(parts)
 
 

@@ -21,13 +21,13 @@ from genret.errors import UsageError
 from genret.plugin.loading import load_plugins
 from genret.settings import load_settings
 
-EPILOG = """\
-\b
+EPILOG = """\b
 First steps:
   genret train recipes/avg.yaml        train on the pictures of the starter package
   genret search "crescent moon"        ask for pictures in words
   genret index ~/Pictures              add your own pictures and search them at once
   genret evaluate                      how many pictures are found, and where the others are lost
+
 \b
 Help on a command: genret train --help
 """

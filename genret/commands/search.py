@@ -97,6 +97,7 @@ def search(
       genret search "a dog -beach"
       genret search "in the snow" --image dog.jpg
       genret search "pancakes" -k 24 --sheet pancakes.png
+
     \b
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """

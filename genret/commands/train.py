@@ -46,6 +46,7 @@ def train(
       genret train recipes/avg.yaml recipes/scale/flickr8k.yaml
       genret train recipes/avg.yaml --run my-run --resume
       genret train recipes/avg.yaml --track tensorboard
+
     \b
     Next: genret search "crescent moon"
     """

@@ -1,6 +1,6 @@
 """The page docs/own-pictures.md, word by word: its blocks in their order, in an empty home, with the real recipes.
 
-About a quarter of an hour, and twice that without a run of the quick start:
+Five minutes on a free core, and a quarter of an hour without a run of the quick start:
 
     GENRET_QUICK_START=RUN pytest -m slow tests/e2e/test_own_pictures.py
     GENRET_PICTURES=FOLDER ...       folders Pictures and more of your own instead of drawn ones; -s shows what is said

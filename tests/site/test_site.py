@@ -68,6 +68,7 @@ def test_every_public_name_and_command_has_its_place(site: Path) -> None:
     told = (site / "reference" / "help.html").read_text()
     for name in commands():
         assert f'id="genret-{name.replace(" ", "-")}"' in told and f"Usage: genret {name}" in told, name
+    assert "\b" not in told, "no control characters: a blank line belongs before each \\b of a docstring"
     kit = (site / "reference" / "kit.html").read_text()
     for path in (ROOT / "genret" / "kit").glob("[a-z]*.py"):
         assert f'id="genret.kit.{path.stem}"' in kit, path.stem
