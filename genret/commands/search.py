@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from enum import StrEnum
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +14,10 @@ from genret.cli.options import JsonOption, RunOption, user_path
 from genret.cli.state import state_of
 from genret.errors import UsageError
 from genret.kit.text import clean
+from genret.toolbox.names import name_of
 
 if TYPE_CHECKING:
-    from genret.api import Hit, SearchResult
+    from genret.api import SearchResult
     from genret.commands.queries import QueryLine
 
 QUERIES_AT_A_TIME = 256
@@ -199,15 +199,6 @@ def as_table(result: SearchResult) -> Any:
         shown += [name_of(hit), f"{hit.uri} (gone)" if hit.missing else hit.uri, identifier]
         table.add_row(str(hit.rank), f"{hit.score:.3f}", *(Text(clean(one)) for one in shown))
     return table
-
-
-def name_of(hit: Hit) -> str:
-    """A readable name of the image: a name or caption in its metadata, else its file's name."""
-    for key in ("name", "title", "caption"):
-        if value := hit.metadata.get(key):
-            return str(value)
-    # `emoji.tar:1f431.png`: the name in the archive; other colons are part of a name
-    return PurePosixPath(re.sub(r".*\.(tar|tgz|zip)(\.\w+)?:", "", hit.uri)).stem or hit.image_id
 
 
 def _then(first: list[QueryLine], asked: Iterator[QueryLine]) -> Iterator[list[QueryLine]]:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from PIL import Image
 
 from genret.api import Hit, SearchResult
-from genret.commands.search import name_of
 from genret.errors import BadImage
 from genret.kit.text import clean
 from genret.run import Run
 from genret.share.picture import SheetRow
+from genret.toolbox.names import name_of
 
 
 def thumbnails_of(run: Run, hits: Iterable[Hit]) -> Iterator[tuple[Hit, Image.Image | None]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sqlite3
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Train]:
     root = tmp_path_factory.mktemp("trackers")
     (root / "world.yaml").write_text("dataset: world\nencoder: world\n" + RECIPES["generative"])
 
-    def run(track: str, name: str, ui: Any = None, plugin: Any = None) -> TrainSummary:
+    def run(track: str, name: str, ui: Any = None, plugin: Any = None, files: Sequence[Path] = ()) -> TrainSummary:
         settings = Settings(home=root / name, plugins="", device="cpu", track=track, num_threads=1)
-        loaded = load_plugins((), settings)
+        loaded = load_plugins(files, settings)
         loaded.include(pictures)
         if plugin is not None:
             loaded.registries.function.register("tracker:mine", plugin, "test")
@@ -198,6 +199,19 @@ def test_a_tracker_that_fails_warns_once_and_the_training_goes_on(trainer: Train
     assert "'mine'" in warning and "OSError: the server is gone" in warning and "metrics.jsonl" in warning
     assert (done.run / "summary.json").is_file() and len(rows_of(done.run)) == 3
     assert made[-1].told[-1] == (STAGE, 1), "nothing more is sent"
+
+
+def test_the_tracker_of_the_documents(trainer: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cut out of docs/tracking.md, as a one-file plugin."""
+    text = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "printer.py").write_text(code)
+    run = trainer("print", "printer", None, None, [tmp_path / "printer.py"]).run
+    first, *lines, last = capsys.readouterr().out.splitlines()
+    assert (first, last) == ("begins tracked", "finished")
+    assert [line for line in lines if line.startswith(f"{STAGE} 2 ")] == [
+        f"{STAGE} 2 { {k: float(v) for k, v in rows_of(run)[2].items() if k not in ('stage', 'epoch')} }"
+    ]
 
 
 def test_one_that_cannot_begin_is_left_out(trainer: Train) -> None:
