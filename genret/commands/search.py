@@ -127,7 +127,7 @@ def search(
         whole = Query(text=text, image=image, without=more, like=ids("--like", like or ()))
         one = [QueryLine(whole if more or whole.has_picture else text, restriction)]
     with state.ui(as_json or queries is not None) as ui, state.open(run) as opened:
-        gallery = Gallery(opened, show, sheet, ui)
+        gallery = Gallery(opened, show, sheet, ui) if show or sheet else None
         asked = iter(one) if queries is None else read_queries(queries, restriction)
         first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model is loaded, so that errors show at once
         for batch in _then(first, asked):
@@ -135,7 +135,8 @@ def search(
             found = opened.search(texts, k, num_beams=num_beams, restrict=restrict, min_confidence=min_confidence)
             for result in found:
                 result = arranged(result, sort, min_score)
-                gallery.add(result)
+                if gallery:
+                    gallery.add(result)
                 if ui.json:
                     ui.document(as_document(result))
                     continue
@@ -148,7 +149,8 @@ def search(
                 elif k:
                     some = len(opened.retriever.catalog.searchable_keys())
                     ui.note("Nothing found." if some else "Nothing found: the catalog has no images to search.")
-        gallery.close()
+        if gallery:
+            gallery.close()
 
 
 def arranged(result: SearchResult, sort: SortBy, min_score: float | None) -> SearchResult:
