@@ -17,7 +17,11 @@ from bench.report import RESULTS, Row, find, number
 
 PAGE = ROOT / "docs" / "performance.md"
 BLOCK = re.compile(r"(<!-- bench: (?P<what>[^>]*?) -->\n)(.*?)(<!-- /bench -->)", re.DOTALL)
-COMMANDS = {"decoding": "python -m bench.decoding", "catalog": "python -m bench.catalog"}
+COMMANDS = {
+    "decoding": "python -m bench.decoding",
+    "catalog": "python -m bench.catalog",
+    "serve": "python -m bench.serve",
+}
 
 
 def filled(text: str, results: Path = RESULTS) -> str:
