@@ -137,6 +137,11 @@ def test_what_is_wrong_is_said_in_one_shape(client, asked, status, said):
     assert len(error["message"].splitlines()) == 1
 
 
+@pytest.mark.parametrize("field", ["k", "num_beams", "min_confidence", "unlike_symbols"])
+def test_true_is_no_number(client, field):
+    assert client.post("/v1/search", json={"q": "x", field: True}).status_code == 422
+
+
 # ------------------------------------------------------------------------------------------------ pictures
 @pytest.mark.parametrize("sort", ["newest", "oldest", "name"])
 def test_pages_hold_every_picture_once(client, run, sort):

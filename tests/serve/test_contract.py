@@ -118,7 +118,7 @@ def test_it_notices_what_the_document_does_not_describe(counting):
 @pytest.mark.slow
 def test_ten_thousand_requests_from_the_document(counting, caplog, record_property):
     caplog.set_level(logging.CRITICAL)
-    faults, requests = faults_of(counting, 800, coverage=True)
+    faults, requests = faults_of(counting, 600, coverage=True)
     record_property("requests", dict(requests))
     print(f"{requests.total():,} requests: {dict(requests)}; answers: {dict(sorted(counting.answers.items()))}")
     assert faults == [], "\n\n".join(faults)

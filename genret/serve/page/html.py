@@ -51,7 +51,7 @@ def environment() -> Environment:
         finalize=lambda value: clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     made.globals |= {"static": versioned, "link": link}
-    made.filters |= {"title_of": title_of, "number": number}
+    made.filters |= {"title_of": title_of, "number": number, "short_path": short_path}
     return made
 
 
@@ -96,6 +96,12 @@ def title_of(image: Any) -> str:
     """What people call a picture: its name, or the last part of where it lives."""
     name = image.metadata.get("name")
     return str(name) if name else PurePosixPath(image.uri.replace("\\", "/")).name or image.image_id
+
+
+def short_path(uri: str) -> str:
+    """The last parts of a long path."""
+    parts = uri.replace("\\", "/").split("/")
+    return uri if len(parts) <= 4 else "…/" + "/".join(parts[-3:])
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -15,12 +15,12 @@ from genret.kit.images import decode_image
 from genret.serve.errors import Refused, documented
 from genret.serve.replies import search_replies
 from genret.serve.routes.search import search_one, similar, unless_gone
-from genret.serve.schemas import MAX_K, MAX_QUERY, SearchRequest
+from genret.serve.schemas import MAX_K, MAX_QUERY, SearchRequest, Strict
 
 router = APIRouter(tags=["clip-retrieval"], strict_content_type=False)  # its client states no type
 
 
-class KnnRequest(BaseModel):
+class KnnRequest(Strict):
     """What clip-retrieval's client sends. Fields that are not here are ignored, as are filters that genret lacks."""
 
     model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)

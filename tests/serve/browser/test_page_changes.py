@@ -93,4 +93,9 @@ def test_a_picture_of_the_data_set_is_removed_and_brought_back(site: Any, open_p
     page.click(f"#grid a[data-id='{new}']")
     page.wait_for_selector("dialog .picture img")
     assert page.locator("dialog .picture img").evaluate("one => one.decode().then(() => one.naturalWidth)") > 0
+    page.set_viewport_size({"width": 1280, "height": 560})
+    outside = """() => { const [frame, image] = [".picture", ".picture img"].map(one =>
+        document.querySelector("dialog " + one).getBoundingClientRect());
+        return Math.max(image.bottom - frame.bottom, image.right - frame.right); }"""
+    assert page.evaluate(outside) <= 0.5, "nothing of it is cut off"
     assert page.evaluate(f"fetch('/v1/images/{new}/file').then(a => a.status)") == 200
