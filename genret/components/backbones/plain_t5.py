@@ -14,15 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genret.components.backbones.kernels import gelu_new
 from genret.toolbox.plain import filled, table
 
-
-def _gelu_new(x: Tensor) -> Tensor:
-    """As transformers writes it, not `F.gelu(x, approximate="tanh")`, which rounds otherwise."""
-    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "gelu_new": _gelu_new}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "gelu_new": gelu_new}
 
 
 class PlainT5(nn.Module):

@@ -80,7 +80,7 @@ class T5Backbone(Backbone):
                     "`num_layers` is 0, so nothing reads the query; set it to 1 or more, or name an `encoder`"
                 )
             if self.code_head and self.encoder is None:
-                raise ValueError("`code_head` reads the states of an `encoder`, and there is none; name one or set it to 0")
+                raise ValueError("`code_head` reads an `encoder`'s states, and there is none; name one or set it to 0")
             if self.model is None and self.d_model % self.num_heads:
                 raise ValueError(f"`d_model` ({self.d_model}) must be a multiple of `num_heads` ({self.num_heads})")
             return self
@@ -229,7 +229,9 @@ class T5Backbone(Backbone):
         weight = self.t5.lm_head.weight
         width = weight.shape[1]
         logits = linear(hidden[..., :width], (weight if columns is None else rows_of(weight, columns)).to(hidden.dtype))
-        return logits if hidden.shape[-1] == width else logits + self.module["codes"].logits(hidden[..., width:], columns)
+        if hidden.shape[-1] > width:  # the code head's part
+            logits = logits + self.module["codes"].logits(hidden[..., width:], columns)
+        return logits
 
     # ------------------------------------------------------------------------------------------------ decoding
     def reads(self, query: str) -> bool:

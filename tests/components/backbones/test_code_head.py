@@ -112,5 +112,5 @@ def test_it_needs_code_vectors_and_an_encoder(bert_folder):
     with pytest.raises(ValidationError, match="name one or set it to 0"):
         T5Backbone.Config(code_head=8)
     backbone = T5Backbone(T5Backbone.Config(**SMALL, encoder=str(bert_folder), code_head=24))
-    with pytest.raises(UsageError, match="backbone.code_head needs code vectors"):
+    with pytest.raises(UsageError, match=r"backbone\.code_head needs code vectors"):
         backbone.build(VOKENS, None, CAPTIONS, seed=0)
