@@ -134,6 +134,9 @@ HEADINGS = {
     "p50_ms": "p50 ms",
     "p99_ms": "p99 ms",
     "resident_mb": "resident MB",
+    "alone_ms": "ms alone",
+    "beside_ms": "ms beside a busy process",
+    "to_alone": "× alone",
     "note": "",
 }
 _LEFT = {"system", "pictures", "backbone", "note", "server"}
