@@ -88,11 +88,11 @@ def search(
 
     \b
     Examples:
-      genret search "crescent moon"
+      genret search "roller coaster"
       genret search "pancakes" -k 3 --json
       genret search --queries queries.txt > answers.jsonl
       genret search "watermelon" --run my-run --num-beams 50
-      genret search "crescent moon" --where "name ~ moon" --unlike cars/17.jpg
+      genret search "telescope" --where "name ~ scope" --unlike cars/17.jpg
       genret search "a submarine" --min-confidence 0.5
       genret search "a dog -beach"
       genret search "in the snow" --image dog.jpg
@@ -109,7 +109,7 @@ def search(
     state = state_of(context)
     asks = bool(query or image or like)
     if asks == (queries is not None):
-        raise UsageError('ask for something: genret search "crescent moon", or --queries FILE (not both)')
+        raise UsageError('ask for something: genret search "roller coaster", or --queries FILE (not both)')
     if show and (as_json or queries is not None):
         raise UsageError("--show draws for people; leave out --json and --queries, or use --sheet FILE")
     restriction = Restriction(

@@ -48,7 +48,7 @@ def train(
       genret train recipes/avg.yaml --track tensorboard
 
     \b
-    Next: genret search "crescent moon"
+    Next: genret search "roller coaster"
     """
     from genret.commands.run_folders import fresh_run, new_run, resumable_run
     from genret.recipe.load import load_recipe
