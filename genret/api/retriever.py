@@ -62,8 +62,7 @@ class Hit(NamedTuple):
 
     @property
     def missing(self) -> bool:
-        """Whether it was indexed from a file that is gone."""
-        # bytes of a name that are no UTF-8 are shown as \xff
+        """Whether it was indexed from a file that is gone. Bytes of its name that are no UTF-8 are shown as `\\xff`."""
         named = re.sub(rb"\\x([89a-f][\da-f])", lambda byte: bytes.fromhex(byte[1].decode()), self.uri.encode())
         is_file = self.image_id == self.uri and os.path.isabs(self.uri)  # noqa: PTH117
         return is_file and not any(os.path.lexists(one) for one in (self.uri, named))

@@ -198,8 +198,7 @@ class CatalogRetriever(Retriever):
                 hits = self.hits(snapshot, index, ranked, k)
                 elapsed = 1000 * (time.perf_counter() - began) / len(batch)
                 for query, found, p, may in zip(batch, hits, sure, allowed, strict=True):
-                    kept = found if threshold is None or p >= threshold else []
-                    one = SearchResult(query, kept, beams, elapsed, p)
+                    one = SearchResult(query, found if threshold is None or p >= threshold else [], beams, elapsed, p)
                     results.append(self.amend(one, snapshot, may, k, threshold))
         return results
 

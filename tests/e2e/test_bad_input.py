@@ -300,7 +300,7 @@ def full_tensors(*_: Any, **__: Any) -> Any:
         "genret.toolbox.saving.save_file",
         "genret.train.targets.save_file",
         "genret.components.backbones.t5.T5Backbone.save",
-        "genret.train.pipeline.Pipeline.log",
+        "genret.train.pipeline.append_row",
         "genret.kit.files.shutil.copytree",
         "genret.catalog.store.Upsert._flush",
         "genret.search.thumbnails.thumbnail",

@@ -62,7 +62,7 @@ def test_its_recipe_is_the_embedded_defaults_made_smaller() -> None:
     assert (
         small["encoder"]["image"] == whole["encoder"]["image"] and small["encoder"]["text"] == whole["encoder"]["text"]
     )
-    assert small["dataset"]["type"] == whole["dataset"] and small["loss"].keys() <= whole["loss"].keys()
+    assert small["dataset"]["type"] == whole["dataset"]["type"] and small["loss"].keys() <= whole["loss"].keys()
     assert small["train"].keys() <= whole["train"].keys() and small["protocol"] == whole["protocol"]
 
 

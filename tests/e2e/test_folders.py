@@ -246,7 +246,8 @@ def test_an_interrupted_index_goes_on(opened, folder, monkeypatch, encoded) -> N
     with pytest.raises(KeyboardInterrupt):
         opened.index(folder)
     monkeypatch.setattr(type(opened.catalog), "add", inner)
-    assert opened.index(folder) == counts(added=7, unchanged=5) and sum(encoded) == 12
+    assert opened.index(folder) == counts(added=7, unchanged=5)
+    assert sum(encoded) <= 12 + 5, "at most the batch that was encoded while the first was written"
 
 
 def test_damaged_files_are_tried_again_and_named(opened, folder) -> None:

@@ -30,6 +30,8 @@ def recipes(tiny: Any) -> Path:
     folder.mkdir()
     avg = tiny.recipe.read_text()
     (folder / "avg.yaml").write_text(avg)
+    (folder / "scale").mkdir()
+    (folder / "scale" / "emoji-names.yaml").write_text("{}\n")  # these are not emoji
     before, _, rest = avg.partition("identifier:")
     after = rest[rest.index("backbone:") :]
     for name, identifier in IDENTIFIERS.items():

@@ -207,9 +207,7 @@ class GenerativeRetriever(CatalogRetriever):
     ) -> Explanation:
         return explain.explain(self, query, image_id, max(num_beams or self.options.num_beams, k), k)
 
-    def explained(
-        self, snapshot: Snapshot, index: ImageTrie | None, batch: QueryBatch, key: int, num_beams: int, k: int
-    ) -> Explanation:
+    def explained(self, snapshot: Snapshot, index: Any, batch: QueryBatch, key: int, num_beams: int, k: int) -> Any:
         return explain.explain_in(self, snapshot, index, batch, key, num_beams, k)
 
     def inspect(self, snapshot: Snapshot, index: ImageTrie | None, keys: Ints) -> Inspection:
