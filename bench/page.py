@@ -17,11 +17,9 @@ from bench.report import RESULTS, Row, find, number
 
 PAGE = ROOT / "docs" / "performance.md"
 BLOCK = re.compile(r"(<!-- bench: (?P<what>[^>]*?) -->\n)(.*?)(<!-- /bench -->)", re.DOTALL)
-COMMANDS = {
-    "decoding": "python -m bench.decoding",
-    "catalog": "python -m bench.catalog",
-    "serve": "python -m bench.serve",
-}
+COMMANDS = {"decoding": "python -m bench.decoding", "catalog": "python -m bench.catalog"}
+COMMANDS |= {"encoding": "python -m bench.encoding RUN", "index": "python -m bench.index RUN PICTURES"}
+COMMANDS |= {"serve": "python -m bench.serve", "waiting": "python -m bench.waiting"}
 
 
 def filled(text: str, results: Path = RESULTS) -> str:

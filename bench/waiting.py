@@ -8,20 +8,20 @@ median over processes, which run in turns.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
+from bench import report
 from bench.machine import facts
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 ACTIVE = {"OMP_WAIT_POLICY": "ACTIVE"}
-RESULTS = Path(__file__).parent / "results" / "waiting.json"
+BOUND = 2.2
+"""× the time of a step alone."""
 LOOP = """
 import sys, time
 import genret
@@ -71,15 +71,20 @@ def measure(rounds: int, steps: int) -> dict[str, dict[str, float]]:
     }
 
 
+def section(found: dict[str, dict[str, float]]) -> report.Section:
+    rows: list[report.Row] = [
+        {"system": way, "alone_ms": one["alone"], "beside_ms": one["beside"], "to_alone": one["ratio"]}
+        for way, one in found.items()
+    ]
+    bars = report.bars(report.bar("a step beside a busy process, against alone", rows[-1]["to_alone"], BOUND))
+    return report.Section("Threads that wait", ["system", "alone_ms", "beside_ms", "to_alone"], rows, bars)
+
+
 def main() -> None:
-    found = measure(rounds=5, steps=100)
-    RESULTS.write_text(
-        json.dumps({"machine": facts(torch.device("cpu")), "ms_per_step": found}, indent=1) + "\n", encoding="utf-8"
-    )
-    for way, figures in found.items():
-        print(
-            f"{way:18} alone {figures['alone']:6.2f} ms, beside {figures['beside']:7.2f} ms: {figures['ratio']:.2f} x"
-        )
+    measured = facts(torch.device("cpu"))
+    whole = report.as_json(section(measure(rounds=5, steps=100)), measured, {"rounds": 5, "steps": 100})
+    report.save(report.RESULTS / "waiting-cpu.json", "waiting", whole)
+    print(report.page({"waiting": whole}))
 
 
 if __name__ == "__main__":

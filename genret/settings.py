@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     """Processor threads of torch; default: as torch decides."""
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """Lowest level of messages from libraries on standard error."""
+    track: str | None = None
+    """Trackers that are told the figures of a training besides `metrics.jsonl`, separated by commas; `--track`."""
     plugins: str | None = None
     """Names of the installed and one-file plugins to use, separated by commas; empty: none; unset: all."""
     strict_plugins: bool = False

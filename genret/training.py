@@ -39,7 +39,8 @@ def train(recipe: Recipe, folder: Path, registries: Registries, settings: Settin
     _begin(recipe, folder, registries)
     with only_trainer(folder):
         pipeline = Pipeline(recipe, folder, registries, settings, ui)
-        with Run(folder, registries, settings, pipeline.components) as run:
+        run, tracked = Run(folder, registries, settings, pipeline.components), registries.function.get("tracked")
+        with run, tracked(run, pipeline.log, ui) as pipeline.log:
             return _train(pipeline, run, ui)
 
 
@@ -70,8 +71,8 @@ def _begin(recipe: Recipe, run: Path, registries: Registries) -> None:
     path = run / "recipe.yaml"
     if not path.exists():
         write_text(path, recipe.dump_yaml())
-        came_from = registries.function.get("provenance")(recipe, registries)
-        write_json(run / "environment.json", came_from)  # completed at the end
+        # completed at the end
+        write_json(run / "environment.json", registries.function.get("provenance")(recipe, registries))
         return
     before = load_recipe([path], [], registries).canonical()
     now = recipe.canonical()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as cores: more threads would only wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 WORDS = ["a", "red", "green", "blue", "square", "dog", "in", "the", "snow", "two"]

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from bench import catalog, decoding, page, paradigms, plot, report, search, static
+from bench import catalog, decoding, everyday, page, paradigms, plot, report, search, static
 from bench.generate import DictTrie, disagreements
 from bench.identifiers import CODEBOOK_SIZE, NUM_LEVELS, identifiers, tokens_of
 from bench.logic import BEAMS, _differ, _ours, _theirs
 from bench.measure import Rival, alternate, cost_of
 from bench.models import Model, RandomScores, model, queries
 from genret.decode.trie import Trie
+from genret_starter.concepts import base_of
+from genret_starter.renderings import available
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -229,3 +231,24 @@ def test_the_papers_table_stands_beside_ours() -> None:
         "| AVG, t5-base | 16.8 | 8 | 128 |",
         "| AVG against CLIP | 3.89 × | 2 × |  |",
     ]
+
+
+# ------------------------------------------------------------------------------------------------ everyday queries
+def test_everyday_queries_have_answers_among_the_searched_emoji() -> None:
+    both = [everyday.queries(half) for half in everyday.HALVES]
+    known = {base_of(key) for key in available("noto")}
+    words = [one.query for half in both for one in half]
+    assert len(words) == len(set(words)) >= 250 and abs(len(both[0]) - len(both[1])) <= 1
+    assert all(one.answers & known for half in both for one in half)
+    assert "cup of tea" in {one.query for one in both[0]} and everyday.concept("👋🏽") == "👋"
+
+
+def test_everyday_counts() -> None:
+    asked = [everyday.Everyday("tea", frozenset("🍵")), everyday.Everyday("hello", frozenset("👋"))]
+    filler = ["🐶"] * 9
+    assert everyday.counts(asked, [["🍵"], [*filler, "👋🏽"]]) == {"first": 1, "among_ten": 2, "missed": []}
+    assert everyday.counts(asked, [[*filler, "🐶", "🍵"], []]) == {
+        "first": 0,
+        "among_ten": 0,
+        "missed": ["tea", "hello"],
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -50,13 +51,11 @@ class Hit(NamedTuple):
         """The small copy, RGB; None if there is none."""
         from PIL import Image
 
-        file = Path(self.thumbnail_file or "")
-        return Image.open(file).convert("RGB") if file.is_file() else None
+        return Image.open(file).convert("RGB") if (file := Path(self.thumbnail_file or "")).is_file() else None
 
     def _repr_html_(self) -> str:
         """The image with rank, name and score, for notebooks."""
-        file = Path(self.thumbnail_file or "")
-        data = b64encode(file.read_bytes()).decode() if file.is_file() else ""
+        data = b64encode(file.read_bytes()).decode() if (file := Path(self.thumbnail_file or "")).is_file() else ""
         about = f"{self.rank}. {escape(self.image_id.rpartition('/')[2])} ({self.score:.2f})"
         style = "display:inline-block;width:180px;margin:4px;vertical-align:top;overflow-wrap:anywhere"
         return f'<figure style="{style}"><img src="data:image/webp;base64,{data}" alt="">{about}</figure>'
@@ -64,7 +63,10 @@ class Hit(NamedTuple):
     @property
     def missing(self) -> bool:
         """Whether it was indexed from a file that is gone."""
-        return self.image_id == self.uri and os.path.isabs(self.uri) and not os.path.lexists(self.uri)  # noqa: PTH117
+        # bytes of a name that are no UTF-8 are shown as \xff
+        named = re.sub(rb"\\x([89a-f][\da-f])", lambda byte: bytes.fromhex(byte[1].decode()), self.uri.encode())
+        is_file = self.image_id == self.uri and os.path.isabs(self.uri)  # noqa: PTH117
+        return is_file and not any(os.path.lexists(one) for one in (self.uri, named))
 
 
 @described
@@ -139,8 +141,7 @@ class IndexReport(NamedTuple):
 
     def plus(self, other: IndexReport) -> IndexReport:
         """Both together."""
-        both: list[Any] = [one + two for one, two in zip(tuple[Any, ...](self), other, strict=True)]
-        return IndexReport(*both)
+        return IndexReport(*(one + two for one, two in zip(tuple[Any, ...](self), other, strict=True)))
 
 
 class QueryBatch:

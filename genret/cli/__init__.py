@@ -21,13 +21,14 @@ from genret.errors import UsageError
 from genret.plugin.loading import load_plugins
 from genret.settings import load_settings
 
-EPILOG = """\
-\b
+EPILOG = """\b
 First steps:
+  genret demo                          a small run in a minute: trained, asked, measured
   genret train recipes/avg.yaml        train on the pictures of the starter package
-  genret search "crescent moon"        ask for pictures in words
+  genret search "roller coaster"       ask for pictures in words
   genret index ~/Pictures              add your own pictures and search them at once
   genret evaluate                      how many pictures are found, and where the others are lost
+
 \b
 Help on a command: genret train --help
 """
@@ -35,7 +36,7 @@ Help on a command: genret train --help
 
 ROOM_OF = {
     **dict.fromkeys(("train", "search", "evaluate"), "commands"),
-    **dict.fromkeys(("validate", "components", "plugins", "install", "uninstall"), "guide"),
+    **dict.fromkeys(("demo", "doctor", "validate", "components", "plugins", "install", "uninstall"), "guide"),
     **dict.fromkeys(("catalog", "compare", "explain", "report", "sweep", "reproduce"), "lab"),
     **dict.fromkeys(("index", "duplicates"), "pictures"),
     "serve": "serve",
@@ -78,7 +79,7 @@ def build(state: State) -> typer.Typer:
         name="genret",
         help="Search pictures by words: a language model writes the identifier of the picture.",
         epilog=EPILOG,
-        add_completion=False,
+        add_completion=True,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

@@ -34,8 +34,7 @@ class State:
 
     def ui(self, json: bool = False) -> Screen:
         """`with state.ui() as ui`: inside, standard output is reserved for the result, all else goes to stderr."""
-        screen: Screen = self.registries.function.get("terminal")(json)
-        return screen
+        return self.registries.function.get("terminal")(json)
 
     def open(self, run: Path | None) -> Run:
         """The finished run that `--run` names, else the newest; nothing of it is read yet."""

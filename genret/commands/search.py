@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from enum import StrEnum
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,9 +14,10 @@ from genret.cli.options import JsonOption, RunOption, user_path
 from genret.cli.state import state_of
 from genret.errors import UsageError
 from genret.kit.text import clean
+from genret.toolbox.names import name_of
 
 if TYPE_CHECKING:
-    from genret.api import Hit, SearchResult
+    from genret.api import SearchResult
     from genret.commands.queries import QueryLine
 
 QUERIES_AT_A_TIME = 256
@@ -78,31 +78,40 @@ def search(
     ] = None,
     min_score: Annotated[float | None, typer.Option(metavar="S", help="Leave out hits of a lower score.")] = None,
     sort: Annotated[SortBy, typer.Option(help="The order in which the hits are shown.")] = SortBy.score,
+    show: Annotated[bool, typer.Option("--show", help="Draw what is found: kitty, iTerm2, sixel terminals.")] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", parser=user_path, help="Write what is found into a .png file.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find pictures by words, by a picture, or both. A word after a hyphen must not be seen; \\- is a mere hyphen.
 
     \b
     Examples:
-      genret search "crescent moon"
+      genret search "roller coaster"
       genret search "pancakes" -k 3 --json
       genret search --queries queries.txt > answers.jsonl
       genret search "watermelon" --run my-run --num-beams 50
-      genret search "crescent moon" --where "name ~ moon" --unlike cars/17.jpg
+      genret search "telescope" --where "name ~ scope" --unlike cars/17.jpg
       genret search "a submarine" --min-confidence 0.5
       genret search "a dog -beach"
       genret search "in the snow" --image dog.jpg
+      genret search "pancakes" -k 24 --sheet pancakes.png
+
     \b
     Next: genret index FOLDER adds your own pictures; genret evaluate measures how many are found.
     """
     from genret.api import Query, Restriction
     from genret.commands.queries import QueryLine, ids, read_queries
     from genret.kit.text import query_words
+    from genret.share.gallery import Gallery
 
     state = state_of(context)
     asks = bool(query or image or like)
     if asks == (queries is not None):
-        raise UsageError('ask for something: genret search "crescent moon", or --queries FILE (not both)')
+        raise UsageError('ask for something: genret search "roller coaster", or --queries FILE (not both)')
+    if show and (as_json or queries is not None):
+        raise UsageError("--show draws for people; leave out --json and --queries, or use --sheet FILE")
     restriction = Restriction(
         where or "",
         None if only is None else ids("--only", only),
@@ -118,6 +127,7 @@ def search(
         whole = Query(text=text, image=image, without=more, like=ids("--like", like or ()))
         one = [QueryLine(whole if more or whole.has_picture else text, restriction)]
     with state.ui(as_json or queries is not None) as ui, state.open(run) as opened:
+        gallery = Gallery(opened, show, sheet, ui) if show or sheet else None
         asked = iter(one) if queries is None else read_queries(queries, restriction)
         first = list(islice(asked, QUERIES_AT_A_TIME))  # read before the model is loaded, so that errors show at once
         for batch in _then(first, asked):
@@ -125,6 +135,8 @@ def search(
             found = opened.search(texts, k, num_beams=num_beams, restrict=restrict, min_confidence=min_confidence)
             for result in found:
                 result = arranged(result, sort, min_score)
+                if gallery:
+                    gallery.add(result)
                 if ui.json:
                     ui.document(as_document(result))
                     continue
@@ -137,6 +149,8 @@ def search(
                 elif k:
                     some = len(opened.retriever.catalog.searchable_keys())
                     ui.note("Nothing found." if some else "Nothing found: the catalog has no images to search.")
+        if gallery:
+            gallery.close()
 
 
 def arranged(result: SearchResult, sort: SortBy, min_score: float | None) -> SearchResult:
@@ -187,15 +201,6 @@ def as_table(result: SearchResult) -> Any:
         shown += [name_of(hit), f"{hit.uri} (gone)" if hit.missing else hit.uri, identifier]
         table.add_row(str(hit.rank), f"{hit.score:.3f}", *(Text(clean(one)) for one in shown))
     return table
-
-
-def name_of(hit: Hit) -> str:
-    """A readable name of the image: a name or caption in its metadata, else its file's name."""
-    for key in ("name", "title", "caption"):
-        if value := hit.metadata.get(key):
-            return str(value)
-    # `emoji.tar:1f431.png`: the name in the archive; other colons are part of a name
-    return PurePosixPath(re.sub(r".*\.(tar|tgz|zip)(\.\w+)?:", "", hit.uri)).stem or hit.image_id
 
 
 def _then(first: list[QueryLine], asked: Iterator[QueryLine]) -> Iterator[list[QueryLine]]:

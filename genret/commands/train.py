@@ -28,6 +28,10 @@ def train(
         typer.Option(metavar="DIR", parser=user_path, help="Folder of the run. [default: <home>/runs/<recipe>-<n>]"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped training.")] = False,
+    track: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Send the figures to these as well: tensorboard, wandb, mlflow, trackio."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
 ) -> None:
     """Train a retriever: all stages, from pictures to a searchable run.
@@ -41,11 +45,14 @@ def train(
       genret train recipes/avg.yaml --set loss.align.weight=0 --set train.seed=1
       genret train recipes/avg.yaml recipes/scale/flickr8k.yaml
       genret train recipes/avg.yaml --run my-run --resume
+      genret train recipes/avg.yaml --track tensorboard
+
     \b
-    Next: genret search "crescent moon"
+    Next: genret search "roller coaster"
     """
     from genret.commands.run_folders import fresh_run, new_run, resumable_run
     from genret.recipe.load import load_recipe
+    from genret.share.trackers.tracking import asked_for
     from genret.shell.notes import notes
     from genret.shell.provenance import remember_run
 
@@ -53,7 +60,9 @@ def train(
     files = recipes or []
     if not files and not resume:
         raise UsageError("name a recipe, e.g.: genret train recipes/avg.yaml")
+    settings = state.settings if track is None else state.settings.model_copy(update={"track": track})
     with state.ui(as_json) as ui:
+        asked_for(settings.track, state.registries)  # a missing package is said before anything begins
         if resume:
             folder = resumable_run(run, files, state.settings)
             files = files or [folder / "recipe.yaml"]
@@ -66,6 +75,6 @@ def train(
             ui.note(f"Note: {note}")
         from genret.training import train as train_run
 
-        summary = train_run(recipe, folder, state.registries, state.settings, ui)
+        summary = train_run(recipe, folder, state.registries, settings, ui)
         if as_json:
             ui.document(summary.as_json())

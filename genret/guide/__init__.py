@@ -1,4 +1,4 @@
-"""Help at the terminal and installation of plugins: validate, components, plugins, install. A plugin of genret."""
+"""Help at the terminal: demo, doctor, validate, components, plugins and their installation. A plugin of genret."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_commands(cli: typer.Typer) -> None:
-    from genret.guide import components, install, plugins, validate
+    from genret.guide import components, demo, install, plugins, validate
+    from genret.guide.doctor import command as doctor
 
-    for command in (validate, components, plugins, install):
+    for command in (validate, components, plugins, install, demo, doctor):
         command.add(cli)

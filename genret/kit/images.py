@@ -168,7 +168,7 @@ def thumbnail(image: Image.Image, size: int = 256) -> bytes:
     small = image.copy()
     small.thumbnail((size, size), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    small.save(out, "WEBP", quality=80, method=4)
+    small.save(out, "WEBP", quality=80, method=2)
     return out.getvalue()
 
 

@@ -29,6 +29,7 @@ def duplicates(
     Examples:
       genret duplicates
       genret duplicates --json > copies.json
+
     \b
     Next: genret index --remove FILE forgets one; the file itself stays.
     """

@@ -58,6 +58,7 @@ def index(
       genret index ~/Pictures --ignore "*.gif" --ignore raw/ --watch
       genret index cat.jpg dog.png --json
       genret index --remove ~/Pictures/holiday
+
     \b
     Next: genret search "what one of them shows"
     """

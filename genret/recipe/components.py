@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from transformers.utils import logging as transformers_logging
-
 from genret.api import Backbone, Dataset, Encoder, Identifier, Loss, Reranker, Retriever
 from genret.plugin.code import code_keys
 from genret.plugin.registry import Registries
@@ -42,13 +40,14 @@ class Components:
 
 def components(recipe: Recipe, registries: Registries) -> Components:
     """Creates every component that the recipe names and its retriever needs."""
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # they disturb ours
+    from transformers.utils import logging  # here, so that a catalog is opened without it
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call] # they disturb ours
 
     def made(kind: str, slot: Slot | None, needed: bool = True) -> Any:
         if slot is None or not needed:
             return None
-        registry = registries.of(kind)
-        component = registry.get(slot.type)(slot.options, resolve_weights=registries.resolve_weights)
+        component = registries.of(kind).get(slot.type)(slot.options, resolve_weights=registries.resolve_weights)
         return registries.watched(component, slot.type)
 
     needs, unused = recipe.retriever.needs, unused_losses(recipe, registries)

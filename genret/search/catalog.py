@@ -32,12 +32,11 @@ from genret.errors import GenretError, UsageError, one_line
 from genret.kit.arrays import Ints
 from genret.kit.encode import text_vectors
 from genret.kit.images import content_hash
-from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, checked_threshold, similarity_signals
-from genret.search.confidence import Floats as Floats64
+from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, Floats, checked_threshold, similarity_signals
 from genret.search.ranking import Ranked, fuse_scores, reordered
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed, Restrictions
-from genret.search.sync import Source, Sync, ahead, batches
+from genret.search.sync import NewContent, Source, Sync, ahead, batches
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 
@@ -141,6 +140,10 @@ class CatalogRetriever(Retriever):
         """What happened to the positive of each query (Q,) in a search; for classes with `has_trace`."""
         raise NotImplementedError("a retriever with has_trace must implement this")
 
+    def explained(self, snapshot: Snapshot, index: Any, batch: QueryBatch, key: int, num_beams: int, k: int) -> Any:
+        """`explain` for one query and the image `key`, among those of `index`; for classes with `has_explanation`."""
+        raise NotImplementedError("a retriever with has_explanation must implement this")
+
     def inspect(self, snapshot: Snapshot, index: Any, keys: Ints) -> Inspection:
         """The vectors that the identifiers of these images (N,) represent, and how unique these identifiers are."""
         return Inspection()
@@ -149,7 +152,7 @@ class CatalogRetriever(Retriever):
         """The same search by the query's own vector alone; None where a language model does not search beside it."""
         return None
 
-    def signals(self, ranked: Ranked) -> Floats64:
+    def signals(self, ranked: Ranked) -> Floats:
         """(B, C) found → (B, F) numbers that indicate confidence; -inf in the first if nothing was found."""
         return similarity_signals(ranked)
 
@@ -167,9 +170,8 @@ class CatalogRetriever(Retriever):
         restrict: Restriction | Sequence[Restriction] = Restriction(),
         min_confidence: float | None = None,
     ) -> list[SearchResult]:
-        for query in queries:
-            if not query.strip():
-                raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
+        if not all(query.strip() for query in queries):
+            raise UsageError('the query is empty; say what the picture shows, e.g. "two dogs in the snow"')
         if k < 0:
             raise UsageError(f"k is how many images to find, from 0, not {k}")
         threshold = checked_threshold(min_confidence, self.confidence)
@@ -291,10 +293,7 @@ class CatalogRetriever(Retriever):
     # ------------------------------------------------------------------------------------------------ changing
     def index(self, images: Iterable[Source]) -> IndexReport:
         sync, report = Sync(self.catalog, self.thumbnails), IndexReport(0, 0, [])
-        for batch in ahead(batches(sync.new(images))):
-            with torch.no_grad():
-                raw = self.encoder.image_features([item.image for item in batch])
-                vectors = self.encoder.project_images(raw.to(self.device)).float().cpu()
+        for batch, vectors in ahead(map(self._encoded, ahead(batches(sync.new(images))))):
             packed = self.identifiers(vectors, [item.record.image_id for item in batch])
             rows = [
                 NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)
@@ -305,6 +304,11 @@ class CatalogRetriever(Retriever):
             updated = sum(item.replaces and item.record.uri in kept for item in batch)
             report = report.plus(IndexReport(len(kept) - updated, 0, left_out, updated))
         return report.plus(IndexReport(0, 0, sync.skipped, unchanged=sync.unchanged))
+
+    @torch.no_grad()
+    def _encoded(self, batch: list[NewContent]) -> tuple[list[NewContent], Tensor]:
+        raw = self.encoder.image_features([item.image for item in batch])
+        return batch, self.encoder.project_images(raw.to(self.device)).float().cpu()
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         return self.catalog.remove(image_ids)

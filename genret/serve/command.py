@@ -67,6 +67,7 @@ def serve(
       genret serve
       genret serve --run avg-1 --port 9000
       genret serve --host 0.0.0.0 --token @/run/secrets/genret --allow-host pictures.example.org
+
     \b
     Next: open the address that is printed; docs/serve.md describes the API.
     """

@@ -15,7 +15,7 @@ COLOURS = ("#2f6fde", "#9aa7b4", "#d98e2b", "#4c9a6a")
 
 
 class SheetRow(NamedTuple):
-    """One search: its query, and the pictures found with a line of text each; None: no picture at hand."""
+    """One search: its query, and the pictures found with lines of text below each; None: no picture at hand."""
 
     title: str
     cells: Sequence[tuple[Image.Image | None, str]]
@@ -25,14 +25,16 @@ def contact_sheet(rows: Sequence[SheetRow], columns: int = 8, cell: int = CELL) 
     """Searches below one another, at most `columns` pictures side by side, each `cell` pixels wide."""
     font, small = ImageFont.load_default(15), ImageFont.load_default(11)
     columns = max(1, min(columns, max((len(row.cells) for row in rows), default=1)))
+    text = LINE * max((words.count("\n") + 1 for row in rows for _, words in row.cells), default=1)
     lines = [[row.cells[at : at + columns] for at in range(0, len(row.cells), columns)] or [[]] for row in rows]
     width = GAP + columns * (cell + GAP)
-    height = GAP + sum(LINE + GAP + len(parts) * (cell + LINE + GAP) for parts in lines)
+    titles = [LINE + GAP if row.title else 0 for row in rows]
+    height = GAP + sum(titles) + sum(len(parts) * (cell + text + GAP) for parts in lines)
     sheet = Image.new("RGB", (width, height), PAPER)
     pen, top = ImageDraw.Draw(sheet), GAP
-    for row, parts in zip(rows, lines, strict=True):
+    for row, title, parts in zip(rows, titles, lines, strict=True):
         pen.text((GAP, top), _cut(row.title, width - 2 * GAP, font), INK, font)
-        top += LINE + GAP
+        top += title
         for part in parts:
             for column, (picture, words) in enumerate(part):
                 left = GAP + column * (cell + GAP)
@@ -40,8 +42,9 @@ def contact_sheet(rows: Sequence[SheetRow], columns: int = 8, cell: int = CELL) 
                 if picture is not None:
                     fitted = ImageOps.contain(picture.convert("RGB"), (cell, cell))
                     sheet.paste(fitted, (left + (cell - fitted.width) // 2, top + (cell - fitted.height) // 2))
-                pen.text((left, top + cell + 2), _cut(words, cell, small), INK, small)
-            top += cell + LINE + GAP
+                for number, line in enumerate(words.split("\n")):
+                    pen.text((left, top + cell + 2 + number * LINE), _cut(line, cell, small), INK, small)
+            top += cell + text + GAP
     return sheet
 
 

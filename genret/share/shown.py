@@ -8,9 +8,10 @@ from PIL import Image
 
 from genret.api import Hit, SearchResult
 from genret.errors import BadImage
+from genret.kit.text import clean
 from genret.run import Run
-from genret.share.catalog import portable
 from genret.share.picture import SheetRow
+from genret.toolbox.names import name_of
 
 
 def thumbnails_of(run: Run, hits: Iterable[Hit]) -> Iterator[tuple[Hit, Image.Image | None]]:
@@ -30,7 +31,7 @@ def sheet_rows(run: Run, results: Iterable[SearchResult]) -> list[SheetRow]:
         SheetRow(
             result.query,
             [
-                (picture, f"{hit.rank}. {hit.metadata.get('name') or portable(hit.uri)}")
+                (picture, f"{hit.rank}.  {hit.score:.3f}\n{clean(name_of(hit))}")
                 for hit, picture in thumbnails_of(run, result.hits)
             ],
         )

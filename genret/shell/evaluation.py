@@ -33,10 +33,15 @@ def compare_size(run: Run, split: str, now: int, ui: Ui) -> None:
     before = run.figures if is_finished(run.folder) else None
     if not before or before["split"] != split or now >= (images := before["num_images"]):
         return
-    said = f"split '{split}' has only {now} of its {images} images; the others have been removed from {run.folder}"
     if not now:
-        raise UsageError(said)
-    ui.warn(said + "; with fewer images, each is easier to find")
+        raise UsageError(
+            f"split '{split}' has none of its {images} images: all have been removed from {run.folder}; its figures "
+            "from before stand in summary.json there, and to measure anew it has to be trained again"
+        )
+    ui.warn(
+        f"split '{split}' has only {now} of its {images} images; the others have been removed from {run.folder}; with "
+        "fewer images, each is easier to find"
+    )
 
 
 def _recall_table(found: Evaluation) -> Table:

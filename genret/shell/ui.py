@@ -147,8 +147,10 @@ class _Lines:
 
     def advance(self, n: int = 1) -> None:
         now = time.monotonic()
-        if self._done == 0 and now - self._start < 1.0:
-            self._first = n  # a resumed step starts with earlier progress, which must not count as speed
+        if (
+            self._done == 0
+        ):  # neither earlier progress of a resumed step nor what goes before the first one is its speed
+            self._first, self._start = n, now
         self._done += n
         if now - self._said >= LINE_EVERY_SECONDS:
             self._said = now

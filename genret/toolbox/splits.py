@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -60,8 +61,12 @@ def clean_captions(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def scalars(values: dict[str, Any]) -> dict[str, Any]:
-    """The metadata that can be stored and filtered; nested values and nulls are dropped."""
-    return {key: value for key, value in values.items() if isinstance(value, SCALARS)}
+    """The metadata that can be stored and filtered; nested values, nulls and numbers that are none are dropped."""
+    return {key: value for key, value in values.items() if isinstance(value, SCALARS) and _is_finite(value)}
+
+
+def _is_finite(value: object) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def hashed(image_id: str, seed: int) -> float:

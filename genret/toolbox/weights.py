@@ -86,7 +86,7 @@ def check_loaded(model: Any, report: Mapping[str, Any], folder: Path, may_miss: 
 def check_finite(folder: Path, tensors: Iterable[tuple[str, Any]]) -> None:
     """Raises an error for weights that are not finite: their outputs would rank images at random."""
     for name, tensor in tensors:
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.numel() and tensor.is_floating_point() and not all(end.isfinite() for end in tensor.aminmax()):
             raise GenretError(f"{folder} is damaged: its tensor {name} holds values that are not finite")
 
 
@@ -143,7 +143,15 @@ def _reason(error: Exception) -> str:
 
 
 def reads(tokenizer: Any, text: str) -> bool:
-    """Whether a Hugging Face tokenizer knows any piece of the text; emoji and many scripts are unknown to some."""
+    """Whether a Hugging Face tokenizer knows more letters of the text than it misses; emoji and many scripts are
+    unknown to some, or known by single letters alone (of 红心 the usual English ones know 心)."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    pieces = zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True)
-    return any(piece.strip("\u2581\u0120 ") and one not in tokenizer.all_special_ids for one, piece in pieces)
+    pieces = list(zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True))
+    missed = sum(one in tokenizer.all_special_ids for one, _ in pieces)
+    known = sum(len(_letters(piece)) for one, piece in pieces if one not in tokenizer.all_special_ids)
+    return known > missed
+
+
+def _letters(piece: str) -> str:
+    """Without the marks of pieces that begin or continue a word."""
+    return piece.removeprefix("##").strip("\u2581\u0120 ")

@@ -49,6 +49,7 @@ class Pipeline:
         self.seconds: dict[str, float] = {}
         self.evaluators: Sequence[Evaluator] = ()
         """Called with the results between the stages."""
+        self.log: Callable[[dict[str, Any]], None] = partial(append_row, run / "metrics.jsonl")
         self._files: dict[str, Listing] = {}
         self.components.encoder.to(self.device)
         describe, provenance = (registries.function.get(name) for name in ("environment", "provenance"))
@@ -263,9 +264,6 @@ class Pipeline:
 
     def context(self, checkpoints: Path) -> FitContext:
         return FitContext(self.recipe.train.seed, self.device, checkpoints, self.ui.progress, self.log)
-
-    def log(self, row: dict[str, Any]) -> None:
-        append_row(self.run / "metrics.jsonl", row)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

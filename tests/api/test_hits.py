@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from pathlib import Path
 
@@ -27,3 +28,18 @@ def test_a_grid_of_pictures_and_nothing_that_a_name_could_smuggle_in(tmp_path: P
     thumbnail = hits[0].thumbnail
     assert thumbnail is not None and thumbnail.size == (20, 10) and thumbnail.getpixel((0, 0))[0] > 200
     assert hits[1].thumbnail is None and hits[2].thumbnail is None
+
+
+def test_files_are_there_whatever_bytes_their_names_have(tmp_path: Path) -> None:
+    """As `index` writes names that are no UTF-8, and one that really holds a backslash."""
+    folder = os.fsencode(tmp_path)
+    for name, shown in (
+        (b"caf\xe9.png", "caf\\xe9.png"),
+        (b"caf\\xe8.png", "caf\\xe8.png"),
+        ("é.png".encode(), "é.png"),
+    ):
+        uri = f"{tmp_path}/{shown}"
+        hit = Hit(1, uri, uri, 0.0)
+        assert hit.missing, name
+        Path(os.fsdecode(folder + b"/" + name)).touch()
+        assert not hit.missing, name

@@ -19,7 +19,7 @@ from genret.catalog.schema import metadata
 from genret.catalog.store import Catalog, NewImage
 from genret.cli import build
 from genret.cli.state import State
-from genret.errors import GenretError
+from genret.errors import GenretError, UsageError
 from genret.lab import move
 from genret.lab.move import copy_catalog
 from genret.plugin.loading import load_plugins
@@ -53,6 +53,26 @@ def test_a_copy_is_the_same_catalog(catalog, where, new_place, target):
         assert copy.keys_of(["new"]).tolist() == [701] and copy.changes_since(version).images.tolist() == [701]
     with pytest.raises(GenretError, match="is not empty"):
         copy_catalog(where, there)
+
+
+def test_a_file_is_found_from_every_folder_and_never_the_catalogs_own(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Catalog.create(run / "catalog.sqlite", "run-1").close()
+    for nowhere in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(UsageError, match="in memory, which ends with this command; name a file"):
+            move.move_catalog(run, nowhere)
+    with pytest.raises(UsageError, match="is where the catalog is already"):
+        move.move_catalog(run, "sqlite:///run/catalog.sqlite")
+    assert place_of(run) == run / "catalog.sqlite"
+    for target, file in (("sqlite:///a b.sqlite", "a b.sqlite"), ("sqlite:///~/c.sqlite", "c.sqlite")):
+        move.move_catalog(run, target)
+        monkeypatch.chdir(run)
+        Catalog.open(place_of(run), "run-1").close()
+        monkeypatch.chdir(tmp_path)
+        assert (tmp_path / file).is_file() and not Path("~").exists()
 
 
 @pytest.mark.parametrize("killed_at", ["write_text", "replace"])

@@ -258,7 +258,7 @@ def test_empty_lines_and_a_byte_order_mark_are_no_query(cli, tmp_path, mark):
     ],
 )
 def test_names_are_shown_whole(uri, name):
-    from genret.commands.search import name_of
+    from genret.toolbox.names import name_of
 
     assert name_of(Hit(1, "id", uri, 0.0, None, {})) == name
 

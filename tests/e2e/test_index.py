@@ -340,9 +340,13 @@ def test_a_split_that_has_lost_images_is_not_measured_without_a_word(tiny, run):
     measured = tiny.genret("evaluate", "--run", run, "--json")
     assert measured.code == 0 and measured.document["num_images"] == 1
     assert f"split 'test' has only 1 of its {len(images)} images" in " ".join(measured.err.split())
+    compared = tiny.genret("compare", run, shutil.copytree(run, run.with_name("again")), "--json").document
+    assert "measured by 2 of 16 queries" in compared["runs"][0]["remark"], "what was stored is of the smaller split"
 
     tiny.genret("index", "--run", run, "--remove", images[0])
     measured = tiny.genret("evaluate", "--run", run)
     assert measured.code == 2
-    assert f"split 'test' has only 0 of its {len(images)} images" in " ".join(measured.err.split())
+    assert f"split 'test' has none of its {len(images)} images" in " ".join(measured.err.split())
+    explained = tiny.genret("explain", "a red cross", "--run", run)
+    assert "the catalog has no images to search" in explained.out + explained.err
     assert "the catalog has no images to search" in tiny.genret("search", "a red cross", "--run", run).err

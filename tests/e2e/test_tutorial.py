@@ -17,7 +17,7 @@ from tests.e2e.one_process import OneProcess
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-MODULE, KIT_TEST, TRAINED = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+MODULE, KIT_TEST, METHODS, TRAINED = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 (PYPROJECT,) = re.findall(r"^```toml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -128,6 +128,19 @@ def test_the_trained_identifier_keeps_the_contract(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(tmp_path)
     check_identifier(importlib.import_module("genret_one_book").OneBook, train={"epochs": 2, "batch_size": 12})
     sys.modules.pop("genret_one_book")
+
+
+def test_the_retriever_keeps_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    from genret.testing import check_retriever
+
+    lines = ["import genret", "class Dense(genret.CatalogRetriever):", '    """By dot product."""', "    needs = ()"]
+    lines += ["    class Config(genret.Config): ...", textwrap.indent(METHODS, "    ")]
+    (tmp_path / "genret_dense.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    check_retriever(importlib.import_module("genret_dense").Dense, beats_chance=False)
+    sys.modules.pop("genret_dense")
 
 
 def test_as_a_file_it_is_a_plugin_already(tiny: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from genret.shell import ui as ui_module
-from genret.shell.ui import Ui
+from genret.shell.ui import Ui, _Lines
 
 
 @pytest.fixture
@@ -67,6 +68,16 @@ def test_long_steps_say_how_far_they_are(quick, capsys):
         bar.advance(2)
     first, second = capsys.readouterr().err.splitlines()
     assert first == "encoding: 4 of 10" and second.startswith("encoding: 6 of 10, 0:00 left")
+
+
+def test_a_slow_beginning_is_no_speed(quick, capsys):
+    with Ui() as ui:
+        lines = _Lines(ui, "generator", 1000)
+        lines._start -= 100  # what comes before the first step: loading, compiling
+        lines.advance(1)
+        time.sleep(0.02)
+        lines.advance(1)
+    assert re.search(r"generator: 2 of 1000, 0:\d\d left", capsys.readouterr().err)
 
 
 def test_short_steps_say_nothing(capsys):

@@ -13,6 +13,7 @@ from genret.api import Vokens
 from genret.components.backbones.t5 import T5Backbone
 from genret.errors import GenretError
 from genret.toolbox import saving
+from genret.toolbox.weights import reads
 
 SMALL = {"d_model": 16, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 100}
 
@@ -65,3 +66,17 @@ def test_fitted_parts_are_held_to_the_same(tmp_path: Path) -> None:
         saving.reading(tmp_path, "x"),
     ):
         saving.load(tmp_path, "heads")
+
+
+def test_a_query_is_read_if_more_of_its_letters_are_known_than_missed() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = ["[PAD]", "[UNK]", "心", "red", "he", "##art", "a", "."]
+    raw = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Split("心", "isolated")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]")
+    for query, is_read in {
+        "red heart": True, "heart ❤": True, "心": True, "红心": False, "a 🐶": False, "❤": False, "": False,
+    }.items():  # fmt: skip
+        assert reads(tokenizer, query) == is_read, query

@@ -21,13 +21,16 @@ from transformers import AutoTokenizer
 from genret import api
 from genret.api import Backbone, Identifiers, Vokens
 from genret.components.backbones import t5_decoder, t5_model
+from genret.components.backbones.code_head import CodeHead
 from genret.components.backbones.kernels import linear, rows_of
 from genret.components.backbones.t5_model import Projection
 from genret.components.backbones.text_encoder import TextEncoder
 from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, untied, wants_copy
-from genret.errors import GenretError, one_line
+from genret.errors import GenretError, UsageError, one_line
 from genret.kit.files import read_json
+from genret.toolbox.saving import load as stored
+from genret.toolbox.saving import save as saved
 from genret.toolbox.weights import model_folder, reads
 
 
@@ -62,6 +65,9 @@ class T5Backbone(Backbone):
         """Maximum query length in tokens; longer queries are truncated."""
         copy_code_vectors: bool | Literal["auto"] = "auto"
         """Whether to initialize the new rows with the identifier's code vectors (paper 3.2); auto: if it has any."""
+        code_head: int = Field(0, ge=0)
+        """Hidden width of a head that reads the query's vector and gives each code a logit by the distance that it
+        leaves, beside the decoder's; needs `encoder` and an additive identifier such as rq; 0: none."""
 
         @model_validator(mode="after")
         def _agrees(self) -> Self:
@@ -73,6 +79,8 @@ class T5Backbone(Backbone):
                 raise ValueError(
                     "`num_layers` is 0, so nothing reads the query; set it to 1 or more, or name an `encoder`"
                 )
+            if self.code_head and self.encoder is None:
+                raise ValueError("`code_head` reads an `encoder`'s states, and there is none; name one or set it to 0")
             if self.model is None and self.d_model % self.num_heads:
                 raise ValueError(f"`d_model` ({self.d_model}) must be a multiple of `num_heads` ({self.num_heads})")
             return self
@@ -117,6 +125,8 @@ class T5Backbone(Backbone):
             assert self._encoder is not None
             self._encoder.remember(texts)
             self.module["from_encoder"] = Projection(self._encoder.width, t5.model_dim, scale)
+        if c.code_head:
+            self._know_codes(code_vectors)
         if feature_width:
             self.module["from_image"] = Projection(feature_width, t5.model_dim, scale)
 
@@ -125,6 +135,14 @@ class T5Backbone(Backbone):
         self._encoder = TextEncoder(folder, self.config.max_query_tokens, self.config.train_encoder)
         if self._encoder.trainable:
             self.module["encoder"] = self._encoder.model
+
+    def _know_codes(self, code_vectors: Tensor | None) -> None:
+        if code_vectors is None:
+            raise UsageError("backbone.code_head needs code vectors, which this identifier has not; set it to 0")
+        assert self._encoder is not None
+        drop = 0.1 if self.config.dropout is None else self.config.dropout
+        width, first, sizes = self._encoder.width, self.vocabulary.first, self.vocabulary.vokens.sizes
+        self.module["codes"] = CodeHead.of(width, first, code_vectors, sizes, self.config.code_head, drop)
 
     # ------------------------------------------------------------------------------------------------ tokens
     @property
@@ -149,7 +167,10 @@ class T5Backbone(Backbone):
     def _read(self, queries: Sequence[str]) -> t5_decoder.DecoderState:
         if self._encoder is not None:
             states, mask = self._encoder(queries, self._device)
-            return t5_decoder.encode(self.t5, mask, inputs_embeds=self.module["from_encoder"](states))
+            state = t5_decoder.encode(self.t5, mask, inputs_embeds=self.module["from_encoder"](states))
+            if "codes" in self.module:
+                state.left = self.module["codes"].read(states, mask)[:, None]
+            return state
         batch = self.tokenizer(
             list(queries), padding=True, truncation=True, max_length=self.config.max_query_tokens, return_tensors="pt"
         ).to(self._device)
@@ -173,10 +194,10 @@ class T5Backbone(Backbone):
         return self._forced(self._look(features), targets)
 
     def _forced(self, state: t5_decoder.DecoderState, targets: Tensor) -> Tensor:
-        return self._head(t5_decoder.decode(self.t5, state, self._shifted(targets[:, None]))[:, 0], None)
+        return self._head(self._decoded(state, targets[:, None])[:, 0], None)
 
     def score(self, queries: Sequence[str], sequences: Tensor, columns: Sequence[Tensor | None]) -> Tensor:
-        hidden = t5_decoder.decode(self.t5, self._read(queries), self._shifted(sequences))
+        hidden = self._decoded(self._read(queries), sequences)
         return sequence_log_probs(hidden, sequences, columns, self._head)
 
     def caption_log_probs(self, features: Tensor, captions: Sequence[str]) -> Tensor:
@@ -190,6 +211,15 @@ class T5Backbone(Backbone):
         hidden = t5_decoder.decode(self.t5, state, self._shifted(written))
         return sequence_log_probs(hidden, written, [None] * written.shape[2], self._head).sum(-1)[:, 0]
 
+    def _decoded(self, state: t5_decoder.DecoderState, sequences: Tensor) -> Tensor:
+        """sequences (B, b, L) → what `_head` reads before each of their tokens, (B, b, L, ...)"""
+        hidden = t5_decoder.decode(self.t5, state, self._shifted(sequences))
+        if state.left is None:
+            return hidden
+        codes = self.module["codes"]
+        joined: Tensor = codes.joined(hidden, codes.left(state.left[:, 0], sequences))
+        return joined
+
     def _shifted(self, tokens: Tensor) -> Tensor:
         """(B, b, L), -1 pads → the decoder's inputs: the start token, then all but the last."""
         start = torch.full_like(tokens[:, :, :1], self.t5.config.decoder_start_token_id)
@@ -197,7 +227,11 @@ class T5Backbone(Backbone):
 
     def _head(self, hidden: Tensor, columns: Tensor | None) -> Tensor:
         weight = self.t5.lm_head.weight
-        return linear(hidden, (weight if columns is None else rows_of(weight, columns)).to(hidden.dtype))
+        width = weight.shape[1]
+        logits = linear(hidden[..., :width], (weight if columns is None else rows_of(weight, columns)).to(hidden.dtype))
+        if hidden.shape[-1] > width:  # the code head's part
+            logits = logits + self.module["codes"].logits(hidden[..., width:], columns)
+        return logits
 
     # ------------------------------------------------------------------------------------------------ decoding
     def reads(self, query: str) -> bool:
@@ -211,7 +245,15 @@ class T5Backbone(Backbone):
     ) -> Tensor:
         if symbols is None:
             symbols = torch.full((len(state.query_mask), 1), self.t5.config.decoder_start_token_id, device=self._device)
-        return self._head(t5_decoder.step(self.t5, state, symbols, parents), columns)
+        hidden, left = t5_decoder.step(self.t5, state, symbols, parents), state.left
+        if left is not None:
+            if state.depth > 1:  # the codes follow the start token
+                if parents is not None:
+                    left = left.gather(1, parents[..., None].expand(-1, -1, left.shape[2]))
+                left = left - self.module["codes"].vectors[symbols]
+            state.left = left
+            hidden = self.module["codes"].joined(hidden[:, :, None], left[:, :, None], state.depth - 1)[:, :, 0]
+        return self._head(hidden, columns)
 
     # ------------------------------------------------------------------------------------------------ disk
     def save(self, folder: Path) -> None:
@@ -221,6 +263,9 @@ class T5Backbone(Backbone):
             self._encoder.save(folder / "encoder")
         for name in self._projections():
             save_file(self.module[name].state_dict(), folder / f"{name}.safetensors")
+        if "codes" in self.module:
+            codes = self.module["codes"]
+            saved(folder, "codes", codes.state_dict(), {"hidden": codes.mlp[0].out_features})
         facts = {"first_symbol": self.vocabulary.first, "untied": untied(self.t5), "projections": self._projections()}
         (folder / "genret.json").write_text(json.dumps(facts))
 
@@ -231,13 +276,15 @@ class T5Backbone(Backbone):
         try:
             facts = read_json(folder / "genret.json")
             self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-            t5 = t5_model.opened(folder, untied=facts["untied"])
+            t5 = t5_model.saved(folder, facts["untied"])
             self.vocabulary = Vocabulary(self.tokenizer, vokens, int(facts["first_symbol"]))
             self.module, self._encoder = nn.ModuleDict({"t5": t5}), None
             for name in facts.get("projections", ()):
                 self.module[name] = Projection.load(folder / f"{name}.safetensors")
             if "from_encoder" in self.module:
                 self._attach(folder / "encoder")
+            if (folder / "codes.json").exists():
+                self.module["codes"] = CodeHead.load(*stored(folder, "codes"))
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, GenretError) as error:
             raise GenretError(
                 f"{folder} holds no usable generator ({one_line(error)}); "

@@ -42,6 +42,13 @@ class DecoderState:
         """(B, b, P) the cache slots of each beam's tokens"""
         self.bias: Tensor | None = None
         """(1, H, 1, D) self-attention bias by distance, nearest first"""
+        self.left: Tensor | None = None
+        """(B, b, D) what the codes written so far leave of the query's vector; only with a code head"""
+
+    @property
+    def depth(self) -> int:
+        """Tokens of each beam so far, the start token included"""
+        return 0 if self.ancestors is None else self.ancestors.shape[2]
 
 
 Attend = Callable[[int, Any, Tensor, Tensor, Tensor], Tensor]

@@ -8,25 +8,29 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    MT5ForConditionalGeneration,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+from transformers import AutoConfig, AutoTokenizer
 
+from genret.components.backbones.plain_t5 import PlainT5
 from genret.components.backbones.vocabulary import untie
 from genret.components.backbones.vocabulary import untied as is_untied
 from genret.errors import GenretError
 from genret.toolbox.weights import check_loaded, has_weights, loading
 
-ARCHITECTURES: dict[str, Any] = {"t5": T5ForConditionalGeneration, "mt5": MT5ForConditionalGeneration}
+ARCHITECTURES = {"t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration"}
 """The `model_type`s that `t5_decoder` computes exactly; T5 v1.1 and flan-T5 are t5 as well."""
+
+
+def architecture(model_type: str) -> Any:
+    """transformers' class, whose import takes seconds."""
+    import transformers
+
+    return getattr(transformers, ARCHITECTURES[model_type])
 
 
 def small(options: Any, vocab_size: int) -> Any:
     """A random T5 v1.1 of the sizes that `T5Backbone.Config` gives, with embedding and head tied."""
+    from transformers import T5Config
+
     config = T5Config(
         vocab_size=vocab_size,
         d_model=options.d_model,
@@ -41,7 +45,7 @@ def small(options: Any, vocab_size: int) -> Any:
         eos_token_id=1,
     )
     config.decoder_start_token_id = 0
-    return T5ForConditionalGeneration(config)
+    return architecture("t5")(config)
 
 
 def pretrained(folder: Path, dropout: float | None) -> tuple[Any, Any]:
@@ -55,14 +59,22 @@ def pretrained(folder: Path, dropout: float | None) -> tuple[Any, Any]:
     return tokenizer, model
 
 
+def saved(folder: Path, untied: bool) -> Any:
+    """The generator of a run, as quickly as possible; see `opened`."""
+    return PlainT5.opened(_settings(folder), folder, untied) or opened(folder, untied)
+
+
+def _settings(folder: Path) -> Any:
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    if config.model_type not in ARCHITECTURES:
+        raise GenretError(f"{folder} holds a model of type {config.model_type}; take a T5, T5 v1.1, flan-T5 or mT5")
+    return config
+
+
 def opened(folder: Path, untied: bool = False) -> Any:
     """The model of a folder; `untied`: its head has its own weights, regardless of the settings."""
     local: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    architecture = AutoConfig.from_pretrained(folder, **local).model_type
-    if architecture not in ARCHITECTURES:
-        raise GenretError(f"{folder} holds a model of type {architecture}; take a T5, T5 v1.1, flan-T5 or mT5")
-    kind = ARCHITECTURES[architecture]
-    model, report = kind.from_pretrained(
+    model, report = architecture(_settings(folder).model_type).from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **local
     )
     check_loaded(model, report, folder)

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from genret.errors import GenretError
 from genret.kit.device import autocast
+from genret.toolbox.plain import Bert
 from genret.toolbox.weights import check_loaded, has_weights, loading
 
 MOST_BYTES = 1 << 30
@@ -51,12 +52,7 @@ class TextEncoder:
         with loading(f"the text encoder in {folder}"):
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
             settings = AutoConfig.from_pretrained(folder, **local)
-            kind = AutoModelForTextEncoding if settings.is_encoder_decoder else AutoModel
-            self.model: Any
-            self.model, report = kind.from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **local
-            )
-        check_loaded(self.model, report, folder, ["pooler."])
+            self.model: Any = (None if trainable else Bert.opened(settings, folder)) or _opened(settings, folder)
         width = getattr(settings, "hidden_size", None)
         if not isinstance(width, int):
             raise GenretError(f"{folder} holds a {settings.model_type} model, which is no text encoder")
@@ -140,3 +136,16 @@ class TextEncoder:
                 flat[ends[row] - lengths[row] : ends[row]] = state[real]
         place = {text: row for row, text in enumerate(self._wanted[:count])}
         return _Memory(place, (ends - lengths)[:count].to(device), lengths[:count].to(device), flat)
+
+
+def _opened(settings: Any, folder: Path) -> Any:
+    """Any encoder of transformers, whose import takes seconds."""
+    from transformers import AutoModel, AutoModelForTextEncoding
+
+    kind: Any = AutoModelForTextEncoding if settings.is_encoder_decoder else AutoModel
+    model, report = kind.from_pretrained(
+        folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, trust_remote_code=False,
+        local_files_only=True,
+    )  # fmt: skip
+    check_loaded(model, report, folder, ["pooler."])
+    return model

@@ -137,7 +137,8 @@ class FolderDataset(SplitDataset):
         carved = (is_dev or split == self.train_split) and self._dev_source is None
         source = self.train_split if carved else self._dev_source if is_dev else split
         if source not in table.splits:
-            hint = f"in the column '{config.split_column}' of {self._file}"
+            names = "set dataset.train_split, dev_split and test_split to those that play these parts"
+            hint = f"in the column '{config.split_column}' of {self._file}; {names}"
             raise UnknownName("split", split, table.splits, hint)
         found = (record for where, record in self._from_table(table) if where == source)
         return carve(found, split, is_dev, config.dev_fraction, config.split_seed, self._root) if carved else found

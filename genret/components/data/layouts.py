@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TextIO
 
 from genret.components.data.text import MAX_TEXT_BYTES, SET_ENCODING, check_start, open_text, read_json, wrong_encoding
-from genret.errors import GenretError
+from genret.errors import GenretError, one_line
 from genret.kit.images import is_image_name
 
 Format = Literal["auto", "csv", "jsonl", "json", "token"]
@@ -203,6 +204,11 @@ def _cells(lines: _Lines, first: str, delimiter: str, remarks: list[str]) -> Ite
                 pass  # a blank line, or Excel's rows of separators
             elif head is None:
                 head, padded = _header(cells), cells != _header(cells)
+                if twice := [name for name, count in Counter(head).items() if name and count > 1]:
+                    raise GenretError(
+                        f"{lines.file} {lines.place}: two columns are called {one_line(repr(twice[0]))}; "
+                        "give each a name of its own (an image may have several rows, a caption each)"
+                    )
             else:
                 if len(cells) != len(head):
                     cells, mended = _mended(head, cells), mended + 1

@@ -103,7 +103,8 @@ def _add(
     name, given, split = (values.pop(column, None) for column in columns)
     if not isinstance(name, str) or not name:
         raise _missing(place, "image", columns.image, row.values)
-    if (captions := captions_in(given)) is None:
+    captions = captions_in(given) if columns.caption in row.values else None
+    if captions is None:
         raise _missing(place, "caption", columns.caption, row.values)
     if split is not None and (not isinstance(split, str) or not split):
         raise GenretError(f"{place}: the split of {name} is {split!r}, not a name")

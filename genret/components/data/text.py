@@ -91,10 +91,14 @@ def read_json(
 def captions_in(value: Any) -> tuple[str, ...] | None:
     """The captions of a text, of a list of texts, or of a text that is such a list; None for anything else.
 
+    A null is no caption, as an empty text is.
     Tables cannot hold lists, so published ones write them as JSON (`["a", "b"]`) or as pandas does (`['a', "b"]`).
     """
-    texts = _listed(value) if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+    texts = _listed(value) if isinstance(value, str) else [] if value is None else value
+    if not isinstance(texts, list):
+        return None
+    texts = [text for text in texts if text is not None]
+    if not all(isinstance(text, str) for text in texts):
         return None
     return clean_captions(texts)
 

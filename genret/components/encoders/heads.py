@@ -1,11 +1,12 @@
 """Maps image and text vectors to a shared space, by two small networks or as they are; and the contrastive loss.
 
-Works on vectors only, not on images, texts or towers.
+Works on vectors only, not on images, texts or towers. N training images, D width of the shared space.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 DEFAULT_TEMPERATURE = 0.07
 """Initial value of CLIP's learned temperature (arXiv 2103.00020, 2.5)."""
+RECALLED_AT_ONCE = 256
+"""Number of vectors compared with all training images at a time, which bounds memory."""
 MAX_SCALE = 100.0
 """Upper bound of the inverse temperature, as in CLIP (arXiv 2103.00020, 2.5)."""
 
@@ -69,6 +72,32 @@ class Heads(nn.Module):
     @property
     def scale(self) -> Tensor:
         return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+
+class Memory(NamedTuple):
+    """The training images, towards which vectors are drawn: kernel regression (Nadaraya; Watson; 1964).
+
+    A head is unsure of what is unlike its training. There the mean of the training images that a picture or a text
+    resembles, weighted by softmax(similarity / temperature), says more. What a text resembles, the text tower tells
+    from the images' captions, and so it holds for words that are in no caption.
+    """
+
+    images: Tensor
+    """(N, D) unit rows, as the image head makes them"""
+    captions: Tensor
+    """(N, D_text) unit rows: the mean of the text tower's vectors of an image's captions"""
+
+    @classmethod
+    def of(cls, images: Tensor, texts: Tensor, owners: Tensor) -> Memory:
+        """(N, D) unit rows; text vectors (T, D_text) and images (T,) of T captions. Images without any stay out."""
+        sums = torch.zeros(len(images), texts.shape[1]).index_add_(0, owners, F.normalize(texts.float(), dim=-1))
+        known = torch.bincount(owners, minlength=len(images)) > 0
+        return cls(images[known], F.normalize(sums[known], dim=-1))
+
+    def recalled(self, like: Tensor, among: Tensor, temperature: float) -> Tensor:
+        """(B, W) unit rows, compared with (N, W) → (B, D) the unit mean of the images that they are like."""
+        parts = [((part @ among.T) / temperature).softmax(1) @ self.images for part in like.split(RECALLED_AT_ONCE)]
+        return F.normalize(torch.cat(parts), dim=-1)
 
 
 class JointSpace(nn.Module):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from genret.api import CaptionedImages, Config, FitContext, LoopOptions, Pairs
@@ -18,6 +19,7 @@ from genret.components.encoders.finetune import Finetune, sample_vectors
 from genret.components.encoders.heads import (
     DEFAULT_TEMPERATURE,
     Heads,
+    Memory,
     Space,
     caption_groups,
     info_nce,
@@ -44,6 +46,8 @@ TOWERS: dict[type[Config], type[Tower]] = {
 }
 STANDARDIZED_ROWS = 200_000
 """Maximum number of vectors for mean and standard deviation."""
+MEMORY = "memory."
+"""How the names of the memory's tensors begin, in the file of the heads."""
 MEETING_DIM = 256
 """Width of the shared space during fine-tuning."""
 MEETING_ROWS = 2048
@@ -63,6 +67,17 @@ class HeadOptions(LoopOptions):
     """Stop after this many validations without improvement; 0: never. The best weights are kept in any case."""
     bf16: bool | Literal["auto"] = False
     """Mixed precision; no gain for such small heads."""
+
+
+class MemoryOptions(Config):
+    """How vectors are drawn towards the training images that they are like (`heads.Memory`)."""
+
+    weight: float = Field(1.0, gt=0, le=100)
+    """Weight of the mean of those images, beside the head's own vector with 1."""
+    image_temperature: float = Field(0.04, gt=0)
+    """Temperature of the softmax over an image's similarities to training images, in the shared space."""
+    text_temperature: float = Field(0.02, gt=0)
+    """The same for a text and the training images' captions, as the text tower reads them."""
 
 
 class PairedFinetune(Finetune):
@@ -99,8 +114,19 @@ class PairedEncoder(TwoTowerEncoder):
         augment: ViewOptions = ViewOptions()
         train: HeadOptions = HeadOptions()
         """How the heads are trained."""
+        captions: int | None = Field(None, ge=1)
+        """Number of captions per training image that the heads are trained on, the first ones; null: all."""
+        memory: MemoryOptions | None = None
+        """How vectors are drawn towards the training images that they are like, for words that are in no caption and
+        for other styles of drawing; null: not at all. Keeps the training images' vectors, and compares with all."""
         finetune: PairedFinetune | None = None
         """How the towers are fine-tuned before the heads; null: they are frozen."""
+
+        @model_validator(mode="after")
+        def _agrees(self) -> Self:
+            if self.finetune is not None and getattr(self.image, "fold", False):
+                raise ValueError("a tower with `image.fold` is not fine-tuned; set it to false, or `finetune` to null")
+            return self
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)
@@ -111,6 +137,7 @@ class PairedEncoder(TwoTowerEncoder):
         self.num_views = c.views
         self.augment = Augment(c.augment.strength, c.augment.flip, c.augment.seed)
         self.heads: Heads | None = None
+        self.memory: Memory | None = None
         self.device = torch.device("cpu")
 
     def view_key(self, view: int) -> str:
@@ -145,11 +172,12 @@ class PairedEncoder(TwoTowerEncoder):
     def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
         if not len(train.texts):
             raise GenretError("the encoder's heads need captioned training images, and there are none")
-        images, texts, owners = train.images, train.texts, train.owners
+        rows = _first_captions(train.owners, self.config.captions)
+        images, texts, owners = train.images, train.texts[rows], train.owners[rows]
         heads = self._new_heads(images.shape[-1], texts.shape[-1], context.seed)
         heads.image.standardize(images.flatten(0, 1)[_sample(images.shape[0] * images.shape[1], context.seed)])
         heads.text.standardize(texts[_sample(len(texts), context.seed)])
-        self.heads = heads.to(context.device)
+        self.heads, self.memory = heads.to(context.device), None
         self.device = context.device
         groups = caption_groups(texts)
 
@@ -168,6 +196,8 @@ class PairedEncoder(TwoTowerEncoder):
             return 100 * sum(recalls) / len(recalls)
 
         run(heads, step, len(texts), self.config.train, context, look if len(dev.texts) else None, name="heads")
+        if self.config.memory is not None:
+            self.memory = Memory.of(self.project_images(images[:, 0]), train.texts, train.owners)
 
     def project_images(self, features: Tensor) -> Tensor:
         return self._project("image", features)
@@ -181,10 +211,24 @@ class PairedEncoder(TwoTowerEncoder):
         head = self.heads.image if modality == "image" else self.heads.text
         was_training = self.heads.training
         self.heads.eval()
+        parts = (part.to(self.device) for part in features.split(16384))
         with torch.no_grad():
-            chunks = [head(chunk.to(self.device)).to(features.device) for chunk in features.split(16384)]
+            chunks = [self._recall(modality, head(part), part).to(features.device) for part in parts]
         self.heads.train(was_training)
         return torch.cat(chunks) if chunks else features.new_zeros(0, self.config.dim)
+
+    def _recall(self, modality: Literal["image", "text"], vectors: Tensor, features: Tensor) -> Tensor:
+        """(B, D) the heads' vectors of (B, W) features, drawn towards training images if there is a memory."""
+        options, memory = self.config.memory, self.memory
+        if options is None or memory is None:
+            return vectors
+        memory = Memory(*(part.to(vectors.device) for part in memory))
+        if modality == "image":
+            recalled = memory.recalled(vectors, memory.images, options.image_temperature)
+        else:
+            read = F.normalize(features.float(), dim=-1)
+            recalled = memory.recalled(read, memory.captions, options.text_temperature)
+        return F.normalize(vectors + options.weight * recalled, dim=-1)
 
     def _new_heads(self, image_width: int, text_width: int, seed: int) -> Heads:
         c = self.config
@@ -195,14 +239,19 @@ class PairedEncoder(TwoTowerEncoder):
     def save(self, folder: Path) -> None:
         assert self.heads is not None, "nothing is saved before fit"
         widths = {"image_width": len(self.heads.image.mean), "text_width": len(self.heads.text.mean)}
-        stored.save(folder, "heads", self.heads.state_dict(), widths)
+        tensors = self.heads.state_dict()
+        if self.memory is not None:
+            tensors |= {f"{MEMORY}{name}": part for name, part in self.memory._asdict().items()}
+        stored.save(folder, "heads", tensors, widths)
 
     def load(self, folder: Path) -> None:
         with stored.reading(folder, "heads of the encoder"):
             weights, widths = stored.load(folder, "heads")
             heads = self._new_heads(int(widths["image_width"]), int(widths["text_width"]), seed=0)
+            recalled = {name: weights.pop(MEMORY + name) for name in Memory._fields if MEMORY + name in weights}
             heads.load_state_dict(weights)
-        self.heads = heads.eval().to(self.device)
+            memory = Memory(**recalled) if self.config.memory is not None else None
+        self.heads, self.memory = heads.eval().to(self.device), memory
 
     def to(self, device: torch.device) -> None:
         super().to(device)
@@ -216,3 +265,13 @@ def _sample(count: int, seed: int) -> Tensor:
     if count <= STANDARDIZED_ROWS:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:STANDARDIZED_ROWS]
+
+
+def _first_captions(owners: Tensor, count: int | None) -> Tensor:
+    """The rows of at most `count` captions of each image, the first ones, in their order; all for None."""
+    if count is None:
+        return torch.arange(len(owners))
+    order = torch.argsort(owners, stable=True)
+    _, index, counts = torch.unique_consecutive(owners[order], return_inverse=True, return_counts=True)
+    place = torch.arange(len(owners)) - (counts.cumsum(0) - counts)[index]
+    return order[place < count].sort().values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from genret.components.encoders.preprocess import Preprocess, from_timm
 from genret.components.encoders.towers import SIZE, ImageTower, ImageTowerConfig
 from genret.errors import GenretError, UnknownName
+from genret.toolbox.folding import folded
 from genret.toolbox.weights import PATTERNS, fingerprint, loading, model_folder, read_json, weights_file
 
 
@@ -31,6 +33,9 @@ class TimmImage(ImageTowerConfig):
     """Side in pixels; null: the model's default."""
     stages: int = Field(0, ge=0, le=8)
     """Number of last stages whose mean feature maps are appended to the vector; 0: the final features only."""
+    fold: bool = False
+    """Whether batch norms are folded into the convolutions before them, for networks that have such: faster, and up to
+    rounding the same vectors."""
 
 
 class TimmImageTower(ImageTower):
@@ -47,7 +52,7 @@ class TimmImageTower(ImageTower):
     def identity(self) -> dict[str, Any]:
         c = self.config
         folder = _folder(c.model)
-        facts = c.model_dump(include={"type", "image_size", "resize", "stages"})
+        facts = c.model_dump(include={"type", "image_size", "resize", "stages"}) | ({"fold": True} if c.fold else {})
         if not c.pretrained:
             return facts | {"model": fingerprint(folder) if folder else c.model, "random": c.seed}
         return facts | {"model": None if folder else c.model, "weights": fingerprint(self._weights())}
@@ -104,13 +109,21 @@ class TimmImageTower(ImageTower):
         for parameter in model.parameters():
             if parameter.ndim == 4:  # one call for the model fails if it has a 3D convolution
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if c.fold:
+            side = self._preprocess.size
+            example = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+            folded(model.eval(), example, partial(self._vector, model), f"the timm model '{c.model}'")
         return model
 
     def forward(self, inputs: Tensor) -> Tensor:
+        return self._vector(self.module, inputs)
+
+    def _vector(self, module: Any, inputs: Tensor) -> Tensor:
         if not self.config.stages:
-            return self.module(inputs)
-        final, maps = self.module.forward_intermediates(inputs, indices=self.config.stages)
-        pooled = self.module.forward_head(final, pre_logits=True)
+            vectors: Tensor = module(inputs)
+            return vectors
+        final, maps = module.forward_intermediates(inputs, indices=self.config.stages)
+        pooled = module.forward_head(final, pre_logits=True)
         return torch.cat([pooled.float()] + [stage.mean((2, 3)).float() for stage in maps], 1)
 
 

@@ -1,4 +1,4 @@
-"""Queries of which the model can read nothing: what is found is arbitrary, but an image may be called that."""
+"""Queries that the model cannot read: what is found is arbitrary, but an image may be called that."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def by_name(
     return found._replace(
         hits=[hit._replace(rank=rank) for rank, hit in enumerate(hits, 1)],
         confidence=None if found.confidence is None else 0.0,
-        note=f"the model can read nothing of this query; {said}",
+        note=f"the model cannot read this query; {said}",
     )
 
 

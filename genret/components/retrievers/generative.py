@@ -207,6 +207,11 @@ class GenerativeRetriever(CatalogRetriever):
     ) -> Explanation:
         return explain.explain(self, query, image_id, max(num_beams or self.options.num_beams, k), k)
 
+    def explained(
+        self, snapshot: Snapshot, index: ImageTrie | None, batch: QueryBatch, key: int, num_beams: int, k: int
+    ) -> Explanation:
+        return explain.explain_in(self, snapshot, index, batch, key, num_beams, k)
+
     def inspect(self, snapshot: Snapshot, index: ImageTrie | None, keys: Ints) -> Inspection:
         content_based = self.identifier.new_images == "content_based"
         images, identifiers = by_image(snapshot.identifiers_of(keys))

@@ -53,7 +53,11 @@ def explain(
         for level in told.levels:
             ui.table(as_table(level, guided=told.guidance > 0))
         found = len(told.hits)
-        ui.result(f"{found} pictures found with {told.num_beams} beams" if found else "Nothing found.")
+        if found:
+            ui.result(f"{found} pictures found with {told.num_beams} beams")
+        else:
+            empty = not len(opened.catalog.searchable_keys())
+            ui.result("Nothing found: the catalog has no images to search." if empty else "Nothing found.")
         if image is not None and told.rank is not None:
             ui.result(f"{image}: rank {told.rank}")
         elif image is not None:

@@ -62,7 +62,7 @@ def read_run_summary(
     recipe = load_recipe([run / "recipe.yaml"], [], registries)
     way = way_of(recipe, num_beams)
     found, dense = read_ranks(run, split, way), read_ranks(run, split, TWO_TOWER)
-    remark, impossible = _remark(run, split)
+    remark, impossible = _remark(run, split, found)
     if found is None and not impossible:
         raise NotMeasured(
             f"{run} has no figures for split '{split}' ({way}); run: genret evaluate --run {run} --split {split}"
@@ -72,14 +72,21 @@ def read_run_summary(
     return RunSummary(run=run, recipe=recipe, split=split, num_beams=width, found=found, dense=dense, remark=remark)
 
 
-def _remark(run: Path, split: str) -> tuple[str | None, bool]:
-    """The evaluation's remark on the run's figures, and whether there can be none."""
-    found = read_summary(run)
-    evaluation = found.get("evaluation")
+def _remark(run: Path, split: str, found: QueryRanks | None) -> tuple[str | None, bool]:
+    """What there is to say of the figures `found`, and whether there can be none."""
+    summary = read_summary(run)
+    evaluation = summary.get("evaluation")
     if evaluation is None:
-        uncaptioned = split == "test" and "evaluation" in found
+        uncaptioned = split == "test" and "evaluation" in summary
         return ("the searched pictures have no captions to search by" if uncaptioned else None), uncaptioned
-    return evaluation.get("remark"), split == "test" and all(value is None for value in evaluation["recall"].values())
+    remarks = [evaluation["remark"]] if evaluation.get("remark") else []
+    if found is not None and split == evaluation["split"] and len(found.ranks) < evaluation["num_queries"]:
+        remarks.append(
+            f"measured by {len(found.ranks):,} of {evaluation['num_queries']:,} queries: pictures of the split have "
+            "been removed, and with fewer, each is easier to find"
+        )
+    impossible = split == "test" and all(value is None for value in evaluation["recall"].values())
+    return "; ".join(remarks) or None, impossible
 
 
 class NotMeasured(GenretError):

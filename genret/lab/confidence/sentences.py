@@ -1,9 +1,9 @@
 """What to expect of a run whose images have no captions, by sentences that it was not taught.
 
 No figure here is a recall: nobody has said which image a sentence is about. What can be measured is how far the search
-agrees with the dense search over the same vectors, its teacher. As queries that it answers well count sentences that
-have an image to themselves: each is the other's nearest, after vectors that are near to everything are discounted
-(CSLS, Conneau et al. 2018, arXiv 1710.04087), and the search finds it first.
+agrees with the dense search over the same vectors, its teacher. Queries to try are sentences that have an image to
+themselves: each is the other's nearest, after vectors that are near to everything are discounted (CSLS, Conneau et al.
+2018, arXiv 1710.04087), and the search finds it first. Whether the image fits, nothing here knows.
 
     Q sentences   N images   D width
 """
@@ -11,6 +11,7 @@ have an image to themselves: each is the other's nearest, after vectors that are
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +60,8 @@ class Expectations:
             f"exact search by the same vectors finds first{ten} ({self.num_images:,} pictures)"
         ]
         if self.examples:
-            said.append("queries that it answers well: " + "; ".join(f'"{one["query"]}"' for one in self.examples))
+            shown = (f'"{one["query"]}" finds {PurePath(one["image_id"]).name}' for one in self.examples)
+            said.append("queries to try, which both searches answer alike (do the pictures fit?): " + "; ".join(shown))
         return said
 
 

@@ -20,6 +20,13 @@ from genret.recipe.schema import Protocol
 DataSet = Literal["emoji", "flickr8k", "flickr30k", "coco"]
 DATA = "data"
 """Placeholder in a row's recipes for the data set's recipe."""
+PLAIN: dict[DataSet, list[str]] = {
+    "emoji": [
+        *("dataset.keywords=false", "encoder.captions=null", "encoder.memory=null"),
+        *("train.epochs=24", "train.rank_from=22", "train.evaluate_every=5"),
+    ]
+}
+"""Overrides of every row: the same data, encoder and epochs for all, without what avg.yaml has beyond the paper."""
 REPORTED_ON = {"flickr30k": "Flickr30K, 1K test", "coco": "MS-COCO, 5K test"}
 Shows = Literal["quality", "speed", "sizes", "pairs"]
 """Tables of recalls, with speeds beside them, speeds by catalog size, and pairs of images."""

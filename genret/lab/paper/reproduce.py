@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genret.errors import RecipeError, UsageError
-from genret.lab.paper.paper import DATA, DataSet, PaperRow, PaperTable
+from genret.lab.paper.paper import DATA, PLAIN, DataSet, PaperRow, PaperTable
 from genret.lab.sweep.grid import override, slug
 from genret.lab.sweep.grid_sweep import seeded
 from genret.lab.sweep.sweep import SweepRow
@@ -58,7 +58,7 @@ def lines_of(
                 for part in row.recipes
                 for name in ([recipes / part] if part != DATA else [] if row.own else overlay)
             ]
-            words = [*laid, *table.on.get(data, []), *row.set, *chosen, *overrides]
+            words = [*laid, *PLAIN.get(data, []), *table.on.get(data, []), *row.set, *chosen, *overrides]
             try:
                 found = seeded(names, words, seeds, registries)
             except RecipeError as error:

@@ -16,9 +16,7 @@ from torch import Tensor
 
 from genret.api import Ui, Vokens
 from genret.catalog.store import ImageRow, Snapshot
-from genret.components.retrievers.explain import explain_in
 from genret.components.retrievers.explanation import Explanation
-from genret.components.retrievers.generative import GenerativeRetriever
 from genret.evaluate.ledger import Trace, attribute
 from genret.evaluate.queries import QuerySet, text_vectors
 from genret.evaluate.ranks import query_hashes
@@ -194,10 +192,11 @@ def _followed(
 def _explanation(
     retriever: CatalogRetriever, snapshot: Snapshot, index: Any, queries: QuerySet, width: int | None, query: int
 ) -> Explanation | None:
-    if width is None or not isinstance(retriever, GenerativeRetriever):
+    if width is None or not retriever.has_explanation:
         return None
-    key = int(queries.right_keys[query])
-    return explain_in(retriever, snapshot, index, queries.batch.rows(query, query + 1), key, width, SHOWN)
+    batch, key = queries.batch.rows(query, query + 1), int(queries.right_keys[query])
+    found: Explanation = retriever.explained(snapshot, index, batch, key, width, SHOWN)
+    return found
 
 
 def _lost_at(found: Found, exact: Ints, explained: Explained | None, query: int) -> str | None:

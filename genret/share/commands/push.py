@@ -54,6 +54,7 @@ def push(
       genret push avg-1 avg-emoji.tar.gz
       genret push avg-1 hub:me/avg-emoji --license apache-2.0
       genret push avg-1 shared/avg-emoji --thumbnails
+
     \b
     The other side: genret pull avg-emoji.tar.gz, or genret.load("hub:me/avg-emoji")
     """

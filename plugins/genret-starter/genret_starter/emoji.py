@@ -17,6 +17,7 @@ import genret
 from genret import BadImage, Dataset, GenretError, Record, UnknownName
 from genret.toolbox.splits import hashed
 from genret_starter.concepts import Concept, Language, base_of, concepts
+from genret_starter.keywords import keywords, phrases
 from genret_starter.renderings import Rendering, available, picture
 
 
@@ -32,6 +33,9 @@ class EmojiDataset(Dataset):
         """Languages of the names, one caption each."""
         aliases: bool = False
         """Add the short English names of chat programs to the training captions."""
+        keywords: bool = False
+        """Add training captions of what people call an emoji: one with all keywords, then single ones and short phrases
+        of these ("drink", "tea please"), shared out among the designers."""
         dev_images: int = Field(500, ge=1)
         """Number of emoji in the development split, at most a fifth of all."""
         test_fraction: float = Field(0.25, gt=0, le=0.5)
@@ -69,7 +73,7 @@ class EmojiDataset(Dataset):
                     hidden = dev | test
                 else:
                     hidden = dev if rendering == last else frozenset()
-                yield from self._draw(rendering, self._concepts.keys() - hidden, aliases=config.aliases)
+                yield from self._draw(rendering, self._concepts.keys() - hidden, training=True)
         else:
             raise UnknownName("split", split, (self.train_split, self.dev_split, self.test_split))
 
@@ -83,11 +87,17 @@ class EmojiDataset(Dataset):
             raise BadImage(f"{record.image_id} is no emoji of this data set")
         return picture(rendering, key)  # type: ignore[arg-type]
 
-    def _draw(self, rendering: Rendering, keys: Any, aliases: bool = False) -> Iterator[Record]:
+    def _draw(self, rendering: Rendering, keys: Any, training: bool = False) -> Iterator[Record]:
         places = available(rendering)
         for key, concept in self._concepts.items():
             if key in keys and key in places:
-                captions = concept.names + (concept.aliases if aliases else ())
+                captions = concept.names
+                if training and self.config.aliases:
+                    captions += concept.aliases
+                if training and self.config.keywords and (words := keywords(concept)):
+                    place = self.config.renderings.index(rendering)
+                    captions += (", ".join((concept.names[0], *words)),)
+                    captions += phrases(concept)[place :: len(self.config.renderings)]
                 metadata = {"emoji": concept.emoji, "rendering": rendering, "name": concept.names[0]}
                 yield Record(f"{rendering}/{concept.codes}", places[key], captions, metadata)
 

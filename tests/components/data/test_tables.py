@@ -184,6 +184,16 @@ def test_a_cell_may_hold_a_list_of_captions(tmp_path: Path, cell, wanted, kind):
     assert captions(dataset(tmp_path, f"c.{kind}", content)) == {"a.png": wanted}
 
 
+def test_a_null_is_no_caption_and_no_metadata(tmp_path: Path):
+    rows = [
+        '{"image": "a.png", "caption": null, "size": NaN, "year": -1e999}',
+        '{"image": "b.png", "caption": ["x", null]}',
+    ]
+    data = dataset(tmp_path, "c.jsonl", "\n".join(rows))
+    assert captions(data) == {"a.png": (), "b.png": ("x",)}
+    assert [record.metadata for record in data.records("train")] == [{}, {}]
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
 @pytest.mark.parametrize("start", ["", "\ufeff", "sep={}\n"])
 def test_other_delimiters(tmp_path: Path, delimiter, start):
@@ -236,6 +246,8 @@ def test_encodings(tmp_path: Path, encoding, option, name):
         ("c.csv", "picture;words\na;b\n", "no image in column 'image'; its columns are 'picture', 'words'; set"),
         ("c.csv", "image,words,x\na,b,c\n", "no caption in column 'caption'; its columns are 'image', 'words', 'x'"),
         ("c.csv", "image,caption\na,b\na,\"b\" c\n", r"c\.csv line 3: ',' expected after"),
+        ("c.csv", "image,caption,caption\na,b,c\n", r"c\.csv line 1: two columns are called 'caption'; give each"),
+        ("c.jsonl", '{"image": "a"}', "line 1: no caption in column 'caption'; its only column is 'image'"),
         ("c.csv", 'image,caption\na,"b\nc\nd\n', r"lines 2 to 4: unexpected end"),
         ("c.csv", 'image,caption\na,"b\nc"\nd\n', r"line 4: not as many columns"),
         ("c.csv", b"image,caption\na,s\xfc\xdf\n", r"no UTF-8 text.*set dataset\.encoding .*cp1252"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from safetensors.torch import save_file
 from genret.components.encoders.hf_clip import CLIPEncoder
 from genret.components.encoders.hf_vision import HuggingFaceImage, HuggingFaceImageTower
 from genret.components.encoders.open_clip import OpenCLIPEncoder
+from genret.components.encoders.paired import PairedEncoder
 from genret.components.encoders.sentence import SentenceText, SentenceTextTower, pool
 from genret.components.encoders.timm_tower import TimmImage, TimmImageTower
 from genret.errors import GenretError
@@ -173,6 +177,49 @@ def test_registered_weights_and_random_ones(tmp_path: Path, pictures: CaptionedI
     key = lent.key()
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "model.safetensors")
     assert lent.key() != key
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("stages", [0, 3])
+def test_folded_batch_norms_change_nothing(name: str, stages: int, pictures: CaptionedImages) -> None:
+    options: dict[str, Any] = {"model": name, "pretrained": False, "image_size": 64, "stages": stages, "bf16": False}
+    if name == "test_convnext":
+        with pytest.raises(GenretError, match="test_convnext' has no batch norms to fold"):
+            TimmImageTower(TimmImage(**options, fold=True)).features(pictures)
+        return
+    plain, folded = (TimmImageTower(TimmImage(**options, fold=fold)) for fold in (False, True))
+    for tower in (plain, folded):  # random networks have norms that do nothing
+        torch.manual_seed(0)
+        tower.build = partial(with_norms, tower.build)  # type: ignore[method-assign]
+    assert plain.key() != folded.key() and "fold" not in plain.key()
+    left = [sum(isinstance(part, torch.nn.BatchNorm2d) for part in tower.module.modules()) for tower in (plain, folded)]
+    assert left[0] > left[1] == 0
+    torch.testing.assert_close(folded.features(pictures), plain.features(pictures), rtol=1e-3, atol=1e-4)
+
+
+def with_norms(build: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    import timm
+
+    create = timm.create_model
+
+    def created(*arguments: Any, **options: Any) -> torch.nn.Module:
+        model = create(*arguments, **options)
+        generator = torch.Generator().manual_seed(1)
+        for part in model.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                for values in (part.weight.data, part.bias.data, part.running_mean, part.running_var):
+                    assert values is not None
+                    values.copy_(torch.rand(values.shape, generator=generator) * 0.5 + 0.5)
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timm, "create_model", created)
+        return build()
+
+
+def test_what_is_folded_is_not_fine_tuned() -> None:
+    with pytest.raises(ValueError, match=r"image\.fold` is not fine-tuned"):
+        PairedEncoder.Config(image=TimmImage(fold=True), finetune={})
 
 
 def test_vit_of_timm_at_another_size(pictures: CaptionedImages) -> None:

@@ -1,0 +1,1 @@
+"""Trackers of trainings: TensorBoard, trackio, Weights & Biases, MLflow, and those of plugins."""
