@@ -38,6 +38,7 @@ class Session(NamedTuple):
         return self.page.goto(path)
 
     def shown(self) -> list[str]:
+        self.page.wait_for_load_state()  # the pictures come after the rest of the page
         return self.page.locator("#grid a").evaluate_all("links => links.map(one => one.dataset.id)")
 
 
