@@ -25,7 +25,7 @@ EPILOG = """\
 \b
 First steps:
   genret train recipes/avg.yaml        train on the pictures of the starter package
-  genret search "crescent moon"        ask for pictures in words
+  genret search "rainbow"        ask for pictures in words
   genret index ~/Pictures              add your own pictures and search them at once
   genret evaluate                      how many pictures are found, and where the others are lost
 \b

@@ -84,11 +84,11 @@ def search(
 
     \b
     Examples:
-      genret search "crescent moon"
+      genret search "rainbow"
       genret search "pancakes" -k 3 --json
       genret search --queries queries.txt > answers.jsonl
       genret search "watermelon" --run my-run --num-beams 50
-      genret search "crescent moon" --where "name ~ moon" --unlike cars/17.jpg
+      genret search "rainbow" --where "name ~ rain" --unlike cars/17.jpg
       genret search "a submarine" --min-confidence 0.5
       genret search "a dog -beach"
       genret search "in the snow" --image dog.jpg
@@ -102,7 +102,7 @@ def search(
     state = state_of(context)
     asks = bool(query or image or like)
     if asks == (queries is not None):
-        raise UsageError('ask for something: genret search "crescent moon", or --queries FILE (not both)')
+        raise UsageError('ask for something: genret search "rainbow", or --queries FILE (not both)')
     restriction = Restriction(
         where or "",
         None if only is None else ids("--only", only),

@@ -42,7 +42,7 @@ def train(
       genret train recipes/avg.yaml recipes/scale/flickr8k.yaml
       genret train recipes/avg.yaml --run my-run --resume
     \b
-    Next: genret search "crescent moon"
+    Next: genret search "rainbow"
     """
     from genret.commands.run_folders import fresh_run, new_run, resumable_run
     from genret.recipe.load import load_recipe

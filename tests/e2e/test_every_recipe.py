@@ -86,6 +86,8 @@ def reduced(name: str) -> list[str]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe(name: str, home: Path, tmp_path: Path) -> None:
     run, recipe = tmp_path / "run", ROOT / "recipes" / name
+    if name == "avg.yaml":  # encoded in one batch with its keywords, names would differ in the last bits for the others
+        home = tmp_path / "home"
     found = json.loads(genret(home, "train", recipe, *reduced(name), "--run", run, "--json"))["evaluation"]
     again = json.loads(genret(home, "evaluate", "--run", run, "--json"))
     assert {key: again[key] for key in ("recall", "two_tower", "ledger")} == {

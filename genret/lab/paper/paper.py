@@ -22,7 +22,7 @@ DATA = "data"
 """Placeholder in a row's recipes for the data set's recipe."""
 PLAIN: dict[DataSet, list[str]] = {
     "emoji": [
-        *("dataset.keywords=false", "encoder.captions=null", "encoder.memory=null"),
+        *("dataset.keywords=false", "encoder.captions=null", "encoder.memory=null", "rerank=null"),
         *("train.epochs=24", "train.rank_from=22", "train.evaluate_every=5"),
     ]
 }
