@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from enum import StrEnum
@@ -100,6 +101,8 @@ def search(
     from genret.kit.text import query_words
 
     state = state_of(context)
+    if min_score is not None and math.isnan(min_score):
+        raise UsageError("--min-score nan is no number that a score could reach")
     asks = bool(query or image or like)
     if asks == (queries is not None):
         raise UsageError('ask for something: genret search "crescent moon", or --queries FILE (not both)')

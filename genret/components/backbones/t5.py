@@ -238,7 +238,9 @@ class T5Backbone(Backbone):
                 self.module[name] = Projection.load(folder / f"{name}.safetensors")
             if "from_encoder" in self.module:
                 self._attach(folder / "encoder")
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, GenretError) as error:
+        except (
+            OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, GenretError,
+        ) as error:  # fmt: skip
             raise GenretError(
                 f"{folder} holds no usable generator ({one_line(error)}); "
                 "make it anew with: genret train --run DIR --resume"
