@@ -17,9 +17,9 @@ def place_of(run: Path) -> str | Path:
     if not pointer.exists():
         return run / FILE
     try:
-        if not pointer.is_file():
-            raise OSError("no regular file")
-        return pointer.read_text().strip()
+        if not (url := pointer.is_file() and pointer.read_text().strip()):
+            raise OSError("empty, or no regular file")
+        return url
     except (OSError, UnicodeDecodeError) as error:
         raise GenretError(f"cannot read {pointer} ({one_line(error)}); it has to hold the URL of the catalog") from None
 

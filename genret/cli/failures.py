@@ -82,12 +82,11 @@ def _say(text: str) -> None:
 
 def _drop_unwritable_output() -> None:
     """Output that could not be written (a full disk) must not be retried at exit, which would hide the exit code."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _close_output()
-    except ValueError:  # closed already
-        return
+    with suppress(ValueError, AttributeError):  # closed already, or from the beginning
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _close_output()
 
 
 def _close_output() -> None:

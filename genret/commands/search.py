@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from enum import StrEnum
 from itertools import islice
@@ -107,6 +108,8 @@ def search(
     from genret.share.gallery import Gallery
 
     state = state_of(context)
+    if min_score is not None and math.isnan(min_score):
+        raise UsageError("--min-score nan is no number that a score could reach")
     asks = bool(query or image or like)
     if asks == (queries is not None):
         raise UsageError('ask for something: genret search "roller coaster", or --queries FILE (not both)')

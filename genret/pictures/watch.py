@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
@@ -26,6 +27,7 @@ def changes(paths: Sequence[Path], stop: Event | None = None) -> Iterator[None]:
         name = Path(path).name
         return name == FILE or not Path(path).suffix or is_image_name(name) or unreadable(name) is not None
 
+    logging.getLogger("watchfiles.main").setLevel(logging.ERROR)  # it says in a line of its own that it was interrupted
     there = [path.expanduser() for path in paths if path.expanduser().exists()]
     if not there:
         raise GenretError(f"there is nothing to watch: {', '.join(map(str, paths))} cannot be found")

@@ -6,6 +6,7 @@ All output is cleaned here: foreign names and captions cannot send escape sequen
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import sys
 import threading
@@ -33,7 +34,7 @@ class Ui:
 
     def __init__(self, json: bool = False):
         self.json = json
-        self._out: TextIO = sys.stdout
+        self._out: TextIO = sys.stdout or io.StringIO()  # None if the program was started without one
         self._err = Console(stderr=True, highlight=False, emoji=False)
         if not self._err.is_terminal:
             self._err.width = 160
@@ -42,7 +43,7 @@ class Ui:
         self._lock = threading.Lock()
 
     def __enter__(self) -> Ui:
-        self._out = sys.stdout
+        self._out = sys.stdout or self._out
         forgive(self._out)
         self._redirect.__enter__()
         return self

@@ -49,7 +49,7 @@ def reading(folder: Path, what: str) -> Iterator[None]:
     """Turns all errors that damaged files raise, while they are read or used, into one `GenretError`."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise GenretError(
             f"{folder} holds no usable {what} ({one_line(error)}); make it anew with: genret train --run DIR --resume"
         ) from error

@@ -73,6 +73,7 @@ def has_weights(folder: Path) -> None:
 
 def check_loaded(model: Any, report: Mapping[str, Any], folder: Path, may_miss: Sequence[str] = ()) -> None:
     """Raises an error for a transformers model whose weights are missing, misshapen or not finite, by file and tensor.
+    A model that genret itself has saved has no others either.
 
     `report`: the result of `from_pretrained(..., output_loading_info=True)`. `may_miss`: prefixes of unused tensors.
     """
@@ -80,6 +81,9 @@ def check_loaded(model: Any, report: Mapping[str, Any], folder: Path, may_miss: 
     missing += [entry[0] if isinstance(entry, tuple) else entry for entry in report.get("mismatched_keys", ())]
     if missing:
         raise GenretError(f"{folder} lacks the weights of {len(missing)} layers, {min(missing)} for one")
+    own = (folder / "genret.json").is_file()
+    if own and (surplus := set(report.get("unexpected_keys", ())) - {"lm_head.weight"}):  # of an untied head
+        raise GenretError(f"{folder} holds {len(surplus)} weights that its model has not, {min(surplus)} for one")
     check_finite(folder, model.named_parameters())
 
 

@@ -106,8 +106,12 @@ def test_what_is_somebody_elses_is_not_taken_for_an_interrupted_move(tmp_path, w
 
 
 def test_a_pointer_that_is_a_pipe_is_not_read(tmp_path):
+    (tmp_path / "catalog.url").touch()
+    with pytest.raises(GenretError, match=r"catalog\.url \(empty, or no regular file\)"):
+        place_of(tmp_path)
+    (tmp_path / "catalog.url").unlink()
     os.mkfifo(tmp_path / "catalog.url")
-    with pytest.raises(GenretError, match=r"catalog\.url \(no regular file\)"):
+    with pytest.raises(GenretError, match=r"catalog\.url \(empty, or no regular file\)"):
         place_of(tmp_path)
 
 

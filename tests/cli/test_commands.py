@@ -340,6 +340,7 @@ def test_a_query_that_is_no_text_does_not_break_the_answer(cli):
         (["search", "--queries", "-"], 'a\n{"query": " "}', "line 2 of standard input is empty"),
         (["search", "a", "--only", "@absent.txt"], None, "--only: there is no file absent.txt"),
         (["search", "a", "-k", "-1"], None, "-k"),
+        (["search", "a", "--min-score", "nan"], None, "--min-score nan"),
         (["search", "a", "--run", "no-such-run"], None, "no run directory no-such-run"),
         (["search", "a", "--run", "avg-11"], None, "did you mean 'avg-1'?"),
         (["serach", "a"], None, "search"),

@@ -124,6 +124,14 @@ def test_full_disk_below_the_output(environment, argv):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_no_standard_output_at_all(environment, tmp_path):
+    """As of services and of `>&-`: what was asked for is done, and nothing is said."""
+    for words, code in (("plugins --json", 0), ("plugins", 0), ("search a --run nowhere", 2)):
+        command = f"'{sys.executable}' -m genret {words} >&-"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=120)
+        assert done.returncode == code and "Traceback" not in done.stderr and "unexpected" not in done.stderr, words
+
+
 def test_a_working_folder_that_is_gone(environment, tmp_path):
     (tmp_path / "gone").mkdir()
     command = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && '{sys.executable}' -m genret plugins"

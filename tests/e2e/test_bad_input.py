@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -394,6 +395,21 @@ def test_a_damaged_model(tiny, run, failed, file, how):
         path.write_bytes(b"\xff" * len(data))
     failed(tiny.genret("search", "a dog", "--run", run), 1, str(run / file.partition("/")[0]))
     repaired(tiny, run)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "config.json", "genret.json"])
+@pytest.mark.parametrize("text", ["3", "null", '"x"', "[1]", "[" * 100_000])
+def test_a_generator_whose_files_hold_other_json(tiny, run, failed, file, text):
+    (run / "generator" / file).write_text(text)
+    answer = tiny.genret("search", "a dog", "--run", run)
+    if answer.code:  # transformers does without some of them
+        failed(answer, 1, str(run / "generator"))
+
+
+def test_weights_that_no_generator_has(tiny, run, failed):
+    path = run / "generator" / "model.safetensors"
+    save_file(load_file(path) | {"surplus.weight": torch.zeros(2)}, path, {"format": "pt"})
+    failed(tiny.genret("search", "a dog", "--run", run), 1, str(path.parent), "surplus.weight")
 
 
 def test_weights_of_another_shape(tiny, run, failed):

@@ -285,7 +285,9 @@ class T5Backbone(Backbone):
                 self._attach(folder / "encoder")
             if (folder / "codes.json").exists():
                 self.module["codes"] = CodeHead.load(*stored(folder, "codes"))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, GenretError) as error:
+        except (
+            OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError, GenretError,
+        ) as error:  # fmt: skip
             raise GenretError(
                 f"{folder} holds no usable generator ({one_line(error)}); "
                 "make it anew with: genret train --run DIR --resume"

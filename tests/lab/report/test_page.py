@@ -90,7 +90,7 @@ def test_nobody_else_speaks_in_the_page(make_run: Any, report: Any, html_tree: A
     run = make_run(name, **(about | ({HOSTILE: {HOSTILE: HOSTILE}} if place == "key" else {})))
     if place == "metrics":
         rows = [{"stage": HOSTILE, "epoch": n, "loss": 1.0 + n, HOSTILE: 2.0 * n} for n in range(3)]
-        (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + '\n{"cut sho')
+        (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n" + "[" * 100_000 + '\n{"cut sho')
     if place == "environment":
         (run / "environment.json").write_text(json.dumps({"processor": HOSTILE, "packages": {HOSTILE: HOSTILE}}))
     _, page, tree = report(run)
