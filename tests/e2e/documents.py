@@ -21,7 +21,10 @@ DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted(ROOT.glob("plugins/*/README.md")),
 ]
-PROGRAMS = ("genret", "pip", "python", "python3", "pytest", "ruff", "mypy", "curl", "ir_measures", "twine", "mkdocs")
+PROGRAMS = (
+    "genret", "pip", "python", "python3", "pytest", "ruff", "mypy", "curl", "ir_measures", "twine", "mkdocs",
+    "docker", "id",
+)  # fmt: skip
 STAND_IN = """\
 #!{python} -IS
 import json, os, pathlib, sys

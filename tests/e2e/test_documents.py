@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -178,9 +179,15 @@ def of_curl(words: list[str], tiny: Tiny) -> None:
     assert answer.status_code == 200 and answer.json(), answer.text
 
 
+def of_docker(words: list[str], tiny: Tiny) -> None:
+    """Files that are named exist; there is no Docker here to run it."""
+    assert all((ROOT / name).is_file() for flag, name in pairwise(words) if flag == "-f")
+
+
 CHECKS = {
     "genret": of_genret, "pip": of_pip, "python": of_python, "python3": of_python, "pytest": of_pytest,
     "ir_measures": of_ir_measures, "curl": of_curl,
+    "docker": of_docker,
 }  # fmt: skip
 
 
