@@ -92,7 +92,7 @@ def search(
       genret search "roller coaster"
       genret search "pancakes" -k 3 --json
       genret search --queries queries.txt > answers.jsonl
-      genret search "watermelon" --run my-run --num-beams 50
+      genret search "rocket" --run my-run --num-beams 50
       genret search "telescope" --where "name ~ scope" --unlike cars/17.jpg
       genret search "a submarine" --min-confidence 0.5
       genret search "a dog -beach"
