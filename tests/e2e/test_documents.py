@@ -11,8 +11,6 @@ import importlib.util
 import json
 import re
 import shutil
-import threading
-import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -25,13 +23,13 @@ from typing import Any
 import httpx
 import ir_measures
 import pytest
-import uvicorn
 
 import genret
 from genret.serve.app import create_app
 from genret.serve.options import ServeOptions
 from tests.e2e.conftest import Tiny, draw
 from tests.e2e.documents import DOCUMENTS, ROOT, Block, blocks, commands
+from tests.serve.live import listening
 from tests.test_docs import commands as known_commands
 from tests.test_docs import needs_plugins
 
@@ -77,17 +75,8 @@ def test_every_block_says_what_it_is() -> None:
 @contextmanager
 def served(tiny: Tiny) -> Iterator[str]:
     """A server over the tiny run."""
-    with genret.load(tiny.run) as run:
-        app = create_app(run, ServeOptions())
-        server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="error"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        until = time.monotonic() + 60
-        while not (server.started and app.state.engine.ready) and time.monotonic() < until:
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
+    with genret.load(tiny.run) as run, listening(create_app(run, ServeOptions())) as address:
+        yield address
 
 
 # ------------------------------------------------------------------------------------------------ shell

@@ -4,17 +4,15 @@ behind for other tests."""
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
-import uvicorn
 
 from genret import Run
 from genret.serve.app import create_app
 from genret.serve.options import ServeOptions
+from tests.serve.live import listening
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -50,21 +48,14 @@ def site(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
     from playwright.sync_api import sync_playwright
 
     shutil.copytree(trained.folder, folder := tmp_path_factory.mktemp("site") / "pictures")
-    with Run(folder, trained.registries, trained.settings, trained.components) as run:
-        app = create_app(run, ServeOptions(rate=0))
-        server = uvicorn.Server(uvicorn.Config(app, "127.0.0.1", 0, log_level="error"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        until = time.monotonic() + 60
-        while not (server.started and app.state.engine.ready) and time.monotonic() < until:
-            time.sleep(0.02)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-            yield Site(f"http://127.0.0.1:{port}", run, browser)
-            browser.close()
-        server.should_exit = True
-        thread.join(20)
+    with (
+        Run(folder, trained.registries, trained.settings, trained.components) as run,
+        listening(create_app(run, ServeOptions(rate=0))) as address,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield Site(address, run, browser)
+        browser.close()
 
 
 @pytest.fixture
