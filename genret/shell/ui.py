@@ -148,9 +148,7 @@ class _Lines:
 
     def advance(self, n: int = 1) -> None:
         now = time.monotonic()
-        if (
-            self._done == 0
-        ):  # neither earlier progress of a resumed step nor what goes before the first one is its speed
+        if self._done == 0:  # what was before, in an earlier session or ahead of the first step, is no speed
             self._first, self._start = n, now
         self._done += n
         if now - self._said >= LINE_EVERY_SECONDS:

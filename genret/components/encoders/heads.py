@@ -94,6 +94,9 @@ class Memory(NamedTuple):
         known = torch.bincount(owners, minlength=len(images)) > 0
         return cls(images[known], F.normalize(sums[known], dim=-1))
 
+    def to(self, device: torch.device | str) -> Memory:
+        return Memory(*(part.to(device) for part in self))
+
     def recalled(self, like: Tensor, among: Tensor, temperature: float) -> Tensor:
         """(B, W) unit rows, compared with (N, W) → (B, D) the unit mean of the images that they are like."""
         parts = [((part @ among.T) / temperature).softmax(1) @ self.images for part in like.split(RECALLED_AT_ONCE)]

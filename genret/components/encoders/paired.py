@@ -197,7 +197,7 @@ class PairedEncoder(TwoTowerEncoder):
 
         run(heads, step, len(texts), self.config.train, context, look if len(dev.texts) else None, name="heads")
         if self.config.memory is not None:
-            self.memory = Memory.of(self.project_images(images[:, 0]), train.texts, train.owners)
+            self.memory = Memory.of(self.project_images(images[:, 0]), train.texts, train.owners).to(self.device)
 
     def project_images(self, features: Tensor) -> Tensor:
         return self._project("image", features)
@@ -222,7 +222,6 @@ class PairedEncoder(TwoTowerEncoder):
         options, memory = self.config.memory, self.memory
         if options is None or memory is None:
             return vectors
-        memory = Memory(*(part.to(vectors.device) for part in memory))
         if modality == "image":
             recalled = memory.recalled(vectors, memory.images, options.image_temperature)
         else:
@@ -250,7 +249,7 @@ class PairedEncoder(TwoTowerEncoder):
             heads = self._new_heads(int(widths["image_width"]), int(widths["text_width"]), seed=0)
             recalled = {name: weights.pop(MEMORY + name) for name in Memory._fields if MEMORY + name in weights}
             heads.load_state_dict(weights)
-            memory = Memory(**recalled) if self.config.memory is not None else None
+            memory = Memory(**recalled).to(self.device) if self.config.memory is not None else None
         self.heads, self.memory = heads.eval().to(self.device), memory
 
     def to(self, device: torch.device) -> None:
@@ -258,6 +257,8 @@ class PairedEncoder(TwoTowerEncoder):
         self.device = device
         if self.heads is not None:
             self.heads.to(device)
+        if self.memory is not None:
+            self.memory = self.memory.to(device)
 
 
 def _sample(count: int, seed: int) -> Tensor:

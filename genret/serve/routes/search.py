@@ -92,9 +92,8 @@ async def search_one(request: Request, asked: SearchRequest) -> SearchResult:
         call = state.engine.call(similar(state.run, PictureQuery(text=words, like=like), asked.k, restrict))
         found: SearchResult = await unless_gone(request, call)
         return found
-    return (await unless_gone(request, state.engine.answer([Job(query=words, **_options(asked), restrict=restrict)])))[
-        0
-    ]
+    job = Job(query=words, **_options(asked), restrict=restrict)
+    return (await unless_gone(request, state.engine.answer([job])))[0]
 
 
 def similar(run: Run, query: PictureQuery, k: int, restrict: Restriction) -> Callable[[], SearchResult]:

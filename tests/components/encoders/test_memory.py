@@ -83,6 +83,8 @@ def test_vectors_are_drawn_towards_training_images(context: Callable[[str], FitC
     again.load(tmp_path / "saved")
     assert torch.equal(again.project_images(dev.images[:, 0]), found[0])
     assert torch.equal(again.project_texts(dev.texts), found[1])
+    again.to(torch.device("meta"))
+    assert again.memory is not None and all(part.is_meta for part in again.memory), "it moves with the heads"
 
 
 def test_heads_without_a_memory_that_the_recipe_wants(context: Callable[[str], FitContext], tmp_path: Path) -> None:
