@@ -6,7 +6,6 @@ Works on vectors only, not on images, texts or towers. N training images, D widt
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +13,6 @@ from torch import Tensor, nn
 
 DEFAULT_TEMPERATURE = 0.07
 """Initial value of CLIP's learned temperature (arXiv 2103.00020, 2.5)."""
-RECALLED_AT_ONCE = 256
-"""Number of vectors compared with all training images at a time, which bounds memory."""
 MAX_SCALE = 100.0
 """Upper bound of the inverse temperature, as in CLIP (arXiv 2103.00020, 2.5)."""
 
@@ -44,8 +41,11 @@ class Head(nn.Module):
         # a lower bound, so that the noise of nearly constant dimensions is not amplified
         self.deviation.copy_(deviation.clamp_min(1e-3 * float(deviation.mean()) + 1e-8))
 
+    def standardized(self, features: Tensor) -> Tensor:
+        return (features.float() - self.mean) / self.deviation
+
     def forward(self, features: Tensor) -> Tensor:
-        inputs = self.dropout((features.float() - self.mean) / self.deviation)
+        inputs = self.dropout(self.standardized(features))
         outputs = self.linear(inputs)
         if self.mlp is not None:
             outputs = outputs + self.mlp(inputs)
@@ -72,35 +72,6 @@ class Heads(nn.Module):
     @property
     def scale(self) -> Tensor:
         return self.log_scale.exp().clamp(max=MAX_SCALE)
-
-
-class Memory(NamedTuple):
-    """The training images, towards which vectors are drawn: kernel regression (Nadaraya; Watson; 1964).
-
-    A head is unsure of what is unlike its training. There the mean of the training images that a picture or a text
-    resembles, weighted by softmax(similarity / temperature), says more. What a text resembles, the text tower tells
-    from the images' captions, and so it holds for words that are in no caption.
-    """
-
-    images: Tensor
-    """(N, D) unit rows, as the image head makes them"""
-    captions: Tensor
-    """(N, D_text) unit rows: the mean of the text tower's vectors of an image's captions"""
-
-    @classmethod
-    def of(cls, images: Tensor, texts: Tensor, owners: Tensor) -> Memory:
-        """(N, D) unit rows; text vectors (T, D_text) and images (T,) of T captions. Images without any stay out."""
-        sums = torch.zeros(len(images), texts.shape[1]).index_add_(0, owners, F.normalize(texts.float(), dim=-1))
-        known = torch.bincount(owners, minlength=len(images)) > 0
-        return cls(images[known], F.normalize(sums[known], dim=-1))
-
-    def to(self, device: torch.device | str) -> Memory:
-        return Memory(*(part.to(device) for part in self))
-
-    def recalled(self, like: Tensor, among: Tensor, temperature: float) -> Tensor:
-        """(B, W) unit rows, compared with (N, W) → (B, D) the unit mean of the images that they are like."""
-        parts = [((part @ among.T) / temperature).softmax(1) @ self.images for part in like.split(RECALLED_AT_ONCE)]
-        return F.normalize(torch.cat(parts), dim=-1)
 
 
 class JointSpace(nn.Module):
@@ -145,6 +116,16 @@ def caption_groups(texts: Tensor) -> Tensor:
     factors = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator) | 1
     sums = torch.cat([(chunk * factors).sum(1) for chunk in words.split(8192)]) if len(words) else words.new_zeros(0)
     return torch.unique(sums, return_inverse=True)[1]
+
+
+def next_of_group(groups: Tensor) -> Tensor:
+    """(T,) ids → (T,) for each the next row of the same group, after the last one the first; itself where alone."""
+    order = torch.argsort(groups, stable=True)
+    _, counts = torch.unique_consecutive(groups[order], return_counts=True)
+    ends = counts.cumsum(0) - 1
+    following = torch.arange(1, len(groups) + 1)
+    following[ends] = ends - counts + 1
+    return torch.empty_like(order).index_copy_(0, order, order[following])
 
 
 def text_to_image_recall(

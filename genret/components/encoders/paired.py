@@ -19,16 +19,17 @@ from genret.components.encoders.finetune import Finetune, sample_vectors
 from genret.components.encoders.heads import (
     DEFAULT_TEMPERATURE,
     Heads,
-    Memory,
     Space,
     caption_groups,
     info_nce,
+    next_of_group,
     text_to_image_recall,
 )
 from genret.components.encoders.hf_clip import CLIPText, CLIPTextTower
 from genret.components.encoders.hf_vision import HuggingFaceImage, HuggingFaceImageTower
 from genret.components.encoders.joint import TwoTowerEncoder
 from genret.components.encoders.open_clip import OpenCLIPImage, OpenCLIPImageTower, OpenCLIPText, OpenCLIPTextTower
+from genret.components.encoders.recall.memory import Memory, MemoryOptions, caption_means
 from genret.components.encoders.sentence import SentenceText, SentenceTextTower
 from genret.components.encoders.timm_tower import TimmImage, TimmImageTower
 from genret.components.encoders.towers import ImageTower, TextTower, Tower
@@ -67,17 +68,9 @@ class HeadOptions(LoopOptions):
     """Stop after this many validations without improvement; 0: never. The best weights are kept in any case."""
     bf16: bool | Literal["auto"] = False
     """Mixed precision; no gain for such small heads."""
-
-
-class MemoryOptions(Config):
-    """How vectors are drawn towards the training images that they are like (`heads.Memory`)."""
-
-    weight: float = Field(1.0, gt=0, le=100)
-    """Weight of the mean of those images, beside the head's own vector with 1."""
-    image_temperature: float = Field(0.04, gt=0)
-    """Temperature of the softmax over an image's similarities to training images, in the shared space."""
-    text_temperature: float = Field(0.02, gt=0)
-    """The same for a text and the training images' captions, as the text tower reads them."""
+    alike: float = Field(0.0, ge=0, le=100)
+    """Weight of a contrast of images with images, beside that with captions: images of the same caption, say by
+    different designers, come to lie together."""
 
 
 class PairedFinetune(Finetune):
@@ -180,6 +173,7 @@ class PairedEncoder(TwoTowerEncoder):
         self.heads, self.memory = heads.to(context.device), None
         self.device = context.device
         groups = caption_groups(texts)
+        other, alike = owners[next_of_group(groups)], self.config.train.alike
 
         def step(indices: Tensor, epoch: int, number: int) -> dict[str, Tensor]:
             owner, group = owners[indices], groups[indices]
@@ -187,7 +181,13 @@ class PairedEncoder(TwoTowerEncoder):
             v = heads.image(images[owner, view].to(context.device))
             t = heads.text(texts[indices].to(context.device))
             same = (owner[:, None] == owner) | (group[:, None] == group)
-            return {"loss": info_nce(v, t, same.to(context.device), heads.scale), "scale": heads.scale}
+            same = same.to(context.device)
+            loss = info_nce(v, t, same, heads.scale)
+            if alike:
+                seen = torch.randint(images.shape[1], (len(indices),))
+                again = heads.image(images[other[indices], seen].to(context.device))
+                loss = loss + alike * info_nce(v, again, same, heads.scale)
+            return {"loss": loss, "scale": heads.scale}
 
         def look() -> float:
             recalls = text_to_image_recall(
@@ -197,7 +197,19 @@ class PairedEncoder(TwoTowerEncoder):
 
         run(heads, step, len(texts), self.config.train, context, look if len(dev.texts) else None, name="heads")
         if self.config.memory is not None:
-            self.memory = Memory.of(self.project_images(images[:, 0]), train.texts, train.owners).to(self.device)
+            self.memory = self._remembered(train, self.config.memory.words).to(self.device)
+
+    def _remembered(self, train: Pairs, words: float) -> Memory:
+        assert self.heads is not None
+        images, head = train.images[:, 0], self.heads.image
+        names = _first_captions(train.owners, 1)
+        shown = torch.full((len(images),), -1)
+        shown[train.owners[names]] = caption_groups(train.texts[names])
+        captions = caption_means(
+            train.texts, train.owners, len(images), _first_captions(train.owners, self.config.captions)
+        )
+        vectors, features = self.project_images(images), head.standardized(images.to(self.device)).to(images.device)
+        return Memory.of(vectors, features, captions, shown, words)
 
     def project_images(self, features: Tensor) -> Tensor:
         return self._project("image", features)
@@ -220,14 +232,11 @@ class PairedEncoder(TwoTowerEncoder):
     def _recall(self, modality: Literal["image", "text"], vectors: Tensor, features: Tensor) -> Tensor:
         """(B, D) the heads' vectors of (B, W) features, drawn towards training images if there is a memory."""
         options, memory = self.config.memory, self.memory
-        if options is None or memory is None:
+        if options is None or memory is None or self.heads is None:
             return vectors
         if modality == "image":
-            recalled = memory.recalled(vectors, memory.images, options.image_temperature)
-        else:
-            read = F.normalize(features.float(), dim=-1)
-            recalled = memory.recalled(read, memory.captions, options.text_temperature)
-        return F.normalize(vectors + options.weight * recalled, dim=-1)
+            return memory.image(vectors, self.heads.image.standardized(features), options)
+        return memory.text(vectors, F.normalize(features.float(), dim=-1), options)
 
     def _new_heads(self, image_width: int, text_width: int, seed: int) -> Heads:
         c = self.config

@@ -1,0 +1,1 @@
+"""What a paired encoder remembers of its training images."""
