@@ -71,11 +71,6 @@ def invalid(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str,
             ("backbone", "copy_code_vectors"),
             f"identifier {recipe.identifier.type} has no code vectors to copy; set it to auto or false",
         )
-    if recipe.search.guidance > 0 and not identifier.is_additive:
-        yield (
-            ("search", "guidance"),
-            f"codes of identifier {recipe.identifier.type} have no vectors that add up; set it to 0 or take rq",
-        )
     if recipe.train.epochs == 0:
         return
     stages = {name: registries.loss.get(name).stage for name in recipe.loss}

@@ -60,10 +60,9 @@ class _Checker:
         if self.draft.errors:  # after an unreadable file, other errors would mislead
             return None
         values = self.draft.values
-        for key in values:
-            if key not in Recipe.model_fields:
-                known = list(Recipe.model_fields)
-                self.draft.add_error((key,), f"unknown key{did_you_mean(key, known)}; keys: {', '.join(known)}")
+        known = [key for key in Recipe.model_fields if key != "idle"]
+        for key in (key for key in values if key not in known):
+            self.draft.add_error((key,), f"unknown key{did_you_mean(key, known)}; keys: {', '.join(known)}")
         for path, (default, what) in RENAMED.items():
             if isinstance(inner := values.get(str(path[0])), dict) and inner.pop(path[1], default) != default:
                 self.draft.add_error(path, what)
@@ -73,11 +72,13 @@ class _Checker:
         for key in ("dataset", "encoder", *(PARTS if retriever is None else retriever.needs)):
             if values.get(key) is None:
                 self.draft.errors.append(f"recipe: {key}: required, but no file and no --set gives it")
-        slots = {key: self._slot(key, values[key]) for key in SLOTS if values.get(key) is not None}
+        slots: dict[str, Any] = {key: self._slot(key, values[key]) for key in SLOTS if values.get(key) is not None}
         losses = self._losses(values.get("loss"))
         if self.draft.errors:
             return None
-        assert options is not None
+        assert isinstance(options, PlainOptions)
+        if (scheme := slots.get("identifier")) and not self.registries.identifier.get(scheme.type).is_additive:
+            options, slots["idle"] = options.unguided()
         fields: dict[str, Any] = {key: getattr(options, key) for key in PlainOptions.model_fields}
         return Recipe(**fields | slots, retriever=retriever, loss=losses)
 

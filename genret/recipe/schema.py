@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny
 
@@ -118,6 +118,13 @@ class PlainOptions(Config):
     train: TrainOptions = TrainOptions()
     search: SearchOptions = SearchOptions()
 
+    def unguided(self) -> tuple[Self, list[str]]:
+        """These without what needs code vectors that add up, and the names of the options that were given."""
+        lost = {"search.guidance": self.search.guidance, "train.written_levels": self.train.written_levels}
+        train = self.train.model_copy(update={"written_levels": None})
+        plain = {"train": train, "search": self.search.model_copy(update={"guidance": 0.0})}
+        return self.model_copy(update=plain), [name for name, value in lost.items() if value]
+
 
 class Recipe(PlainOptions):
     """Everything that an experiment depends on, besides its data."""
@@ -131,6 +138,8 @@ class Recipe(PlainOptions):
     backbone: Slot | None = None
     loss: dict[str, SerializeAsAny[LossConfig]] = {}
     rerank: Slot | None = None
+    idle: list[str] = Field([], exclude=True)
+    """Options that were given and lost, because the identifier's codes have no vectors that add up."""
 
     @property
     def has_identifiers(self) -> bool:

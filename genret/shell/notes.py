@@ -28,6 +28,8 @@ def _generative(recipe: Recipe, registries: Registries) -> Iterator[str]:
     yield from (f"loss.{name} has no effect: {reason}" for name, reason in unused.items())
     assert recipe.identifier is not None
     identifier: type[Identifier] = registries.identifier.get(recipe.identifier.type)
+    why = f"the codes of identifier {recipe.identifier.type} have no vectors that add up"
+    yield from (f"{name} has no effect: {why}" for name in recipe.idle)
     if recipe.train.teacher_targets > 0 and not identifier.has_teacher:
         yield (
             f"train.teacher_targets has no effect: identifier {recipe.identifier.type} cannot code vectors softly; "

@@ -49,7 +49,7 @@ def test_every_identifier_and_backbone_validates_by_one_word(
 def test_more_candidates_than_beams_are_said_to_be_idle(swapped: Callable[..., Recipe], registries: Registries) -> None:
     (note,) = notes(swapped("rerank={type: dense, candidates: 256}", "search.num_beams=30"), registries)
     assert "rerank.candidates is 256, but 30 beams lead to about as many" in note and "search.num_beams" in note
-    assert notes(swapped("rerank={type: dense, candidates: 128}"), registries) == []
+    assert notes(swapped("rerank={type: dense, candidates: 30}"), registries) == []
 
 
 def test_a_scheme_without_tokenizer_and_teacher(swapped: Callable[..., Recipe], registries: Registries) -> None:
@@ -64,6 +64,19 @@ def test_a_scheme_without_tokenizer_and_teacher(swapped: Callable[..., Recipe], 
     assert "chance" not in said
 
 
+def test_a_scheme_whose_codes_do_not_add_up_is_searched_without_guidance(
+    swapped: Callable[..., Recipe], registries: Registries
+) -> None:
+    asked, alone = swapped(), swapped("identifier=structured")
+    assert asked.search.guidance > 0 and asked.train.written_levels is not None
+    assert (alone.search.guidance, alone.train.written_levels) == (0, None)
+    said = "\n".join(notes(alone, registries))
+    for name in ("search.guidance", "train.written_levels"):
+        assert f"{name} has no effect: the codes of identifier structured have no vectors that add up" in said
+    assert "have no vectors" not in "\n".join(notes(swapped("identifier=residual-kmeans"), registries))
+    assert "idle" not in alone.canonical()
+
+
 def test_a_tokenizer_that_is_not_trained(swapped: Callable[..., Recipe], registries: Registries) -> None:
     said = notes(swapped("identifier.train.epochs=0"), registries)
     assert said == [f"loss.{name} has no effect: identifier.train.epochs is 0" for name in ("recon", "commit", "align")]
@@ -73,7 +86,6 @@ def test_a_tokenizer_that_is_not_trained(swapped: Callable[..., Recipe], registr
     ("overrides", "said"),
     [
         (("identifier=numeric", "backbone.copy_code_vectors=true"), "identifier numeric has no code vectors to copy"),
-        (("identifier=structured", "search.guidance=5"), "codes of identifier structured have no vectors that add up"),
         (
             ("identifier=numeric", "loss.token.weight=0", "loss.rank.weight=0"),
             "distill has no effect, identifier numeric cannot code vectors softly; give loss.token a weight above 0",
