@@ -40,12 +40,6 @@ from genret.search.sync import NewContent, Source, Sync, ahead, batches
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 
 
-def run_id_of(run: Path) -> str:
-    """What must match between a run and its catalog: identifiers are valid only for the models that made them."""
-    stages = sorted(run.glob("*/stage.json"))
-    return content_hash(b"".join(stage.read_bytes() for stage in stages))[:20]
-
-
 def load_towers(encoder: Encoder, folder: Path) -> None:
     """Loads the fine-tuned weights of a finished stage into the encoder; their key is the same for all copies."""
     try:

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 
 import genret
 from genret.api import Ui
-from genret.catalog.place import place_of
+from genret.catalog.place import place_of, run_id_of
 from genret.catalog.store import Catalog
 from genret.errors import GenretError
 from genret.kit.files import read_json, write_json, write_text
 from genret.recipe import plain_yaml
 from genret.run import Run
-from genret.search.catalog import run_id_of
 from genret.share.card import Licences, write_card
 from genret.share.catalog import FOLDER, export_catalog, portable
 from genret.share.contents import KEPT, STAGES

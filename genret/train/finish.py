@@ -7,12 +7,11 @@ from itertools import islice
 from pathlib import Path
 
 from genret.api import Bar, Corpus
-from genret.catalog.place import FILE, has_catalog, place_of
+from genret.catalog.place import FILE, has_catalog, place_of, run_id_of
 from genret.catalog.store import Catalog, NewImage
 from genret.errors import BadImage, GenretError
 from genret.kit.files import place_stage
 from genret.kit.images import decode_image
-from genret.search.catalog import run_id_of
 from genret.search.thumbnails import Thumbnails
 from genret.search.tokenization import packed_by_image
 from genret.train.data import Split, corpus_of
