@@ -89,19 +89,19 @@ def _identifiers(pipeline: Pipeline, corpus: Corpus) -> list[list[bytes]]:
 
 def _new_images(pipeline: Pipeline, split: Split, corpus: Corpus, searchable: bool) -> Iterator[NewImage]:
     parts, thumbnails = pipeline.components, Thumbnails(pipeline.run / "thumbnails")
-    names = _identifiers(pipeline, corpus)
-    for row, record in enumerate(split.records):
-        if (searchable or parts.reranker is not None) and not thumbnails.has(split.hashes[row]):
+    rows = zip(split.records, split.hashes, _identifiers(pipeline, corpus), corpus.features, strict=True)
+    for record, sha256, packed, vector in rows:
+        if (searchable or parts.reranker is not None) and not thumbnails.has(sha256):
             try:
-                thumbnails.save(split.hashes[row], decode_image(parts.dataset.read(record), record.uri))
+                thumbnails.save(sha256, decode_image(parts.dataset.read(record), record.uri))
             except BadImage as error:  # it could be read when its vector was computed
                 pipeline.ui.warn(f"no thumbnail: {error}")
         yield NewImage(
             record.image_id,
             record.uri,
-            split.hashes[row],
-            names[row],
-            corpus.features[row],
+            sha256,
+            packed,
+            vector,
             record.metadata,
             split.name,
             searchable,
