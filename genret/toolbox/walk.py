@@ -25,9 +25,7 @@ Leave = Callable[[Path, str, bool], bool]
 """(a folder, the name of something in it, whether that is a folder) → whether a walk passes it over"""
 
 
-def walk_images(
-    paths: Iterable[str | Path], leave_out: Leave = lambda folder, name, is_folder: False
-) -> Iterator[Path]:
+def walk_images(paths: Iterable[str | Path], leave_out: Leave = lambda *of: False) -> Iterator[Path]:
     """Image files, each once: files as given, folders recursively in sorted order, but for what `leave_out` names.
 
     A file that is given directly is always included. In folders, hidden files are skipped, and files without a suffix

@@ -90,20 +90,11 @@ def _identifiers(pipeline: Pipeline, corpus: Corpus) -> list[list[bytes]]:
 def _new_images(pipeline: Pipeline, split: Split, corpus: Corpus, searchable: bool) -> Iterator[NewImage]:
     parts, thumbnails = pipeline.components, Thumbnails(pipeline.run / "thumbnails")
     rows = zip(split.records, split.hashes, _identifiers(pipeline, corpus), corpus.features, strict=True)
-    for record, sha256, packed, vector in rows:
+    for record, sha256, names, vector in rows:
         if (searchable or parts.reranker is not None) and not thumbnails.has(sha256):
             try:
                 thumbnails.save(sha256, decode_image(parts.dataset.read(record), record.uri))
             except BadImage as error:  # it could be read when its vector was computed
                 pipeline.ui.warn(f"no thumbnail: {error}")
-        yield NewImage(
-            record.image_id,
-            record.uri,
-            sha256,
-            packed,
-            vector,
-            record.metadata,
-            split.name,
-            searchable,
-            record.captions,
-        )
+        about = record.metadata, split.name, searchable, record.captions
+        yield NewImage(record.image_id, record.uri, sha256, names, vector, *about)
