@@ -32,7 +32,7 @@ import genret
 from bench import machine, report
 from bench.options import say
 from bench.report import Row, Section, bar, bars
-from genret.kit.encode import LARGEST_SIDE, ImageItem, encode_images, opened
+from genret.kit.encode import LEAST_SIDE, ImageItem, encode_images, opened
 from genret.kit.feature_cache import FeatureCache
 from genret.kit.images import content_hash, decode_image, read_bytes
 from genret.toolbox.walk import walk_images
@@ -128,8 +128,7 @@ def rivals(run: Any, folder: Path, scratch: Path) -> Rivals:
     files = list(walk_images([folder]))
     datas = [read_bytes(path) for path in files]
     pictures = [
-        opened(partial(decode_image, data, str(path), side=LARGEST_SIDE))
-        for data, path in zip(datas, files, strict=True)
+        opened(partial(decode_image, data, str(path), side=LEAST_SIDE)) for data, path in zip(datas, files, strict=True)
     ]
     encoder = run.retriever.encoder
     tower = encoder.image
@@ -174,7 +173,7 @@ def rivals(run: Any, folder: Path, scratch: Path) -> Rivals:
 
 def from_file(path: Path) -> Image.Image:
     """As training opens the pictures of a data set."""
-    return decode_image(read_bytes(path), str(path), side=LARGEST_SIDE)
+    return decode_image(read_bytes(path), str(path), side=LEAST_SIDE)
 
 
 def race(rivals: Rivals, rounds: int) -> dict[tuple[str, int, int], Cost]:

@@ -27,8 +27,7 @@ def place_of(run: Path) -> str | Path:
 
 def run_id_of(run: Path) -> str:
     """What must match between a run and its catalog: identifiers are valid only for the models that made them."""
-    stages = sorted(run.glob("*/stage.json"))
-    return content_hash(b"".join(stage.read_bytes() for stage in stages))[:20]
+    return content_hash(b"".join(stage.read_bytes() for stage in sorted(run.glob("*/stage.json"))))[:20]
 
 
 def has_catalog(run: Path) -> bool:

@@ -265,7 +265,8 @@ def test_an_interrupted_index_goes_on(opened, folder, monkeypatch, encoded) -> N
         inner(self, rows)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("genret.search.sync.BATCH", 5)
+    monkeypatch.setattr("genret.search.catalog.BATCH", 5)
+    monkeypatch.setattr("genret.search.catalog.WRITTEN", 1)
     monkeypatch.setattr(type(opened.catalog), "add", torn)
     with pytest.raises(KeyboardInterrupt):
         opened.index(folder)
