@@ -118,7 +118,9 @@ def encoding(runs: dict[Path, dict[str, Path]], rounds: int, threads: int, scrat
                         "processor_ms": 1000 * cost.processor / count, "processor_to_floor": processor,
                     })  # fmt: skip
                     if system != "floor" and several == 1:
-                        results.append(bar(f"{system} against the floor, {kind}, {tower}", wall, BOUND))
+                        results.append(
+                            bar(f"{system} against the floor, {kind}, {tower}, {threads} threads", wall, BOUND)
+                        )
                         results.append(bar("the same, processor's time", processor, BOUND))
     columns = ["tower", "pictures", "images", "system", "views"]
     columns += ["ms", "to_floor", "processor_ms", "processor_to_floor"]
