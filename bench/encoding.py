@@ -1,9 +1,10 @@
 """What encoding costs beyond its floor, and a first search beyond its imports: `python -m bench.encoding RUN`.
 
-The floor is the image tower's forward passes alone, over pictures that are decoded, resized and in batches of the same
-size. Beside it `Run.index` of a folder (read, hashed, decoded, thumbnails, codes, catalog) and the vectors of training
-(`encode_images` with an empty cache; one view each, and with augmented ones). Pictures: emoji PNGs, a folder of
-photographs, and large JPEGs made from them. The run is copied, without its thumbnails.
+The floor is the image tower's forward passes alone, over pictures that are decoded, resized and in batches of the size
+that the tower takes at a time. Beside it `Run.index` of a folder (read, hashed, decoded, thumbnails, codes, catalog),
+and the vectors of training (`encode_images` with an empty cache; one view each, and with augmented ones). Pictures:
+emoji PNGs, a folder of photographs, and large JPEGs made from them. `--tower RUN`: another run, for photographs alone,
+since the default's tower is the smallest there is. Runs are copied, without their thumbnails.
 
 The first search is the whole program `genret search "red heart"`, beside `import torch, transformers`; both by wall
 clock and by the processor's time of the process, in turns.
@@ -32,13 +33,13 @@ import genret
 from bench import machine, report
 from bench.options import say
 from bench.report import Row, Section, bar, bars
-from genret.kit.encode import LARGEST_SIDE, ImageItem, encode_images, opened
+from genret.kit.encode import LEAST_SIDE, ImageItem, encode_images, opened
 from genret.kit.feature_cache import FeatureCache
 from genret.kit.images import content_hash, decode_image, read_bytes
 from genret.toolbox.walk import walk_images
 
 FILE = report.RESULTS / "encoding-cpu.json"
-INDEX_BATCH, TRAINING_BATCH = 32, 64
+BOUND = 1.2
 LARGE = (4000, 3000)
 QUERY = "red heart"
 
@@ -92,53 +93,58 @@ def process_seconds(command: list[str]) -> Cost:
 
 
 # ------------------------------------------------------------------------------------------------ encoding
-def encoding(
-    run_folder: Path, kinds: dict[str, Path], rounds: int, threads: int, scratch: Path, views: bool
-) -> Section:
+def encoding(runs: dict[Path, dict[str, Path]], rounds: int, threads: int, scratch: Path, views: bool) -> Section:
+    """`runs`: the folders of pictures that each run encodes."""
     torch.set_num_threads(threads)
-    copy = scratch / f"run-{threads}"
-    shutil.copytree(run_folder, copy, ignore=shutil.ignore_patterns("thumbnails"))
     rows: list[Row] = []
     results = []
-    with genret.load(copy) as run:
-        for kind, folder in kinds.items():
-            say(f"  {kind}, {threads} threads")
-            candidates = rivals(run, folder, scratch)
-            found = race({name: one for name, one in candidates.items() if views or name[2] == 1}, rounds)
-            count = sum(1 for _ in walk_images([folder]))
-            for (system, batch, number), cost in found.items():
-                floor = found["floor", batch, number]
-                rows.append({
-                    "pictures": kind, "images": count, "system": system, "batch": batch, "views": number,
-                    "ms": 1000 * cost.wall / count, "to_floor": cost.wall / floor.wall,
-                    "processor_ms": 1000 * cost.processor / count,
-                    "processor_to_floor": cost.processor / floor.processor,
-                })  # fmt: skip
-                if system != "floor" and number == 1:
-                    results.append(bar(f"{system} against the floor, {kind}", cost.wall / floor.wall, 1.2))
-    columns = ["pictures", "images", "system", "batch", "views", "ms", "to_floor", "processor_ms", "processor_to_floor"]
+    for number, (run_folder, kinds) in enumerate(runs.items()):
+        copy = scratch / f"run-{threads}-{number}"
+        shutil.copytree(run_folder, copy, ignore=shutil.ignore_patterns("thumbnails"))
+        with genret.load(copy) as run:
+            encoder: Any = run.retriever.encoder
+            image = encoder.image
+            tower = f"{image.config.model.removeprefix('tf_')}, {image.preprocess.size} px"
+            for kind, folder in kinds.items():
+                say(f"  {kind}, {tower}, {threads} threads")
+                found = race(rivals(run, folder, scratch, views), rounds)
+                count = sum(1 for _ in walk_images([folder]))
+                for (system, several), cost in found.items():
+                    floor = found["floor", several]
+                    wall, processor = cost.wall / floor.wall, cost.processor / floor.processor
+                    rows.append({
+                        "tower": tower, "pictures": kind, "images": count, "system": system, "views": several,
+                        "ms": 1000 * cost.wall / count, "to_floor": wall,
+                        "processor_ms": 1000 * cost.processor / count, "processor_to_floor": processor,
+                    })  # fmt: skip
+                    if system != "floor" and several == 1:
+                        results.append(
+                            bar(f"{system} against the floor, {kind}, {tower}, {threads} threads", wall, BOUND)
+                        )
+                        results.append(bar("the same, processor's time", processor, BOUND))
+    columns = ["tower", "pictures", "images", "system", "views"]
+    columns += ["ms", "to_floor", "processor_ms", "processor_to_floor"]
     return Section(f"Encoding, {threads} threads", columns, rows, bars(*results))
 
 
-Rivals = dict[tuple[str, int, int], tuple[Callable[[], Any], Callable[[], Any]]]
-"""(system, batch, views) → what is timed, and what is done before without being timed."""
+Rivals = dict[tuple[str, int], tuple[Callable[[], Any], Callable[[], Any]]]
+"""(system, views) → what is timed, and what is done before without being timed."""
 
 
-def rivals(run: Any, folder: Path, scratch: Path) -> Rivals:
+def rivals(run: Any, folder: Path, scratch: Path, augmented: bool) -> Rivals:
     files = list(walk_images([folder]))
     datas = [read_bytes(path) for path in files]
     pictures = [
-        opened(partial(decode_image, data, str(path), side=LARGEST_SIDE))
-        for data, path in zip(datas, files, strict=True)
+        opened(partial(decode_image, data, str(path), side=LEAST_SIDE)) for data, path in zip(datas, files, strict=True)
     ]
     encoder = run.retriever.encoder
     tower = encoder.image
     whole = tower.inputs(tower.preprocess.pixels(pictures))
 
-    def floor(batch: int, views: int) -> None:
+    def floor(views: int) -> None:
         with torch.inference_mode(), tower.mixed_precision():
             for _ in range(views):
-                for part in whole.split(batch):
+                for part in whole.split(tower.at_a_time):
                     tower.forward(part)
 
     def forget() -> None:
@@ -156,30 +162,30 @@ def rivals(run: Any, folder: Path, scratch: Path) -> Rivals:
 
     def features(views: int) -> None:
         with FeatureCache(cache_file) as cache:
-            encode_images(encoder, items, cache, views=views, batch_size=TRAINING_BATCH)
+            encode_images(encoder, items, cache, views=views)
 
     empty = partial(cache_file.unlink, missing_ok=True)
-    several = 1 + encoder.config.views
     nothing: Callable[[], Any] = list
     found: Rivals = {
-        ("floor", INDEX_BATCH, 1): (partial(floor, INDEX_BATCH, 1), nothing),
-        ("genret index", INDEX_BATCH, 1): (partial(run.index, folder), forget),
-        ("floor", TRAINING_BATCH, 1): (partial(floor, TRAINING_BATCH, 1), nothing),
-        ("vectors of training", TRAINING_BATCH, 1): (partial(features, 1), empty),
-        ("floor", TRAINING_BATCH, several): (partial(floor, TRAINING_BATCH, several), nothing),
-        ("vectors of training", TRAINING_BATCH, several): (partial(features, several), empty),
+        ("floor", 1): (partial(floor, 1), nothing),
+        ("genret index", 1): (partial(run.index, folder), forget),
+        ("vectors of training", 1): (partial(features, 1), empty),
     }
+    if augmented:
+        several = 1 + encoder.config.views
+        found["floor", several] = (partial(floor, several), nothing)
+        found["vectors of training", several] = (partial(features, several), empty)
     return found
 
 
 def from_file(path: Path) -> Image.Image:
     """As training opens the pictures of a data set."""
-    return decode_image(read_bytes(path), str(path), side=LARGEST_SIDE)
+    return decode_image(read_bytes(path), str(path), side=LEAST_SIDE)
 
 
-def race(rivals: Rivals, rounds: int) -> dict[tuple[str, int, int], Cost]:
+def race(rivals: Rivals, rounds: int) -> dict[tuple[str, int], Cost]:
     """Medians, in turns; the first round is not counted."""
-    taken: dict[tuple[str, int, int], list[Cost]] = {name: [] for name in rivals}
+    taken: dict[tuple[str, int], list[Cost]] = {name: [] for name in rivals}
     for number in range(rounds + 1):
         for name, (work, before) in rivals.items():
             before()
@@ -211,6 +217,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="a finished run of the default recipe")
     parser.add_argument("--emoji", type=Path, help="a folder of emoji PNGs")
     parser.add_argument("--photos", type=Path, help="a folder of photographs")
+    parser.add_argument("--tower", type=Path, help="another finished run, that only the photographs are encoded with")
     parser.add_argument("--only", choices=("first", "encoding"))
     parser.add_argument("--count", type=int, default=256, help="pictures of a kind; a sixteenth of them are large")
     parser.add_argument("--rounds", type=int, default=5)
@@ -233,10 +240,11 @@ def main() -> None:
             if given.photos:
                 kinds["photographs"] = some_of(given.photos, scratch / "photos", given.count)
                 kinds["large JPEGs"] = large_jpegs(given.photos, scratch / "large", max(4, given.count // 16))
+            runs = {given.run: kinds}
+            if given.tower:
+                runs[given.tower] = {kind: folder for kind, folder in kinds.items() if kind != "emoji"}
             for threads in given.threads:
-                sections[f"encoding-{threads}"] = encoding(
-                    given.run, kinds, given.rounds, threads, scratch, given.views
-                )
+                sections[f"encoding-{threads}"] = encoding(runs, given.rounds, threads, scratch, given.views)
     options = {"rounds": given.rounds, "count": given.count}
     for key, section in sections.items():
         report.save(given.out, key, report.as_json(section, measured, options))

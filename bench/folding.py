@@ -21,7 +21,7 @@ import yaml
 
 import genret
 from genret.api import Restriction
-from genret.kit.encode import LARGEST_SIDE
+from genret.kit.encode import LEAST_SIDE
 from genret.kit.images import decode_image
 
 BATCH = 64
@@ -43,7 +43,7 @@ def rename_all(run: Any) -> dict[str, float]:
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
             records = [pictures[image_id] for _, image_id in part]
-            images = [decode_image(run.dataset.read(one), one.uri, side=LARGEST_SIDE) for one in records]
+            images = [decode_image(run.dataset.read(one), one.uri, side=LEAST_SIDE) for one in records]
             with torch.no_grad():
                 vectors = F.normalize(encoder.project_images(encoder.image_features(images)).float(), dim=-1)
             names = run.retriever.identifiers(vectors, [image_id for _, image_id in part])

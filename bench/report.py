@@ -101,6 +101,7 @@ def load(path: Path) -> dict[str, Any]:
 HEADINGS = {
     "system": "system",
     "pictures": "pictures",
+    "tower": "tower",
     "views": "views",
     "processor_seconds": "processor's seconds",
     "to_imports": "× imports",

@@ -13,28 +13,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from genret.api import Dataset, Evaluator, IndexReport, Query, Restriction, SearchResult, Silent, Ui
-from genret.catalog.place import place_of
+from genret.catalog.place import place_of, run_id_of
 from genret.catalog.store import Catalog
 from genret.errors import GenretError, UsageError
-from genret.evaluate.evaluation import Evaluation
 from genret.evaluate.ranks import QueryRanks, read_ranks, write_ranks
-from genret.evaluate.run import evaluate
 from genret.folders import finished_run, read_summary
-from genret.kit.device import device_of
 from genret.plugin.loading import load_plugins
 from genret.plugin.registry import Registries
 from genret.recipe.compatibility import chance_level
 from genret.recipe.components import Components, components
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
-from genret.search.catalog import CatalogRetriever, load_towers, run_id_of
-from genret.search.confidence import read_confidence
-from genret.search.resources import Resources
 from genret.search.thumbnails import Thumbnails
 from genret.settings import Settings, load_settings
+
+if TYPE_CHECKING:  # with torch, which takes seconds: a folder that is in step needs none of it
+    from genret.evaluate.evaluation import Evaluation
+    from genret.search.catalog import CatalogRetriever
 
 
 def load(run: str | Path) -> Run:
@@ -67,6 +65,9 @@ class Run:
         """The recipe's components, with the weights that training stored in the run."""
         if self._trained is not None:
             return self._trained
+        from genret.kit.device import device_of
+        from genret.search.catalog import load_towers
+
         made, folder, device = components(self.recipe, self.registries), self.folder, device_of(self.settings)
         if made.encoder.finetunes:
             load_towers(made.encoder, folder / "towers")
@@ -102,6 +103,11 @@ class Run:
     @cached_property
     def retriever(self) -> CatalogRetriever:
         """The retriever that finds the images."""
+        from genret.kit.device import device_of
+        from genret.search.catalog import CatalogRetriever
+        from genret.search.confidence import read_confidence
+        from genret.search.resources import Resources
+
         parts, retriever = self.components, self.components.retriever
         if not isinstance(retriever, CatalogRetriever):
             raise GenretError(
@@ -205,6 +211,8 @@ class Run:
         `num_beams`: beam widths; the last is reported in detail. `also`: further evaluators with their options, such as
         `{"trec": {"folder": "out"}}`. The ranks of single queries are stored in the run.
         """
+        from genret.evaluate.run import evaluate
+
         ui = ui or Silent()
         evaluators = self.evaluators(also)
         about = {

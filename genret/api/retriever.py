@@ -44,7 +44,7 @@ class Hit(NamedTuple):
     metadata: Mapping[str, Any] = {}
     """JSON scalars by name"""
     thumbnail_file: str | None = None
-    """The run's small copy of the image, a WebP file; None for retrievers that keep none"""
+    """The run's small copy of the image, a JPEG or WebP file; None for retrievers that keep none"""
 
     @property
     def thumbnail(self) -> PIL.Image.Image | None:
@@ -55,10 +55,12 @@ class Hit(NamedTuple):
 
     def _repr_html_(self) -> str:
         """The image with rank, name and score, for notebooks."""
-        data = b64encode(file.read_bytes()).decode() if (file := Path(self.thumbnail_file or "")).is_file() else ""
+        file = Path(self.thumbnail_file or "")
+        kind = "webp" if file.suffix == ".webp" else "jpeg"
+        data = b64encode(file.read_bytes()).decode() if file.is_file() else ""
         about = f"{self.rank}. {escape(self.image_id.rpartition('/')[2])} ({self.score:.2f})"
         style = "display:inline-block;width:180px;margin:4px;vertical-align:top;overflow-wrap:anywhere"
-        return f'<figure style="{style}"><img src="data:image/webp;base64,{data}" alt="">{about}</figure>'
+        return f'<figure style="{style}"><img src="data:image/{kind};base64,{data}" alt="">{about}</figure>'
 
     @property
     def missing(self) -> bool:

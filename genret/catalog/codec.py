@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from genret.errors import GenretError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CODES = b"C"
 TEXT = b"T"
@@ -106,12 +107,11 @@ def _width(codes: NDArray[Any]) -> type[np.signedinteger[Any]]:
 
 def pack_vectors(vectors: Tensor) -> list[bytes]:
     """(n, D) → n blobs of little-endian float16."""
-    return [row.tobytes() for row in vectors.detach().cpu().to(torch.float16).numpy().astype("<f2")]
+    return [row.tobytes() for row in vectors.detach().cpu().half().numpy().astype("<f2")]
 
 
-def unpack_vectors(blobs: Sequence[bytes], width: int) -> Tensor:
+def unpack_vectors(blobs: Sequence[bytes], width: int) -> NDArray[np.float32]:
     """n blobs → (n, D) float32"""
     if any(len(blob) != 2 * width for blob in blobs):
         raise GenretError("a vector in the catalog is damaged: it has the wrong length")
-    halves = np.frombuffer(b"".join(blobs), dtype="<f2").reshape(len(blobs), width)
-    return torch.from_numpy(halves.astype(np.float32))
+    return np.frombuffer(b"".join(blobs), dtype="<f2").reshape(len(blobs), width).astype(np.float32)

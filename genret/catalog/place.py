@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from genret.errors import GenretError, one_line
+from genret.kit.images import content_hash
 
 FILE = "catalog.sqlite"
 POINTER = "catalog.url"
@@ -22,6 +23,11 @@ def place_of(run: Path) -> str | Path:
         return url
     except (OSError, UnicodeDecodeError) as error:
         raise GenretError(f"cannot read {pointer} ({one_line(error)}); it has to hold the URL of the catalog") from None
+
+
+def run_id_of(run: Path) -> str:
+    """What must match between a run and its catalog: identifiers are valid only for the models that made them."""
+    return content_hash(b"".join(stage.read_bytes() for stage in sorted(run.glob("*/stage.json"))))[:20]
 
 
 def has_catalog(run: Path) -> bool:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from genret.kit.arrays import Ints
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def is_text(name: str) -> bool:

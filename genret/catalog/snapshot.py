@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from sqlalchemy import Connection, Select, func, select
-from torch import Tensor
 
 from genret.catalog.bulk import CHUNK, among, fetch, identifier_chunks, joined_rows, read_ints
 from genret.catalog.codec import unpack, unpack_vectors
@@ -23,6 +21,9 @@ from genret.catalog.rows import CaptionRows, Changes, IdentifierRows, ImageRow, 
 from genret.catalog.schema import captions, features, identifiers, images, properties
 from genret.errors import GenretError, one_line
 from genret.kit.arrays import Ints
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NAMED = select(identifiers.c.image_key, identifiers.c.identifier)
 _KNOWN = select(*(images.c[name] for name in ("id", "image_id", "uri", "sha256", "split", "searchable", "metadata")))
@@ -172,21 +173,23 @@ class Snapshot:
 
     def features_of(self, keys: Ints) -> Tensor:
         """(n,) keys → (n, D) float32 vectors; zeros for key -1. Keys may repeat."""
+        from torch import from_numpy  # here: what only names images may do without
+
         distinct, places = np.unique(np.asarray(keys, dtype=np.int64), return_inverse=True)
-        vectors = torch.zeros(len(distinct), self.feature_dim)
+        vectors = np.zeros((len(distinct), self.feature_dim), dtype=np.float32)
         found = distinct < 0
         statement = select(features.c.image_key, features.c.vector)
         with self._reading() as connection:
             for part in among(connection, statement, features.c.image_key, distinct[~found].tolist()):
                 if rows := part.all():
                     at = np.searchsorted(distinct, np.array([key for key, _ in rows], dtype=np.int64))
-                    vectors[torch.from_numpy(at)] = unpack_vectors([blob for _, blob in rows], vectors.shape[1])
+                    vectors[at] = unpack_vectors([blob for _, blob in rows], vectors.shape[1])
                     found[at] = True
         if not found.all():
             raise GenretError(
                 f"{self._database.name} has no vector of image {distinct[~found][0]}: it changed meanwhile; try again"
             )
-        return vectors[torch.from_numpy(places.reshape(-1))]
+        return from_numpy(vectors[places.reshape(-1)])
 
     def captions(self, split: str) -> CaptionRows:
         """The captions of a split's images, which evaluation uses as queries."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from sqlalchemy import Connection, delete, insert, select, update
 
 from genret.api import Skipped
@@ -100,6 +99,8 @@ class Upsert:
                     f"the catalog holds vectors of width {self._width}, not {len(vector)}; train anew with this encoder"
                 )
         if vectors:
+            import torch  # here: what only reads a catalog may do without
+
             packed = pack_vectors(torch.stack(list(vectors.values())))
             insert_rows(self._connection, features, list(zip(vectors, packed, strict=True)))
 

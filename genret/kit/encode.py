@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
+from functools import partial
 from hashlib import sha256
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,11 +25,15 @@ from torch import Tensor
 from genret.api import Bar, Encoder, Progress, Silent, Skipped
 from genret.errors import BadImage, GenretError
 from genret.kit.feature_cache import FeatureCache
+from genret.kit.images import at_most
 
 LARGEST_SIDE = 1024
 """Images are scaled down to this size while they wait for the tower: no tower needs more."""
+LEAST_SIDE = 512
+"""Large JPEGs are decoded at a reduced size whose shorter side is not below it, which is what takes their time."""
 NUM_THREADS = 4
 BATCHES_AHEAD = 2
+Made = TypeVar("Made")
 LOOKUP = 4096
 """Vectors read from the cache at a time."""
 
@@ -128,37 +133,38 @@ def decoded(
     items: Sequence[ImageItem], wanted: Sequence[int], batch_size: int, bad: dict[str, str]
 ) -> Iterator[list[tuple[int, Image.Image]]]:
     """Batches of decoded images with their positions; images that cannot be read go into `bad`, by key."""
-    with closing(_images(items, iter(wanted), BATCHES_AHEAD * batch_size, bad)) as images:
-        while batch := list(islice(images, batch_size)):
-            yield batch
+    with closing(in_threads((partial(_image, items[i]) for i in wanted), BATCHES_AHEAD * batch_size)) as images:
+        numbered = zip(wanted, images, strict=True)
+        while some := list(islice(numbered, batch_size)):
+            bad |= {items[i].key: str(image) for i, image in some if isinstance(image, BadImage)}
+            if loaded := [(i, image) for i, image in some if not isinstance(image, BadImage)]:
+                yield loaded
 
 
-def _images(
-    items: Sequence[ImageItem], wanted: Iterator[int], ahead: int, bad: dict[str, str]
-) -> Generator[tuple[int, Image.Image]]:
-    pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="genret-decode")
-    waiting: deque[tuple[int, Future[Image.Image]]] = deque()
+def _image(item: ImageItem) -> Image.Image | BadImage:
+    try:
+        return opened(item.load)
+    except BadImage as error:
+        return error
+
+
+def in_threads(calls: Iterable[Callable[[], Made]], ahead: int) -> Generator[Made]:
+    """The results of calls, in order; up to `ahead` of them are made before they are asked for."""
+    pool, calls = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="genret-decode"), iter(calls)
+    waiting: deque[Future[Made]] = deque()
     try:
         while True:
-            waiting.extend((i, pool.submit(opened, items[i].load)) for i in islice(wanted, ahead - len(waiting)))
+            waiting.extend(pool.submit(call) for call in islice(calls, ahead - len(waiting)))
             if not waiting:
                 return
-            i, future = waiting.popleft()
-            try:
-                yield i, future.result()
-            except BadImage as error:
-                bad[items[i].key] = str(error)
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def opened(load: Callable[[], Image.Image]) -> Image.Image:
     """The image, scaled down to the largest size that any tower needs."""
-    image = load()
-    if max(image.size) > LARGEST_SIDE:
-        image = image.copy()
-        image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return image
+    return at_most(load(), LARGEST_SIDE)
 
 
 def _checked(vectors: Tensor, modality: str) -> np.ndarray:

@@ -21,7 +21,7 @@ from genret.errors import GenretError
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 CHUNK = 500
 """Keys per statement; SQLite allows 999."""
 WAIT_SECONDS = 60.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
@@ -14,7 +15,7 @@ MAX_BYTES = 2**20
 
 
 class Ignored:
-    """For walks below some folders: call it with a path and whether that is a folder.
+    """For walks below some folders: call it with a folder, a name in it, and whether that is a folder.
 
     As with git, the last pattern that fits decides, patterns of deeper folders come after those of outer ones, and
     nothing below an ignored folder is looked at. Patterns given directly come last, relative to the walked folder.
@@ -23,30 +24,25 @@ class Ignored:
     def __init__(self, roots: Sequence[Path], patterns: Sequence[str] = ()):
         self._roots = [root.expanduser().absolute() for root in roots]
         self._given = _spec(patterns, "--ignore")
-        self._of_folder: dict[Path, GitIgnoreSpec | None] = {}
+        self._read = cache(lambda folder: _patterns_in(folder / FILE))
+        self._specs = cache(self._all_specs)
 
-    def __call__(self, path: Path, is_folder: bool) -> bool:
-        below = [root for root in self._roots if path.is_relative_to(root)]
-        if not below:
-            return False
-        root = max(below, key=lambda one: len(one.parts))
-        folders = [root, *(root.joinpath(*path.relative_to(root).parts[:n]) for n in range(1, _depth(path, root)))]
-        specs = [(root, self._given), *((folder, self._read(folder)) for folder in reversed(folders))]
-        for folder, spec in specs:
-            if spec is not None:
-                name = path.relative_to(folder).as_posix() + ("/" if is_folder else "")
-                if (fits := spec.check_file(name).include) is not None:
-                    return fits
+    def __call__(self, folder: Path, name: str, is_folder: bool) -> bool:
+        for start, spec in self._specs(folder):
+            path = (folder / name).relative_to(start).as_posix() + ("/" if is_folder else "")
+            if (fits := spec.check_file(path).include) is not None:
+                return fits
         return False
 
-    def _read(self, folder: Path) -> GitIgnoreSpec | None:
-        if folder not in self._of_folder:
-            self._of_folder[folder] = _patterns_in(folder / FILE)
-        return self._of_folder[folder]
-
-
-def _depth(path: Path, root: Path) -> int:
-    return len(path.parts) - len(root.parts)
+    def _all_specs(self, folder: Path) -> list[tuple[Path, GitIgnoreSpec]]:
+        """The patterns for what is in a folder, and where they come from; the first that fit decide."""
+        below = [root for root in self._roots if folder.is_relative_to(root)]
+        if not below:
+            return []
+        root = max(below, key=lambda one: len(one.parts))
+        folders = (folder, *folder.parents)[: 1 + len(folder.parts) - len(root.parts)]
+        specs = ((root, self._given), *((one, self._read(one)) for one in folders))
+        return [(one, spec) for one, spec in specs if spec is not None]
 
 
 def _patterns_in(file: Path) -> GitIgnoreSpec | None:

@@ -38,7 +38,7 @@ class Plan(NamedTuple):
     missing: list[str]
     """Known images below the folders whose file is gone, apart from those that moved"""
     contents: dict[str, str]
-    """sha256 of all files that were or are known"""
+    """sha256 of the files that were read for it"""
 
 
 def file_at(path: Path) -> File:
@@ -57,7 +57,8 @@ def make_plan(
     """`files`: all that was found below `folders` and beside them. `tick`: told of each file that was looked at."""
     added = catalog.added_images()
     stamped = [(name, file.stamp) for name, file in files.items() if file.stamp is not None]
-    contents = seen.contents(stamped)
+    remembered = seen.contents(stamped)
+    contents = dict(remembered)
     unchanged, differing, new = 0, list[str](), list[str]()
     for name, file in files.items():
         if name not in added:
@@ -74,7 +75,8 @@ def make_plan(
     fresh = {name: files[name] for name in (*differing, *new) if name not in arrived}
     starts = tuple(printable(folder.expanduser().absolute()).rstrip(os.sep) + os.sep for folder in folders)
     missing = [name for name in gone if name.startswith(starts) and name not in moved]
-    return Plan(fresh, frozenset(differing) & fresh.keys(), moved, unchanged, missing, contents)
+    read = {name: contents[name] for name in contents.keys() - remembered.keys()}
+    return Plan(fresh, frozenset(differing) & fresh.keys(), moved, unchanged, missing, read)
 
 
 def _own(catalog: Catalog, new: list[str]) -> list[str]:

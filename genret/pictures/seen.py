@@ -63,8 +63,10 @@ class Seen:
                     found |= dict(database.execute(f"SELECT path, size FROM files WHERE path IN ({marks})", some))
         return found
 
-    def store(self, files: Iterable[tuple[str, Stamp, str]], checked_ns: int, gone: Iterable[str] = ()) -> None:
+    def store(self, files: Sequence[tuple[str, Stamp, str]], checked_ns: int, gone: Sequence[str] = ()) -> None:
         """`files`: path, stamp and sha256. `checked_ns`: a time before the stamps were taken."""
+        if not files and not gone:
+            return
         with suppress(OSError):
             try:
                 self._write(files, checked_ns, gone)

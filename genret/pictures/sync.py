@@ -72,11 +72,7 @@ def _encode(run: Run, plan: Plan, ui: Ui) -> IndexReport:
 def _remember(run: Run, plan: Plan, files: dict[str, File], seen: Seen, began: int) -> None:
     # of a changed file that could not be taken, the catalog has the old content
     contents = run.catalog.contents_of([*(plan.fresh.keys() - plan.changed)]) | plan.contents
-    known = [
-        (name, file.stamp, contents[name])
-        for name, file in files.items()
-        if file.stamp is not None and name in contents
-    ]
+    known = [(name, stamp, sha256) for name, sha256 in contents.items() if (stamp := files[name].stamp) is not None]
     seen.store(known, began, [*plan.moved.keys() - files.keys(), *plan.missing])
 
 

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
@@ -36,14 +37,8 @@ from genret.search.confidence import SIMILARITY_SIGNALS, Confidence, Floats, che
 from genret.search.ranking import Ranked, fuse_scores, reordered
 from genret.search.resources import Resources
 from genret.search.restrict import Allowed, Restrictions
-from genret.search.sync import NewContent, Source, Sync, ahead, batches
+from genret.search.sync import BATCH, WRITTEN, NewContent, Source, Sync, ahead
 from genret.search.trace import BeamTrace, Enlarged, Inspection
-
-
-def run_id_of(run: Path) -> str:
-    """What must match between a run and its catalog: identifiers are valid only for the models that made them."""
-    stages = sorted(run.glob("*/stage.json"))
-    return content_hash(b"".join(stage.read_bytes() for stage in stages))[:20]
 
 
 def load_towers(encoder: Encoder, folder: Path) -> None:
@@ -292,22 +287,25 @@ class CatalogRetriever(Retriever):
     # ------------------------------------------------------------------------------------------------ changing
     def index(self, images: Iterable[Source]) -> IndexReport:
         sync, report = Sync(self.catalog, self.thumbnails), IndexReport(0, 0, [])
-        for batch, vectors in ahead(map(self._encoded, ahead(batches(sync.new(images))))):
-            packed = self.identifiers(vectors, [item.record.image_id for item in batch])
+        encoded = ahead(self._encoded(sync.new(images)))
+        while some := list(islice(encoded, WRITTEN)):
+            new, vectors = [item for batch, _ in some for item in batch], torch.cat([vectors for _, vectors in some])
+            packed = self.identifiers(vectors, [item.record.image_id for item in new])
             rows = [
                 NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)
-                for item, names, vector in zip(batch, packed, vectors, strict=True)
+                for item, names, vector in zip(new, packed, vectors, strict=True)
             ]
             left_out = self.catalog.add(rows).skipped
             kept = {row.uri for row in rows} - {one.path for one in left_out}
-            updated = sum(item.replaces and item.record.uri in kept for item in batch)
+            updated = sum(item.replaces and item.record.uri in kept for item in new)
             report = report.plus(IndexReport(len(kept) - updated, 0, left_out, updated))
         return report.plus(IndexReport(0, 0, sync.skipped, unchanged=sync.unchanged))
 
     @torch.no_grad()
-    def _encoded(self, batch: list[NewContent]) -> tuple[list[NewContent], Tensor]:
-        raw = self.encoder.image_features([item.image for item in batch])
-        return batch, self.encoder.project_images(raw.to(self.device)).float().cpu()
+    def _encoded(self, images: Iterator[NewContent]) -> Iterator[tuple[list[NewContent], Tensor]]:
+        while batch := list(islice(images, BATCH)):
+            raw = self.encoder.image_features([item.image for item in batch])
+            yield batch, self.encoder.project_images(raw.to(self.device)).float().cpu()
 
     def remove(self, image_ids: Sequence[str]) -> IndexReport:
         return self.catalog.remove(image_ids)

@@ -1,28 +1,29 @@
-"""The images given to a retriever that its catalog does not have yet, decoded, in batches of bounded memory."""
+"""The images given to a retriever that its catalog does not have yet, decoded, in bounded memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from PIL import Image
 
 from genret.api import Record, Skipped
 from genret.catalog.store import Catalog
 from genret.errors import BadImage
-from genret.kit.encode import LARGEST_SIDE, opened
+from genret.kit.encode import LEAST_SIDE, Made, in_threads, opened
 from genret.kit.images import content_hash, decode_image
 from genret.search.thumbnails import Thumbnails
 
 IMAGES = 500
 """Number of images compared with the catalog at a time."""
 BATCH = 32
-"""Maximum number of images decoded and encoded at a time."""
-BATCH_PIXELS = 60_000_000
-"""Maximum number of their pixels, to bound memory for large images; a larger image is a batch of its own."""
+"""Number of images encoded at a time."""
+WRITTEN = 4
+"""Number of batches written at a time."""
 
 Source = tuple[Record, Callable[[], bytes]]
 """An image without its bytes, and the function that reads them."""
@@ -36,9 +37,6 @@ class NewContent(NamedTuple):
     image: Image.Image
     replaces: bool
     """Whether the catalog has another image with this id"""
-
-
-Made = TypeVar("Made")
 
 
 def ahead(source: Iterator[Made]) -> Iterator[Made]:
@@ -59,34 +57,29 @@ class Sync:
         self._catalog, self._thumbnails = catalog, thumbnails
 
     def new(self, images: Iterable[Source]) -> Iterator[NewContent]:
-        """The images that must be encoded."""
-        source = iter(images)
+        """The images that must be encoded, decoded by several threads."""
+        with closing(in_threads(self._calls(iter(images)), 2 * BATCH)) as looked_at:
+            for found in looked_at:
+                if isinstance(found, NewContent):
+                    yield found
+                elif found is None:
+                    self.unchanged += 1
+                else:
+                    self.skipped.append(found)
+
+    def _calls(self, source: Iterator[Source]) -> Iterator[Callable[[], NewContent | Skipped | None]]:
         while chunk := list(islice(source, IMAGES)):
             known = self._catalog.contents_of([record.image_id for record, _ in chunk])
-            for record, read in chunk:
-                try:
-                    data = read()
-                    sha256, before = content_hash(data), known.get(record.image_id)
-                    if before == sha256:
-                        self.unchanged += 1
-                        continue
-                    image = opened(partial(decode_image, data, record.uri, side=LARGEST_SIDE))
-                except (BadImage, OSError) as error:
-                    self.skipped.append(Skipped(record.uri, str(error)))
-                    continue
-                self._thumbnails.save(sha256, image)
-                yield NewContent(record, sha256, image, before is not None)
+            yield from (partial(self._look, *image, known.get(image[0].image_id)) for image in chunk)
 
-
-def batches(images: Iterable[NewContent]) -> Iterator[list[NewContent]]:
-    """Batches within `BATCH` and `BATCH_PIXELS`, at least one image each."""
-    batch, pixels = list[NewContent](), 0
-    for item in images:
-        size = item.image.width * item.image.height
-        if batch and (len(batch) == BATCH or pixels + size > BATCH_PIXELS):
-            yield batch
-            batch, pixels = [], 0
-        batch.append(item)
-        pixels += size
-    if batch:
-        yield batch
+    def _look(self, record: Record, read: Callable[[], bytes], before: str | None) -> NewContent | Skipped | None:
+        """None for an image that is there already; `before`: the content that the catalog has of it."""
+        try:
+            data = read()
+            if before == (sha256 := content_hash(data)):
+                return None
+            image = opened(partial(decode_image, data, record.uri, side=LEAST_SIDE))
+        except (BadImage, OSError) as error:
+            return Skipped(record.uri, str(error))
+        self._thumbnails.save(sha256, image)
+        return NewContent(record, sha256, image, before is not None)

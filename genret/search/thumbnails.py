@@ -11,13 +11,14 @@ from genret.kit.images import decode_image, read_bytes, thumbnail
 
 
 class Thumbnails:
-    """WebP files named by the hash of the original: `<folder>/ab/abcd….webp`."""
+    """JPEG files named by the hash of the original: `<folder>/ab/abcd….jpg`; `.webp` from an older genret."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def path(self, sha256: str) -> Path:
-        return self.folder / sha256[:2] / f"{sha256}.webp"
+        older = self.folder / sha256[:2] / f"{sha256}.webp"
+        return older if older.exists() else older.with_suffix(".jpg")
 
     def has(self, sha256: str) -> bool:
         return self.path(sha256).exists()

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import genret
 from genret.api import Ui
-from genret.catalog.place import place_of
+from genret.catalog.place import place_of, run_id_of
 from genret.catalog.store import Catalog
 from genret.errors import GenretError
 from genret.kit.files import read_json, write_json, write_text
 from genret.recipe import plain_yaml
 from genret.run import Run
-from genret.search.catalog import run_id_of
+from genret.search.thumbnails import Thumbnails
 from genret.share.card import Licences, write_card
 from genret.share.catalog import FOLDER, export_catalog, portable
 from genret.share.contents import KEPT, STAGES
@@ -178,12 +178,12 @@ def _strings(value: Any) -> Iterator[str]:
 
 # ------------------------------------------------------------------------------------------------ pictures
 def _copy_thumbnails(run: Path, folder: Path, hashes: set[str], ui: Ui) -> None:
-    missing = 0
+    missing, thumbnails = 0, Thumbnails(run / "thumbnails")
     for sha256 in sorted(hashes):
-        name = f"thumbnails/{sha256[:2]}/{sha256}.webp"
-        if (run / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run / name, folder / name)
+        if (file := thumbnails.path(sha256)).is_file():
+            copy = folder / file.relative_to(run)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
         else:
             missing += 1
     if missing:

@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from genret.catalog.codec import pack_codes, pack_texts
+from genret.catalog.place import run_id_of
 from genret.catalog.rows import NewImage
 from genret.catalog.snapshot import Snapshot
 from genret.catalog.store import Catalog
 from genret.errors import GenretError, one_line
 from genret.kit.files import read_json, write_json
-from genret.search.catalog import run_id_of
 
 CHUNK = 16_384
 """Images of one pair of files."""

@@ -37,7 +37,7 @@ ALLOWED = re.compile(
     | weights/\d{{1,3}}/(?:{_NAME}/)?{_NAME}\.{_PLAIN}
     | evaluations/{_NAME}\.safetensors
     | catalog/\d{{6}}\.(?:json|safetensors)
-    | thumbnails/[0-9a-f]{{2}}/[0-9a-f]{{64}}\.webp
+    | thumbnails/[0-9a-f]{{2}}/[0-9a-f]{{64}}\.(?:jpg|webp)
     """,
     re.VERBOSE,
 )
@@ -45,7 +45,11 @@ PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy",
 CODE = (".py", ".pyc", ".so", ".sh", ".jinja", ".dll", ".ipynb", ".js", ".html")
 
 _PICKLED = re.compile(rb"\x80[\x02-\x05]")
-_SIGNS = {".webp": re.compile(rb"RIFF....WEBP", re.DOTALL), ".png": re.compile(rb"\x89PNG\r\n\x1a\n")}
+_SIGNS = {
+    ".jpg": re.compile(rb"\xff\xd8\xff"),
+    ".webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    ".png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+}
 
 
 def check_name(name: str) -> None:

@@ -19,26 +19,28 @@ _BEGINNING = re.compile(
 )
 """How the files of formats that can be read begin."""
 
-Leave = Callable[[Path, bool], bool]
-"""(file or folder, whether it is a folder) → whether a walk passes it over"""
+_SUFFIXES = IMAGE_SUFFIXES | CONVERT.keys()
+
+Leave = Callable[[Path, str, bool], bool]
+"""(a folder, the name of something in it, whether that is a folder) → whether a walk passes it over"""
 
 
-def walk_images(paths: Iterable[str | Path], leave_out: Leave = lambda path, is_folder: False) -> Iterator[Path]:
+def walk_images(paths: Iterable[str | Path], leave_out: Leave = lambda *of: False) -> Iterator[Path]:
     """Image files, each once: files as given, folders recursively in sorted order, but for what `leave_out` names.
 
     A file that is given directly is always included. In folders, hidden files are skipped, and files without a suffix
     are included if their first bytes are those of an image. Linked folders come last, each real folder once. A folder
     that may not be listed is included itself, so that reading it reports why.
     """
-    seen: set[Path] = set()
+    seen: set[str] = set()
     entered: set[tuple[int, int]] = set()
     for given in paths:
         start = Path(given).expanduser().absolute()
         if not start.exists():
             raise GenretError(f"there is no file or folder {start}")
         for path in _walk(start, entered, leave_out) if start.is_dir() else [start]:
-            if path not in seen:
-                seen.add(path)
+            if (known := str(path)) not in seen:
+                seen.add(known)
                 yield path
 
 
@@ -47,24 +49,25 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _walk(folder: Path, entered: set[tuple[int, int]], leave_out: Leave) -> Iterator[Path]:
+def _walk(top: Path, entered: set[tuple[int, int]], leave_out: Leave) -> Iterator[Path]:
     """`entered`: real folders (device, inode) that were walked already; these here are added."""
     unlisted: list[Path] = []
-    linked: deque[Path] = deque([folder])
+    linked: deque[Path] = deque([top])
     while linked:
         start = linked.popleft()
         for here, folders, files in os.walk(start, onerror=lambda error: unlisted.append(Path(error.filename))):
-            place = Path(here).stat()
+            folder = Path(here)
+            place = folder.stat()
             if (place.st_dev, place.st_ino) in entered:
                 folders.clear()
                 continue
             entered.add((place.st_dev, place.st_ino))
-            shown = sorted(name for name in folders if not (name.startswith(".") or leave_out(Path(here, name), True)))
-            links = [name for name in shown if os.path.islink(Path(here, name))]  # noqa: PTH114 (never raises)
-            linked.extend(link for name in links if not _leads_up(link := Path(here, name)))
+            shown = sorted(name for name in folders if not (name.startswith(".") or leave_out(folder, name, True)))
+            links = [name for name in shown if os.path.islink(folder / name)]  # noqa: PTH114 (never raises)
+            linked.extend(link for name in links if not _leads_up(link := folder / name))
             folders[:] = [name for name in shown if name not in links]
-            paths = (Path(here, name) for name in sorted(files))
-            yield from (path for path in paths if _is_picture(path) and not leave_out(path, False))
+            pictures = (name for name in sorted(files) if _is_picture(folder, name))
+            yield from (folder / name for name in pictures if not leave_out(folder, name, False))
     yield from unlisted
 
 
@@ -73,12 +76,13 @@ def _leads_up(link: Path) -> bool:
     return link.parent.resolve().is_relative_to(link.resolve())
 
 
-def _is_picture(path: Path) -> bool:
+def _is_picture(folder: Path, name: str) -> bool:
     """By its name; without a suffix, by its first bytes."""
-    if path.name.startswith("."):
+    if name.startswith("."):
         return False
-    if suffix := suffix_of(path.name):
-        return suffix in IMAGE_SUFFIXES | CONVERT.keys()
+    if suffix := suffix_of(name):
+        return suffix in _SUFFIXES
+    path = folder / name
     try:
         with path.open("rb") if path.is_file() else io.BytesIO() as stream:  # opening a pipe might never end
             return _BEGINNING.match(stream.read(32)) is not None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from genret.api import CaptionedImages, Corpus, Dataset, Encoder, Pairs, Progress, Record, Skipped
 from genret.errors import BadImage, GenretError
-from genret.kit.encode import LARGEST_SIDE, ImageItem, encode_images, encode_texts
+from genret.kit.encode import LEAST_SIDE, ImageItem, encode_images, encode_texts
 from genret.kit.feature_cache import FeatureCache
 from genret.kit.images import content_hash, decode_image
 from genret.plugin.code import tower_key
@@ -149,7 +149,7 @@ def _captions(records: Sequence[Record]) -> tuple[list[str], list[int]]:
 
 def _open(dataset: Dataset, record: Record) -> Image.Image:
     """Reads the image again, so that memory need not hold the bytes of all images."""
-    return decode_image(dataset.read(record), record.uri, side=LARGEST_SIDE)
+    return decode_image(dataset.read(record), record.uri, side=LEAST_SIDE)
 
 
 def text_vectors(

@@ -7,12 +7,11 @@ from itertools import islice
 from pathlib import Path
 
 from genret.api import Bar, Corpus
-from genret.catalog.place import FILE, has_catalog, place_of
+from genret.catalog.place import FILE, has_catalog, place_of, run_id_of
 from genret.catalog.store import Catalog, NewImage
 from genret.errors import BadImage, GenretError
 from genret.kit.files import place_stage
 from genret.kit.images import decode_image
-from genret.search.catalog import run_id_of
 from genret.search.thumbnails import Thumbnails
 from genret.search.tokenization import packed_by_image
 from genret.train.data import Split, corpus_of
@@ -90,21 +89,12 @@ def _identifiers(pipeline: Pipeline, corpus: Corpus) -> list[list[bytes]]:
 
 def _new_images(pipeline: Pipeline, split: Split, corpus: Corpus, searchable: bool) -> Iterator[NewImage]:
     parts, thumbnails = pipeline.components, Thumbnails(pipeline.run / "thumbnails")
-    names = _identifiers(pipeline, corpus)
-    for row, record in enumerate(split.records):
-        if (searchable or parts.reranker is not None) and not thumbnails.has(split.hashes[row]):
+    rows = zip(split.records, split.hashes, _identifiers(pipeline, corpus), corpus.features, strict=True)
+    for record, sha256, names, vector in rows:
+        if (searchable or parts.reranker is not None) and not thumbnails.has(sha256):
             try:
-                thumbnails.save(split.hashes[row], decode_image(parts.dataset.read(record), record.uri))
+                thumbnails.save(sha256, decode_image(parts.dataset.read(record), record.uri))
             except BadImage as error:  # it could be read when its vector was computed
                 pipeline.ui.warn(f"no thumbnail: {error}")
-        yield NewImage(
-            record.image_id,
-            record.uri,
-            split.hashes[row],
-            names[row],
-            corpus.features[row],
-            record.metadata,
-            split.name,
-            searchable,
-            record.captions,
-        )
+        about = record.metadata, split.name, searchable, record.captions
+        yield NewImage(record.image_id, record.uri, sha256, names, vector, *about)

@@ -49,7 +49,7 @@ def test_a_sound_home_has_no_faults(tiny: Any, home: Path) -> None:
     shown = tiny.genret("doctor", "--check", home=home)
     assert shown.code == 0 and "good" in shown.out and "Nothing is broken" in shown.out
     sizes = {cache["name"]: cache["files"] for cache in document["caches"]}
-    assert sizes["thumbnails"] == len(list((home / "runs/good/thumbnails").rglob("*.webp"))) > 0
+    assert sizes["thumbnails"] == len(list((home / "runs/good/thumbnails").rglob("*.jpg"))) > 0
 
 
 def test_every_fault_of_a_broken_home_is_named_with_its_cure(

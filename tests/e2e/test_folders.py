@@ -6,6 +6,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -91,6 +93,28 @@ def test_files_that_have_not_changed_are_not_read(opened, folder, encoded, hashe
     touched = folder / "f0" / "0.png"
     os.utime(touched)
     assert opened.index(folder) == counts(unchanged=12) and hashed == [str(touched)], "by its content"
+
+
+WITHOUT = """
+import sys
+sys.modules |= dict.fromkeys(("torch", "transformers", "tokenizers", "timm", "sentence_transformers"))  # these fail now
+from genret.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_without_news_neither_torch_nor_transformers_is_needed(opened, tiny, folder) -> None:
+    """A whole program that could import neither."""
+    opened.index(folder)
+    (folder / "f0" / "0.png").rename(folder / "moved.png")
+    (folder / "f0" / "3.png").unlink()
+    command = [sys.executable, "-c", WITHOUT, "index", "--run", opened.folder, folder, "--json"]
+    for said in (counts(moved=1, unchanged=10, missing=1), counts(unchanged=11, missing=1)):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout) == said._asdict(), done.stderr
+    draw(tiny, folder / "new.png", 13)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "torch" in done.stderr, "news needs them"
 
 
 def test_what_was_seen_may_be_lost(opened, folder, encoded, hashed) -> None:
@@ -241,7 +265,8 @@ def test_an_interrupted_index_goes_on(opened, folder, monkeypatch, encoded) -> N
         inner(self, rows)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("genret.search.sync.BATCH", 5)
+    monkeypatch.setattr("genret.search.catalog.BATCH", 5)
+    monkeypatch.setattr("genret.search.catalog.WRITTEN", 1)
     monkeypatch.setattr(type(opened.catalog), "add", torn)
     with pytest.raises(KeyboardInterrupt):
         opened.index(folder)

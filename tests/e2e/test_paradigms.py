@@ -200,7 +200,7 @@ def test_what_thumbnails_are_like(paradigms: Paradigms, tmp_path: Path) -> None:
     run = paradigms.two_tower("thumbnails")
     Image.effect_noise((640, 320), 60).save(tmp_path / "large.png")
     paradigms.genret("index", tmp_path / "large.png", "--run", run)
-    sizes = {decode_image(path.read_bytes(), path.name).size for path in (run / "thumbnails").rglob("*.webp")}
+    sizes = {decode_image(path.read_bytes(), path.name).size for path in (run / "thumbnails").rglob("*.jpg")}
     assert (256, 128) in sizes
 
 

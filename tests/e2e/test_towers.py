@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from genret.api import CaptionedImages, FitContext
+from genret.catalog.place import run_id_of
 from genret.catalog.store import Catalog
 from genret.components.encoders.joint import TwoTowerEncoder
-from genret.search.catalog import run_id_of
 
 FINETUNE = "encoder.finetune={epochs: 1, batch_size: 8, last_layers: 2, lr: 0.001, bf16: false}"
 

@@ -46,7 +46,9 @@ def test_it_searches_as_the_run_does(client, run, method):
         assert (said["identifier"], said["rank"], said["uri"]) == (hit.identifier, hit.rank, hit.uri)
         assert said["score"] == pytest.approx(hit.score, abs=1e-5) and said["metadata"] == dict(hit.metadata)
         small = client.get(said["thumbnail"])
-        assert Image.open(io.BytesIO(small.content)).size == (said["width"], said["height"])
+        opened = Image.open(io.BytesIO(small.content))
+        assert opened.size == (said["width"], said["height"])
+        assert small.headers["content-type"] == f"image/{str(opened.format).lower()}"
 
 
 def test_a_batch_is_each_query_alone(client, run):

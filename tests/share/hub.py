@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-LFS_SUFFIXES = (".safetensors", ".png", ".webp")
+LFS_SUFFIXES = (".safetensors", ".png", ".jpg", ".webp")
 
 
 class Hub(ThreadingHTTPServer):

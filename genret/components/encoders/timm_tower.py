@@ -38,9 +38,21 @@ class TimmImage(ImageTowerConfig):
     rounding the same vectors."""
 
 
+PIXELS_AT_A_TIME = 300_000
+LEAST_AT_A_TIME = 8
+
+
 class TimmImageTower(ImageTower):
     config: TimmImage
     _preprocess: Preprocess | None = None
+
+    @property
+    def at_a_time(self) -> int:
+        """On a processor, as many as its caches hold of a convolutional network's first maps: more take up to twice as
+        long each (docs/performance.md)."""
+        if self.device.type != "cpu":
+            return super().at_a_time
+        return max(LEAST_AT_A_TIME, PIXELS_AT_A_TIME // self.preprocess.size**2)
 
     @property
     def preprocess(self) -> Preprocess:

@@ -22,6 +22,7 @@ from genret.errors import GenretError
 from genret.kit.device import autocast, native_bf16
 
 MOST_TOKENS = 8192
+MOST_IMAGES = 4096
 COUNT_FROM_PADDING = frozenset(
     ("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "mpnet", "data2vec-text", "ibert",
      "longformer", "luke", "xmod", "altclip_text_model")
@@ -109,6 +110,11 @@ class ImageTower(Tower):
     _layout = torch.channels_last
 
     @property
+    def at_a_time(self) -> int:
+        """Maximum number of images that go through the model together; a tower may have reasons for few."""
+        return MOST_IMAGES
+
+    @property
     @abstractmethod
     def preprocess(self) -> Preprocess:
         """The preprocessing that the tower was trained with."""
@@ -120,7 +126,8 @@ class ImageTower(Tower):
     def encode(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 → (B, D) float32 on the CPU."""
         with torch.inference_mode(), self.mixed_precision():
-            return self.forward(self.inputs(pixels)).float().cpu().clone()
+            parts = self.inputs(pixels).split(self.at_a_time)
+            return torch.cat([self.forward(part).float() for part in parts]).cpu().clone()
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 → normalized pixels, on the tower's device."""

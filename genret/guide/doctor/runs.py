@@ -11,7 +11,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
-from genret.catalog.place import place_of
+from genret.catalog.place import place_of, run_id_of
 from genret.catalog.store import Catalog
 from genret.errors import GenretError, one_line
 from genret.folders import FINISHED, is_finished, read_summary
@@ -19,7 +19,6 @@ from genret.kit.files import read_json
 from genret.plugin.registry import Registries
 from genret.recipe.load import load_recipe
 from genret.recipe.schema import Recipe
-from genret.search.catalog import run_id_of
 
 MOST_CHECKED = 2**30
 """Catalogs above this are opened, but not read page by page, in bytes."""

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genret.catalog.place import run_id_of
 from genret.recipe.schema import Recipe
-from genret.search.catalog import run_id_of
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta

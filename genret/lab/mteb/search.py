@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genret.api import Restriction
+from genret.catalog.place import run_id_of
 from genret.catalog.store import Catalog
 from genret.errors import GenretError, UsageError
 from genret.folders import finished_run
@@ -25,7 +26,7 @@ from genret.lab.mteb.tasks import pictures, texts_of
 from genret.lab.trec import falling
 from genret.plugin.loading import load_plugins
 from genret.run import Run
-from genret.search.catalog import CatalogRetriever, run_id_of
+from genret.search.catalog import CatalogRetriever
 from genret.settings import Settings, load_settings
 
 if TYPE_CHECKING:

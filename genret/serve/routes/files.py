@@ -37,11 +37,12 @@ FILE_REPLIES: dict[int | str, dict[str, Any]] = {
 def thumbnail(request: Request, id: ImageId) -> Response:
     listing = request.app.state.listing
     row = listing.row(id)
+    small = listing.thumbnail(row.sha256)
     try:
-        data = read_bytes(listing.thumbnail(row.sha256))
+        data = read_bytes(small)
     except BadImage:
         raise Refused(404, "this picture has no thumbnail", "no_file") from None
-    return _sent(request, data, "image/webp", f"{row.sha256[:32]}-t")
+    return _sent(request, data, "image/webp" if small.suffix == ".webp" else "image/jpeg", f"{row.sha256[:32]}-t")
 
 
 @router.get(

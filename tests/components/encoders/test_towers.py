@@ -350,3 +350,16 @@ def test_hub_models_are_fetched_once_and_whole(
     assert torch.equal(tower.features(texts), local.features(texts)) and tower.key() == local.key()
     assert [(call["name"], call["revision"]) for call in asked] == [("somebody/words", "abc")]
     assert not any(".bin" in str(call["allow_patterns"]) or ".py" in str(call["allow_patterns"]) for call in asked)
+
+
+# ------------------------------------------------------------------------------------------------ how many at a time
+def test_pictures_that_go_through_in_parts_have_the_vectors_of_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = TimmImageTower(TimmImage(model="tf_efficientnet_lite0", pretrained=False, image_size=224, bf16=False))
+    calls, inner = list[int](), tower.forward
+    monkeypatch.setattr(tower, "forward", lambda inputs: calls.append(len(inputs)) or inner(inputs))
+    pictures = [Image.effect_noise((64, 64), 40 + number).convert("RGB") for number in range(18)]
+    found = tower.features(pictures)
+    assert calls == [8, 8, 2], "what caches hold of pictures of this size"
+    with torch.inference_mode():
+        alone = [tower.module(tower.inputs(tower.preprocess.pixels([picture]))) for picture in pictures]
+    torch.testing.assert_close(found, torch.cat(alone), rtol=1e-4, atol=1e-4)
