@@ -26,6 +26,8 @@ class Backbone(Component, ABC):
 
     reads_features: ClassVar[bool] = False
     """Whether `feature_logits` and `caption_log_probs` are implemented."""
+    is_concurrent: ClassVar[bool] = False
+    """Whether `prefill` and `step` may run in several threads at once, each with a state of its own."""
     module: torch.nn.Module
     """The trainable model."""
     end_token: int

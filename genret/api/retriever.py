@@ -155,12 +155,18 @@ class QueryBatch:
     @classmethod
     def known(cls, texts: Sequence[str], vectors: Tensor) -> QueryBatch:
         """Of queries whose vectors (B, D) are there already."""
-        return cls(texts, lambda _: vectors)
+        batch = cls(texts, lambda _: vectors)
+        batch.vectors = vectors
+        return batch
 
     @cached_property
     def vectors(self) -> Tensor:
         """(B, D) unit rows on the CPU"""
         return self._embed(self.texts)
+
+    def vectors_of(self, rows: Any) -> Tensor:
+        """rows (n,) → (n, D); those alone are computed if nobody has needed all before."""
+        return self.vectors[rows] if "vectors" in vars(self) else self._embed([self.texts[row] for row in rows])
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -6,7 +6,7 @@ B queries   b beams   N images   C maximum number of images below one query's be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,8 @@ _PACKED = 2**32
 
 def dense_similarity(batch: QueryBatch, rows: Ints, snapshot: Snapshot, query: Ints, key: Ints) -> Floats:
     """How ties are ordered: by the similarity of the stored vectors of images `key` to queries `rows[query]`."""
-    result: Floats = (batch.vectors[rows[query]] * snapshot.features_of(key)).sum(-1).numpy()
-    return result
+    asked, places = np.unique(rows[query], return_inverse=True)
+    return np.asarray((batch.vectors_of(asked)[places] * snapshot.features_of(key)).sum(-1))
 
 
 class LeafImages(NamedTuple):
@@ -161,11 +161,8 @@ class Ranked(NamedTuple):
     def padded(self, width: int) -> Ranked:
         """A copy with room for this many images per query."""
         room = ((0, 0), (0, width - self.images.shape[1]))
-        return Ranked(
-            np.pad(self.images, room, constant_values=-1),
-            np.pad(self.scores, room, constant_values=-np.inf),
-            np.pad(self.leaves, room, constant_values=-1),
-        )
+        parts: Any = zip(self, (-1, -np.inf, -1), strict=True)
+        return Ranked(*(np.pad(part, room, constant_values=fill) for part, fill in parts))
 
     def first(self, count: int) -> Ranked:
         """The best of each query."""
@@ -173,11 +170,8 @@ class Ranked(NamedTuple):
 
     def take(self, order: Ints) -> Ranked:
         """(B, C) indices → the images at these positions of each query."""
-        return Ranked(
-            np.take_along_axis(self.images, order, axis=1),
-            np.take_along_axis(self.scores, order, axis=1),
-            np.take_along_axis(self.leaves, order, axis=1),
-        )
+        parts: Any = self
+        return Ranked(*(np.take_along_axis(part, order, axis=1) for part in parts))
 
 
 def rank_images(
@@ -194,7 +188,12 @@ def rank_images(
     beam = np.repeat(np.arange(flat.size), sizes)
     image = leaf_images.images_of(flat).astype(np.int64)
     query, score = beam // num_beams, scores.reshape(-1)[beam]
-    tie = similarity(query, image) if similarity is not None and (sizes > 1).any() else np.zeros(len(image), np.float32)
+    tie = np.zeros(len(image), np.float32)
+    if similarity is not None and (sizes > 1).any():
+        order = np.lexsort((score, query))
+        equal = np.pad((np.diff(query[order]) == 0) & (score[order][1:] == score[order][:-1]), 1)
+        tied = order[equal[1:] | equal[:-1]]
+        tie[tied] = similarity(query[tied], image[tied])
     order = np.lexsort((image, -tie, -score, query))
     query, image, score, leaf = query[order], image[order], score[order], flat[beam][order]
     # keep the first, best occurrence of each image
@@ -206,9 +205,7 @@ def rank_images(
     place = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
     shape = (num_queries, max(1, int(counts.max(initial=0))))
     ranked = Ranked(np.full(shape, -1), np.full(shape, -np.inf, np.float32), np.full(shape, -1))
-    ranked.images[query, place] = image
-    ranked.scores[query, place] = score
-    ranked.leaves[query, place] = leaf
+    ranked.images[query, place], ranked.scores[query, place], ranked.leaves[query, place] = image, score, leaf
     return ranked
 
 

@@ -31,12 +31,28 @@ UNDO_SECONDS = 600
 UNDO_IMAGES = 200
 """Removed pictures that can be brought back, the latest ones."""
 KNOWN_FILTERS = 16
+KNOWN_ROWS = 50_000
 
 
 class Page(NamedTuple):
     rows: list[ImageRow]
     next: str | None
     total: int
+
+
+class Known(NamedTuple):
+    """Rows of one version of the catalog that have been asked for."""
+
+    version: int
+    by_id: dict[str, ImageRow]
+    by_key: dict[int, ImageRow]
+
+    def add(self, rows: list[ImageRow]) -> None:
+        if len(self.by_id) > KNOWN_ROWS:
+            self.by_id.clear()
+            self.by_key.clear()
+        self.by_id.update({row.image_id: row for row in rows})
+        self.by_key.update({row.key: row for row in rows})
 
 
 class Listing:
@@ -47,6 +63,7 @@ class Listing:
         self._database = connect_to(place_of(run.folder))
         self._filtered: OrderedDict[tuple[int, str], np.ndarray] = OrderedDict()
         self._sizes: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._known = Known(-1, {}, {})
         self._lock = Lock()
 
     @property
@@ -118,15 +135,41 @@ class Listing:
         """The pictures with these opaque ids; `Refused` 404 if one is gone."""
         keys = np.array([_number(name) for name in names], dtype=np.int64)
         with self.catalog.snapshot() as snapshot:
-            if not np.isin(keys, snapshot.searchable_keys()).all():
+            if not np.isin(keys, self._keys(snapshot, "")).all():
                 raise Refused(404, "one of the pictures named is not there any more")
             return snapshot.lookup(keys)
 
     def _row(self, snapshot: Any, key: int) -> ImageRow | None:
-        keys = snapshot.searchable_keys()
+        keys = self._keys(snapshot, "")
         at = int(np.searchsorted(keys, key))
-        there = at < len(keys) and keys[at] == key
-        return snapshot.lookup(np.array([key]))[0] if there else None
+        if at >= len(keys) or keys[at] != key:
+            return None
+        known = self._rows_of(snapshot)
+        row = known.by_key.get(key)
+        if row is None:
+            (row,) = snapshot.lookup(np.array([key]))
+            known.add([row])
+        return row
+
+    def named(self, image_ids: Sequence[str]) -> list[ImageRow | None]:
+        """The rows of pictures with these ids of the catalog, None for those that are gone."""
+        with self.catalog.snapshot() as snapshot:
+            known = self._rows_of(snapshot)
+            found = {name: known.by_id.get(name) for name in image_ids}
+            if new := [name for name, row in found.items() if row is None]:
+                keys = snapshot.keys_of(new)
+                rows = snapshot.lookup(keys[keys >= 0])
+                known.add(rows)
+                found |= {row.image_id: row for row in rows}
+        return [found[name] for name in image_ids]
+
+    def _rows_of(self, snapshot: Any) -> Known:
+        """Answers name the same pictures again and again; a page asks for each by itself."""
+        version = snapshot.version
+        with self._lock:
+            if self._known.version != version:
+                self._known = Known(version, {}, {})
+            return self._known
 
     def keys_of(self, image_ids: Sequence[str]) -> list[int]:
         """The keys of these pictures, -1 for those that are gone."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from genret.api import SearchResult
 from genret.catalog.rows import ImageRow
 from genret.serve.listing import Listing
@@ -38,16 +36,12 @@ def image_reply(listing: Listing, row: ImageRow) -> ImageReply:
 
 def search_replies(listing: Listing, results: Sequence[SearchResult]) -> list[SearchReply]:
     """Pictures that were removed since the search are left out."""
-    with listing.catalog.snapshot() as snapshot:
-        keys = snapshot.keys_of([hit.image_id for result in results for hit in result.hits])
-        distinct = np.unique(keys[keys >= 0])
-        rows = dict(zip(distinct.tolist(), snapshot.lookup(distinct), strict=True))
-    following = iter(keys.tolist())
+    rows = iter(listing.named([hit.image_id for result in results for hit in result.hits]))
     replies = []
     for result in results:
         hits = []
         for hit in result.hits:
-            if (row := rows.get(next(following))) is not None:
+            if (row := next(rows)) is not None:
                 facts = thumb_facts(listing, row)
                 hits.append(HitReply(**facts, rank=hit.rank, score=hit.score, identifier=hit.identifier))
         replies.append(

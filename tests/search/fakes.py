@@ -31,6 +31,7 @@ class Writer:
     """Symbol c of any level is token 10 + c; logits are a fixed function of the query and what was written before."""
 
     reads_features = False
+    is_concurrent = False
     end_token = END
     vocab_size = FIRST + max(VOKENS.sizes)
     module = torch.nn.Linear(1, 1)

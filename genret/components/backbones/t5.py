@@ -24,7 +24,7 @@ from genret.components.backbones import t5_decoder, t5_model
 from genret.components.backbones.code_head import CodeHead
 from genret.components.backbones.kernels import linear, rows_of
 from genret.components.backbones.t5_model import Projection
-from genret.components.backbones.text_encoder import TextEncoder
+from genret.components.backbones.text_encoder import TOKENIZING, TextEncoder
 from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, untied, wants_copy
 from genret.errors import GenretError, UsageError, one_line
@@ -86,6 +86,7 @@ class T5Backbone(Backbone):
             return self
 
     reads_features = True
+    is_concurrent = True
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)
@@ -171,9 +172,9 @@ class T5Backbone(Backbone):
             if "codes" in self.module:
                 state.left = self.module["codes"].read(states, mask)[:, None]
             return state
-        batch = self.tokenizer(
-            list(queries), padding=True, truncation=True, max_length=self.config.max_query_tokens, return_tensors="pt"
-        ).to(self._device)
+        options = {"truncation": True, "max_length": self.config.max_query_tokens, "return_tensors": "pt"}
+        with TOKENIZING:
+            batch = self.tokenizer(list(queries), padding=True, **options).to(self._device)
         return t5_decoder.encode(self.t5, batch["attention_mask"], input_ids=batch["input_ids"])
 
     def _look(self, features: Tensor) -> t5_decoder.DecoderState:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ from genret.toolbox.weights import check_loaded, has_weights, loading
 MOST_BYTES = 1 << 30
 """Memory for cached states: 100,000 captions of 13 pieces at MiniLM's width."""
 BATCH = 64
+TOKENIZING = Lock()
+"""Tokenizers of transformers keep the options of a call and fail where another one sets them meanwhile."""
 
 
 class States(NamedTuple):
@@ -104,7 +107,9 @@ class TextEncoder:
         self.tokenizer.save_pretrained(folder)
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
-        rows: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
+        with TOKENIZING:
+            found = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)
+        rows: list[list[int]] = found["input_ids"]
         return rows
 
     def _run(self, pieces: Sequence[Sequence[int]], device: torch.device) -> States:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from genret.api import Backbone, Corpus, Identifier, Progress, QueryBatch, SearchResult
@@ -22,8 +22,8 @@ from genret.components.retrievers.guidance.guide import FlatGuide
 from genret.components.retrievers.guidance.means import Points
 from genret.components.retrievers.guidance.points_cache import points_of
 from genret.components.retrievers.live_trie import LiveTrie
-from genret.components.retrievers.restricted import fewer_than, leaves_for, num_images, only_allowed
-from genret.components.retrievers.spelling import as_identifiers, by_image, strip_padding, tokenization_key
+from genret.components.retrievers.restricted import fewer_than, leaves_for_each, num_images, only_allowed
+from genret.components.retrievers.spelling import as_identifiers, by_image, strip_padding, symbols, tokenization_key
 from genret.components.retrievers.trie_cache import TrieCache
 from genret.decode.beam import Beams, beam_search
 from genret.decode.leaf_sets import LeafSets
@@ -40,6 +40,7 @@ from genret.search.restrict import Allowed
 from genret.search.tokenization import packed_by_image, tokenize_identifiers
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 from genret.toolbox.codes.usage import usage_statistics
+from genret.toolbox.cores import keep_memory, num_parts, side_by_side
 
 
 class GenerativeRetriever(CatalogRetriever):
@@ -65,6 +66,8 @@ class GenerativeRetriever(CatalogRetriever):
         cache = None if self._cache_folder is None else TrieCache(self._cache_folder, key, self.backbone.vocab_size)
         self._live = LiveTrie(self.tokenized, self.device, cache)
         self._points: Points | None = None
+        self._adding = Lock()
+        keep_memory()
 
     def tokenized(self, rows: IdentifierRows) -> Tensor:
         """R rows of the catalog → (R, L) tokens, -1 after the end."""
@@ -90,11 +93,12 @@ class GenerativeRetriever(CatalogRetriever):
         if sums is None:
             return None
         # beams are on the language model's device, identifiers are computed on the scheme's device
-        known = self._points  # for the last trie searched with guidance
-        if known is None or known.trie is not trie:
-            tokens = [self.backbone.level_tokens(level) for level in range(len(sums.books))]
-            books = [book.to(self.device) for book in sums.books]
-            known = self._points = points_of(self._cache_folder, trie, books, tokens, known)
+        with self._adding:
+            known = self._points  # for the last trie searched with guidance
+            if known is None or known.trie is not trie:
+                tokens = [self.backbone.level_tokens(level) for level in range(len(sums.books))]
+                books = [book.to(self.device) for book in sums.books]
+                known = self._points = points_of(self._cache_folder, trie, books, tokens, known)
         return FlatGuide(sums.target.to(self.device), known, self.options.guidance, allowed)
 
     def beams(
@@ -128,20 +132,23 @@ class GenerativeRetriever(CatalogRetriever):
         num_beams: int | None,
         allowed: Sequence[Allowed],
     ) -> Ranked:
-        leaves = _leaves(index, allowed)
+        leaves = leaves_for_each(index, allowed)
 
-        def search(rows: Ints, width: int) -> Ranked:
+        def beams_of(rows: Ints, width: int) -> Beams:
             there = None if leaves is None else LeafSets.of([leaves[row] for row in rows])
             some = QueryBatch([batch.texts[row] for row in rows], lambda _: batch.vectors[torch.from_numpy(rows)])
-            beams = self.beams(some, index.trie, width, there)
-            ranked = rank_images(
-                beams.leaves.cpu().numpy(),
-                beams.scores.cpu().numpy(),
-                index.leaf_images,
-                self.similarity(batch, rows, snapshot),
-            )
+            return self.beams(some, index.trie, width, there)
+
+        def search(rows: Ints, width: int) -> Ranked:
+            parts = np.array_split(rows, num_parts(len(rows), self.device) if self.backbone.is_concurrent else 1)
+            found = side_by_side(partial(beams_of, width=width), parts)
+            reached = torch.cat([beams.leaves for beams in found]).cpu().numpy()
+            scores = torch.cat([beams.scores for beams in found]).cpu().numpy()
+            ranked = rank_images(reached, scores, index.leaf_images, self.similarity(batch, rows, snapshot))
             return ranked if leaves is None else only_allowed(ranked, [allowed[row] for row in rows])
 
+        if self.guided:
+            _ = batch.vectors  # once, before its parts need them
         width = num_beams or k
         ranked = search(np.arange(len(batch)), width)
         wanted = np.full(len(batch), min(k, width))
@@ -166,15 +173,7 @@ class GenerativeRetriever(CatalogRetriever):
             row if leaf < 0 else place[key, strip_padding(tokens)]
             for key, leaf, row, tokens in zip(keys.tolist(), leaves, first.tolist(), reached, strict=True)
         ]
-        return list(self._symbols(rows, found))
-
-    def _symbols(self, rows: IdentifierRows, places: Sequence[int]) -> list[list[str]]:
-        if rows.codes is None:
-            assert rows.texts is not None
-            return [[rows.texts[place]] for place in places]
-        name = self.identifier.vokens.name
-        codes = rows.codes[np.array(places, np.int64)].tolist()
-        return [[name(level, code) for level, code in enumerate(row) if code >= 0] for row in codes]
+        return symbols(rows, found, self.identifier.vokens.name)
 
     # ------------------------------------------------------------------------------------------------------ indexing
     def identifiers(self, features: Tensor, image_ids: Sequence[str]) -> list[list[bytes]]:
@@ -251,12 +250,3 @@ class GenerativeRetriever(CatalogRetriever):
         if not self.backbone.reads_features:
             return None
         return lambda features, captions: self.backbone.caption_log_probs(features.to(self.device), captions)
-
-
-def _leaves(index: ImageTrie, allowed: Sequence[Allowed]) -> list[NDArray[np.bool_]] | None:
-    """The leaves (U,) that each query may reach, the same object for equal restrictions; None: no restrictions."""
-    distinct = {id(one): one for one in allowed}
-    if all(one.everything for one in distinct.values()):
-        return None
-    leaves = {name: leaves_for(index, one) for name, one in distinct.items()}
-    return [leaves[id(one)] for one in allowed]

@@ -17,6 +17,15 @@ from genret.search.ranking import Ranked
 from genret.search.restrict import Allowed
 
 
+def leaves_for_each(index: ImageTrie, allowed: Sequence[Allowed]) -> list[NDArray[np.bool_]] | None:
+    """The leaves (U,) that each query may reach, the same object for equal restrictions; None: no restrictions."""
+    distinct = {id(one): one for one in allowed}
+    if all(one.everything for one in distinct.values()):
+        return None
+    leaves = {name: leaves_for(index, one) for name, one in distinct.items()}
+    return [leaves[id(one)] for one in allowed]
+
+
 def leaves_for(index: ImageTrie, allowed: Allowed) -> NDArray[np.bool_]:
     """(U,) the leaves that lead to an allowed image, without those that share a prefix with a rejected image."""
     leaves = index.leaf_images.any_of_leaf(allowed.among(index.leaf_images.images))

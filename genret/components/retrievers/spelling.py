@@ -5,6 +5,8 @@ R identifiers   N images
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -41,3 +43,12 @@ def as_identifiers(rows: IdentifierRows) -> Identifiers:
     """A catalog's rows as identifiers; the owners are the images' keys."""
     codes = None if rows.codes is None else torch.from_numpy(rows.codes).long()
     return Identifiers(torch.from_numpy(rows.image_keys), codes, rows.texts)
+
+
+def symbols(rows: IdentifierRows, places: Sequence[int], name: Callable[[int, int], str]) -> list[list[str] | None]:
+    """What people read of the identifiers at some places: texts, or the name of each level's code."""
+    if rows.codes is None:
+        assert rows.texts is not None
+        return [[rows.texts[place]] for place in places]
+    codes = rows.codes[np.array(places, np.int64)].tolist()
+    return [[name(level, code) for level, code in enumerate(row) if code >= 0] for row in codes]

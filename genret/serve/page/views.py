@@ -46,11 +46,8 @@ class LevelView(NamedTuple):
 
 def thumbs(listing: Listing, image_ids: Iterable[str]) -> dict[str, Thumb]:
     """By image id; without those that have been removed meanwhile."""
-    names = list(dict.fromkeys(image_ids))
-    with listing.catalog.snapshot() as snapshot:
-        keys = snapshot.keys_of(names)
-        rows = snapshot.lookup(keys[keys >= 0])
-    return {row.image_id: thumb(listing, row) for row in rows}
+    rows = listing.named(list(dict.fromkeys(image_ids)))
+    return {row.image_id: thumb(listing, row) for row in rows if row is not None}
 
 
 def level_views(listing: Listing, told: Explanation, opened: int | None = None) -> list[LevelView]:

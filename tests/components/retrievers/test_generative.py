@@ -26,6 +26,7 @@ class Letters:
     """Texts by their letters' codes; every next letter is as likely as any other."""
 
     reads_features = False
+    is_concurrent = False
     end_token = END
     module = torch.nn.Linear(1, 1)
     vocab_size = 128
