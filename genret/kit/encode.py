@@ -148,9 +148,9 @@ def _image(item: ImageItem) -> Image.Image | BadImage:
         return error
 
 
-def in_threads(calls: Iterable[Callable[[], Made]], ahead: int) -> Generator[Made]:
+def in_threads(calls: Iterable[Callable[[], Made]], ahead: int, threads: int = NUM_THREADS) -> Generator[Made]:
     """The results of calls, in order; up to `ahead` of them are made before they are asked for."""
-    pool, calls = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="genret-decode"), iter(calls)
+    pool, calls = ThreadPoolExecutor(threads, thread_name_prefix="genret-decode"), iter(calls)
     waiting: deque[Future[Made]] = deque()
     try:
         while True:

@@ -28,7 +28,7 @@ from genret.api import (
     Retriever,
     SearchResult,
 )
-from genret.catalog.store import NewImage, Snapshot
+from genret.catalog.store import Snapshot
 from genret.errors import GenretError, UsageError, one_line
 from genret.kit.arrays import Ints
 from genret.kit.encode import text_vectors
@@ -286,20 +286,12 @@ class CatalogRetriever(Retriever):
 
     # ------------------------------------------------------------------------------------------------ changing
     def index(self, images: Iterable[Source]) -> IndexReport:
-        sync, report = Sync(self.catalog, self.thumbnails), IndexReport(0, 0, [])
+        sync = Sync(self.catalog, self.thumbnails)
         encoded = ahead(self._encoded(sync.new(images)))
         while some := list(islice(encoded, WRITTEN)):
             new, vectors = [item for batch, _ in some for item in batch], torch.cat([vectors for _, vectors in some])
-            packed = self.identifiers(vectors, [item.record.image_id for item in new])
-            rows = [
-                NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)
-                for item, names, vector in zip(new, packed, vectors, strict=True)
-            ]
-            left_out = self.catalog.add(rows).skipped
-            kept = {row.uri for row in rows} - {one.path for one in left_out}
-            updated = sum(item.replaces and item.record.uri in kept for item in new)
-            report = report.plus(IndexReport(len(kept) - updated, 0, left_out, updated))
-        return report.plus(IndexReport(0, 0, sync.skipped, unchanged=sync.unchanged))
+            sync.add(new, vectors, self.identifiers(vectors, [item.record.image_id for item in new]))
+        return sync.report()
 
     @torch.no_grad()
     def _encoded(self, images: Iterator[NewContent]) -> Iterator[tuple[list[NewContent], Tensor]]:

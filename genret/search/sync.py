@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat, takewhile
 from typing import NamedTuple
 
 from PIL import Image
+from torch import Tensor
 
-from genret.api import Record, Skipped
-from genret.catalog.store import Catalog
+from genret.api import IndexReport, Record, Skipped
+from genret.catalog.store import Catalog, NewImage
 from genret.errors import BadImage
 from genret.kit.encode import LEAST_SIDE, Made, in_threads, opened
 from genret.kit.images import content_hash, decode_image
@@ -41,20 +41,19 @@ class NewContent(NamedTuple):
 
 def ahead(source: Iterator[Made]) -> Iterator[Made]:
     """The items of a source; each is made in another thread while the one before is used."""
-    with ThreadPoolExecutor(1, thread_name_prefix="genret-decode") as pool:
-        following = pool.submit(next, source, None)
-        while (item := following.result()) is not None:
-            following = pool.submit(next, source, None)
-            yield item
+    return takewhile(lambda item: item is not None, in_threads(repeat(partial(next, source, None)), 2, 1))
 
 
 class Sync:
-    """Compares images with a catalog by content, counts those that it has, and stores thumbnails of the others."""
+    """Compares images with a catalog by content, and adds those that it lacks, with their thumbnails."""
 
     def __init__(self, catalog: Catalog, thumbnails: Thumbnails):
-        self.skipped: list[Skipped] = []
-        self.unchanged = 0
+        self._skipped: list[Skipped] = []
+        self._added = self._updated = self._unchanged = 0
         self._catalog, self._thumbnails = catalog, thumbnails
+
+    def report(self) -> IndexReport:
+        return IndexReport(self._added, 0, self._skipped, self._updated, unchanged=self._unchanged)
 
     def new(self, images: Iterable[Source]) -> Iterator[NewContent]:
         """The images that must be encoded, decoded by several threads."""
@@ -63,9 +62,9 @@ class Sync:
                 if isinstance(found, NewContent):
                     yield found
                 elif found is None:
-                    self.unchanged += 1
+                    self._unchanged += 1
                 else:
-                    self.skipped.append(found)
+                    self._skipped.append(found)
 
     def _calls(self, source: Iterator[Source]) -> Iterator[Callable[[], NewContent | Skipped | None]]:
         while chunk := list(islice(source, IMAGES)):
@@ -83,3 +82,15 @@ class Sync:
             return Skipped(record.uri, str(error))
         self._thumbnails.save(sha256, image)
         return NewContent(record, sha256, image, before is not None)
+
+    def add(self, new: Sequence[NewContent], vectors: Tensor, packed: Sequence[Sequence[bytes]]) -> None:
+        """Adds images to the catalog: their vectors (n, D) and the identifiers of each."""
+        rows = [
+            NewImage(item.record.image_id, item.record.uri, item.sha256, names, vector, item.record.metadata)
+            for item, names, vector in zip(new, packed, vectors, strict=True)
+        ]
+        left_out = self._catalog.add(rows).skipped
+        kept = {row.uri for row in rows} - {one.path for one in left_out}
+        updated = sum(item.replaces and item.record.uri in kept for item in new)
+        self._added, self._updated = self._added + len(kept) - updated, self._updated + updated
+        self._skipped += left_out
