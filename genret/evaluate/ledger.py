@@ -101,8 +101,7 @@ def attribute(trace: Trace, k: int) -> Ints:
 
     Defined only for queries whose image was missed.
     """
-    num_levels = trace.prefix_ranks.shape[1]
-    num_beams = trace.beam_scores.shape[1]
+    num_levels, num_beams = trace.prefix_ranks.shape[1], trace.beam_scores.shape[1]
     found = trace.identifier_ranks <= num_beams
     # With fewer than k identifiers found, any other would have been among the k best.
     bar = trace.beam_scores[:, k - 1] if num_beams >= k else np.full(len(found), -np.inf, np.float32)

@@ -66,8 +66,7 @@ class _Checker:
         for path, (default, what) in RENAMED.items():
             if isinstance(inner := values.get(str(path[0])), dict) and inner.pop(path[1], default) != default:
                 self.draft.add_error(path, what)
-        plain = {key: values[key] for key in PlainOptions.model_fields if key in values}
-        options = self._options((), PlainOptions, plain)
+        options = self._options((), PlainOptions, {k: values[k] for k in values if k in PlainOptions.model_fields})
         retriever = self._retriever(values.pop("retriever", None) or {"type": "generative"})
         for key in ("dataset", "encoder", *(PARTS if retriever is None else retriever.needs)):
             if values.get(key) is None:
@@ -79,8 +78,7 @@ class _Checker:
         assert isinstance(options, PlainOptions)
         if (scheme := slots.get("identifier")) and not self.registries.identifier.get(scheme.type).is_additive:
             options, slots["idle"] = options.unguided()
-        fields: dict[str, Any] = {key: getattr(options, key) for key in PlainOptions.model_fields}
-        return Recipe(**fields | slots, retriever=retriever, loss=losses)
+        return Recipe(**dict(options) | slots, retriever=retriever, loss=losses)
 
     def _retriever(self, value: Any) -> RetrieverSlot | None:
         slot = self._slot("retriever", value)

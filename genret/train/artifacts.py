@@ -60,8 +60,7 @@ class Artifacts:
         """
         key = content_key(FORMATS.get(name, 1), name, options, list(inputs))
         folder = self.root / name / key
-        partial = folder.with_suffix(".partial")
-        facts = folder / "stage.json"
+        partial, facts = folder.with_suffix(".partial"), folder / "stage.json"
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             # if two runs need the same stage, one makes it; the lock is released when its process ends, in any way
