@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -33,6 +34,8 @@ class TimmImage(ImageTowerConfig):
     """Side in pixels; null: the model's default."""
     stages: int = Field(0, ge=0, le=8)
     """Number of last stages whose mean feature maps are appended to the vector; 0: the final features only."""
+    grid: int = Field(1, ge=1, le=8)
+    """Those maps are averaged over grid x grid cells, so that the vector tells where in the image things are."""
     fold: bool = False
     """Whether batch norms are folded into the convolutions before them, for networks that have such: faster, and up to
     rounding the same vectors."""
@@ -64,7 +67,8 @@ class TimmImageTower(ImageTower):
     def identity(self) -> dict[str, Any]:
         c = self.config
         folder = _folder(c.model)
-        facts = c.model_dump(include={"type", "image_size", "resize", "stages"}) | ({"fold": True} if c.fold else {})
+        facts = c.model_dump(include={"type", "image_size", "resize", "stages"})
+        facts |= {name: getattr(c, name) for name, off in (("fold", False), ("grid", 1)) if getattr(c, name) != off}
         if not c.pretrained:
             return facts | {"model": fingerprint(folder) if folder else c.model, "random": c.seed}
         return facts | {"model": None if folder else c.model, "weights": fingerprint(self._weights())}
@@ -136,7 +140,14 @@ class TimmImageTower(ImageTower):
             return vectors
         final, maps = module.forward_intermediates(inputs, indices=self.config.stages)
         pooled = module.forward_head(final, pre_logits=True)
-        return torch.cat([pooled.float()] + [stage.mean((2, 3)).float() for stage in maps], 1)
+        return torch.cat([pooled.float()] + [_cells(stage, self.config.grid) for stage in maps], 1)
+
+
+def _cells(stage: Tensor, grid: int) -> Tensor:
+    """(B, C, H, W) → (B, C * grid * grid) means"""
+    if grid == 1:
+        return stage.mean((2, 3)).float()
+    return F.adaptive_avg_pool2d(stage.float(), grid).flatten(1)
 
 
 def _folder(name: str) -> Path | None:

@@ -157,7 +157,14 @@ def test_timm_equals_its_library(tmp_path: Path, pictures: CaptionedImages) -> N
         final, maps = model.forward_intermediates(pixels)
         whole = [model.forward_head(final, pre_logits=True), maps[-2].mean((2, 3)), maps[-1].mean((2, 3))]
         torch.testing.assert_close(named.features(pictures), torch.cat(whole, 1), rtol=1e-4, atol=1e-4)
-    assert len({tower.key(), named.key()}) == 2
+        cut = TimmImageTower(named.config.model_copy(update={"grid": 2}))
+        halves = [(slice(0, side // 2), slice(side // 2, side)) for side in (maps[-2].shape[-1], maps[-1].shape[-1])]
+        cells = [
+            torch.stack([stage[:, :, rows, columns].mean((2, 3)) for rows in half for columns in half], 2).flatten(1)
+            for stage, half in zip(maps[-2:], halves, strict=True)
+        ]
+        torch.testing.assert_close(cut.features(pictures), torch.cat([whole[0], *cells], 1), rtol=1e-4, atol=1e-4)
+    assert len({tower.key(), named.key(), cut.key()}) == 3 and "grid" not in named.key()
 
 
 def test_registered_weights_and_random_ones(tmp_path: Path, pictures: CaptionedImages) -> None:
