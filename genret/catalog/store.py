@@ -135,10 +135,9 @@ class Catalog(Snapshot):
             take_turn(connection)
             there = Snapshot(self._database, connection)
             keys = there.keys_of([record.image_id for record in new.values() if record.image_id not in new])
-            if len(replaced := keys[keys >= 0].tolist()):
-                version = next_version(there.version)
-                delete_images(connection, replaced, version)
-                move_to(connection, version)
+            replaced, version = keys[keys >= 0].tolist(), next_version(there.version)
+            delete_images(connection, replaced, version)
+            move_to(connection, version)
             for place, old in enumerate(new):  # ids are unique at every moment
                 statement = update(images).where(images.c.image_id == old)
                 connection.execute(statement.values(image_id=f"moving:{place}"))

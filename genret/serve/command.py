@@ -51,7 +51,7 @@ def serve(
         float,
         typer.Option(min=0, max=1000, metavar="MS", help="How long a query waits for others to be searched with."),
     ] = 4,
-    max_batch: Annotated[int, typer.Option(min=1, max=1024, metavar="N", help="Most queries in one model step.")] = 16,
+    max_batch: Annotated[int, typer.Option(min=1, max=1024, metavar="N", help="Most queries in one model step.")] = 32,
     max_queue: Annotated[int, typer.Option(min=1, metavar="N", help="Most queries that wait; more get 429.")] = 256,
     rate: Annotated[
         float, typer.Option(min=0, metavar="N", help="Searches and changes per second and client; 0: no limit.")

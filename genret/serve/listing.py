@@ -72,7 +72,8 @@ class Listing:
 
     def count(self) -> int:
         """How many pictures a search may find."""
-        return self.catalog.image_count(searchable=True)
+        with self.catalog.snapshot() as snapshot:
+            return len(self._keys(snapshot, ""))
 
     # ------------------------------------------------------------------------------------------------- lists
     def page(self, where: str, sort: Sort, limit: int, cursor: str) -> Page:

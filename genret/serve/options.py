@@ -27,7 +27,7 @@ class ServeOptions(BaseModel):
 
     batch_ms: float = Field(4, ge=0, le=1000)
     """Longest time that a query waits for others to share its model step, in milliseconds."""
-    max_batch: int = Field(16, ge=1, le=1024)
+    max_batch: int = Field(32, ge=1, le=1024)
     """Most queries in one model step."""
     max_queue: int = Field(256, ge=1)
     """Most queries that wait; further ones are answered 429."""

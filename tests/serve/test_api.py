@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from genret import Run
-from genret.api import Restriction
+from genret.api import Record, Restriction
+from genret.catalog.place import place_of
+from genret.catalog.store import Catalog
 
 QUERY = "a red square"
 
@@ -288,3 +290,16 @@ def test_a_bug_is_no_leak(client, run, monkeypatch):
     reply = client.get("/v1/run")
     assert reply.status_code == 500 and reply.json()["error"]["code"] == "internal"
     assert "division" not in reply.text and "Traceback" not in reply.text
+
+
+def test_a_picture_that_has_moved_is_told_with_its_new_name(client, run):
+    first = client.get("/v1/search", params={"q": "a picture", "k": 5}).json()["hits"][0]
+    row = run.retriever.catalog.lookup([int(first["id"])])[0]
+    assert client.get("/v1/images", params={"where": "color = 'new'"}).status_code == 400
+    moved = Record(row.image_id, "elsewhere.png", (), {**row.metadata, "color": "new"})
+    with Catalog.open(place_of(run.folder)) as other:  # as another process does
+        assert other.rename({row.image_id: moved}) == 0
+    again = client.get("/v1/search", params={"q": "a picture", "k": 5}).json()["hits"][0]
+    assert (again["id"], again["uri"], again["metadata"]["color"]) == (first["id"], "elsewhere.png", "new")
+    assert client.get(f"/v1/images/{first['id']}").json()["uri"] == "elsewhere.png"
+    assert client.get("/v1/images", params={"where": "color = 'new'"}).json()["total"] == 1

@@ -101,7 +101,8 @@ async def search_page(request: Request) -> Response:
             rows = await run_in_threadpool(state.listing.rows, _ids([*asked.like, *asked.unlike]))
             values["named"] = {str(row.key): thumb(state.listing, row) for row in rows}
         if asked.searches:
-            await run_in_threadpool(state.listing.check, asked.where)
+            if asked.where:
+                await run_in_threadpool(state.listing.check, asked.where)
             return StreamingResponse(
                 _in_two_parts(request, asked, values), media_type="text/html", headers={"Cache-Control": "no-store"}
             )
@@ -120,6 +121,7 @@ async def _in_two_parts(request: Request, asked: Asked, values: dict[str, Any]) 
     script when the pictures come. What is wrong only then, such as a full queue, is said in the page."""
     searching = asyncio.ensure_future(_found(request, asked))
     try:
+        await asyncio.sleep(0.001)  # the model begins first; it takes longer than all that a browser does meanwhile
         first, last = html.text_of(request, "search.html", **values | {"is_waiting": True}).split(html.LATER)
         yield first
         try:
