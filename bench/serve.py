@@ -240,6 +240,7 @@ def main() -> None:
     options.add_argument("--out", type=Path, default=RESULTS / "serve-cpu.json")
     given = options.parse_args()
     measured = facts(torch.device("cpu"))
+    measured["threads"] = measured["cores"]  # the server's, whatever this process is limited to
     for name in ("load", "batching") if given.only is None else (given.only,):
         say(name)
         section = (

@@ -12,12 +12,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 from typing import Any
 
 from genret.api import Restriction, SearchResult
+from genret.errors import GenretError
 from genret.run import Run
+from genret.search.catalog import CatalogRetriever
 from genret.serve.errors import Refused
 from genret.serve.metrics import Metrics
 from genret.serve.options import ServeOptions
@@ -114,6 +117,9 @@ class Engine:
         except Exception as error:
             self.failed = f"the run cannot be searched: {error}"
             return
+        if isinstance(self.run.retriever, CatalogRetriever):
+            with suppress(GenretError):  # the first query with a tie needs it, and would wait for seconds
+                self.run.retriever.text_vectors(["a picture"])
         while (batch := self._next()) is not None:
             begun = [job for job in batch if job.future.set_running_or_notify_cancel()]
             self.metrics.dropped.inc(len(batch) - len(begun))
