@@ -72,3 +72,10 @@ def keep_memory() -> None:
     if set_option is not None:
         for option, value in ((_MMAP_THRESHOLD, KEPT_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES), (_ARENA_MAX, 1)):
             set_option(option, value)
+
+
+def release_memory() -> None:
+    """Gives all free memory back to the system, pages between used ones as well; for now and then."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
