@@ -24,11 +24,8 @@ from genret.search.catalog import CatalogRetriever
 from genret.serve.errors import Refused
 from genret.serve.metrics import Metrics
 from genret.serve.options import ServeOptions
-from genret.toolbox.cores import release_memory
 
 EVERYTHING = Restriction()
-RELEASE_SECONDS = 20
-"""After so long, memory is given back that steps of other sizes have left in pieces."""
 WEIGHT = 0.2
 """How much the latest step counts in the average time of a query."""
 
@@ -123,11 +120,7 @@ class Engine:
         if isinstance(self.run.retriever, CatalogRetriever):
             with suppress(GenretError):  # the first query with a tie needs it, and would wait for seconds
                 self.run.retriever.text_vectors(["a picture"])
-        released = time.monotonic()
         while (batch := self._next()) is not None:
-            if time.monotonic() - released > RELEASE_SECONDS:
-                release_memory()
-                released = time.monotonic()
             begun = [job for job in batch if job.future.set_running_or_notify_cancel()]
             self.metrics.dropped.inc(len(batch) - len(begun))
             if begun:

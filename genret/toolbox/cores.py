@@ -6,8 +6,6 @@ slowest thread, and whatever is small, or Python, keeps the others idle. Knows n
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -20,8 +18,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 ROWS = 4
 """Of a part, at least: fewer would leave Python's lock, which all threads share, most of the work."""
-KEPT_BYTES = 1 << 30
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of mallopt (malloc.h)
 _lock = Lock()
 
 
@@ -57,25 +53,3 @@ def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
 def _begin(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.get_num_threads()  # before its first use in a thread, torch takes the number that was set last anywhere
-
-
-@cache
-def keep_memory() -> None:
-    """Tells glibc to keep memory that is freed, up to `KEPT_BYTES`, for the next tensor of that size.
-
-    Otherwise it goes back to the system with every large tensor, and comes again page by page, filled with zeros: a
-    third of the time of searches in large batches. What MALLOC_* or GLIBC_TUNABLES say is left alone.
-    """
-    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
-        return
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if set_option is not None:
-        for option, value in ((_MMAP_THRESHOLD, KEPT_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES), (_ARENA_MAX, 1)):
-            set_option(option, value)
-
-
-def release_memory() -> None:
-    """Gives all free memory back to the system, pages between used ones as well; for now and then."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)

@@ -1,6 +1,5 @@
 """Rows of a batch in threads of their own: all of them, in order, with torch's threads shared out."""
 
-import os
 import threading
 
 import pytest
@@ -55,22 +54,3 @@ def test_an_error_comes_through_after_all_have_ended(four_threads):
     with pytest.raises(ValueError, match="of a"):
         cores.side_by_side(work, "abc")
     assert sorted(ended) == ["b", "c"]
-
-
-def test_what_the_user_says_of_memory_is_left_alone(monkeypatch):
-    called = list[tuple[int, int]]()
-
-    class Libc:
-        @staticmethod
-        def mallopt(option, value):
-            called.append((option, value))
-
-    monkeypatch.setattr(cores.ctypes, "CDLL", lambda name: Libc)
-    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
-    cores.keep_memory.__wrapped__()
-    assert not called
-    monkeypatch.delenv("MALLOC_ARENA_MAX")
-    cores.keep_memory.__wrapped__()
-    assert {option for option, _ in called} == {-1, -3, -8}

@@ -40,7 +40,7 @@ from genret.search.restrict import Allowed
 from genret.search.tokenization import packed_by_image, tokenize_identifiers
 from genret.search.trace import BeamTrace, Enlarged, Inspection
 from genret.toolbox.codes.usage import usage_statistics
-from genret.toolbox.cores import keep_memory, num_parts, side_by_side
+from genret.toolbox.cores import num_parts, side_by_side
 
 
 class GenerativeRetriever(CatalogRetriever):
@@ -67,7 +67,6 @@ class GenerativeRetriever(CatalogRetriever):
         self._live = LiveTrie(self.tokenized, self.device, cache)
         self._points: Points | None = None
         self._adding = Lock()
-        keep_memory()
 
     def tokenized(self, rows: IdentifierRows) -> Tensor:
         """R rows of the catalog → (R, L) tokens, -1 after the end."""
