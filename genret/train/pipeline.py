@@ -211,7 +211,7 @@ class Pipeline:
         if not wanted:
             return None
         assert backbone is not None and train.text_features is not None
-        return Teacher(identifier, backbone, train.text_features, options.teacher_temperature)
+        return Teacher(identifier, backbone, train.text_features, options.teacher_temperature, options.written_levels)
 
     def _development(self, dev: Corpus, identifiers: Identifiers | None) -> Development | None:
         """A fixed sample of development captions, searched among all development images."""

@@ -17,14 +17,17 @@ from genret.errors import UsageError
 class Teacher:
     """Soft assignment of the training captions to codes."""
 
-    def __init__(self, identifier: Identifier, backbone: Backbone, text_features: Tensor, temperature: float):
+    def __init__(
+        self, identifier: Identifier, backbone: Backbone, texts: Tensor, temperature: float, levels: int | None
+    ):
+        """texts (T, D): the captions' vectors. `levels`: how many first levels are taught; None: all."""
         self.identifier = identifier
         self.backbone = backbone
-        self.text_features = text_features
+        self.text_features = texts
         self.temperature = temperature
-        num_levels = len(identifier.vokens.sizes)
-        blank = torch.zeros(1, num_levels, dtype=torch.int64)
-        if not num_levels or identifier.code_probabilities(text_features[:1], blank, temperature) is None:
+        self.num_levels = len(identifier.vokens.sizes[:levels])
+        blank = torch.zeros(1, self.num_levels, dtype=torch.int64)
+        if not self.num_levels or identifier.code_probabilities(texts[:1], blank, temperature) is None:
             raise UsageError(
                 "loss.distill and train.teacher_targets need an identifier that can code vectors softly, such as rq; "
                 "set both to 0 for this one"
@@ -32,7 +35,7 @@ class Teacher:
 
     def write(self, captions: Tensor) -> Tensor:
         """(B,) captions → codes (B, M), sampled level by level with torch's global random state."""
-        codes = torch.zeros(len(captions), len(self.identifier.vokens.sizes), dtype=torch.int64)
+        codes = torch.zeros(len(captions), self.num_levels, dtype=torch.int64)
         for level in range(codes.shape[1]):
             codes[:, level] = torch.multinomial(self._levels(captions, codes)[level].cpu(), 1)[:, 0]
         return codes
@@ -44,9 +47,8 @@ class Teacher:
     def distributions(self, captions: Tensor, targets: Tensor) -> Sequence[SoftTarget]:
         """The teacher's distribution after each code of targets (B, L), for all their levels; -1 and end symbols are
         skipped."""
-        num_levels = len(self.identifier.vokens.sizes)
-        tokens = [self.backbone.level_tokens(level) for level in range(min(num_levels, targets.shape[1]))]
-        codes = torch.zeros(len(targets), num_levels, dtype=torch.int64, device=targets.device)
+        tokens = [self.backbone.level_tokens(level) for level in range(min(self.num_levels, targets.shape[1]))]
+        codes = torch.zeros(len(targets), self.num_levels, dtype=torch.int64, device=targets.device)
         for level, column in enumerate(tokens):
             assert column is not None
             codes[:, level] = targets[:, level] - column[0]

@@ -21,11 +21,11 @@ def identifier() -> RQIdentifier:
     return made
 
 
-def teacher_of(identifier: RQIdentifier, temperature: float) -> Teacher:
+def teacher_of(identifier: RQIdentifier, temperature: float, levels: int | None = None) -> Teacher:
     backbone = T5Backbone(T5Backbone.Config(d_model=16, d_ff=16, num_layers=1, num_heads=2, vocab_size=64))
     backbone.build(identifier.vokens, None, ["a dog", "a cat"], seed=0)
     torch.manual_seed(1)
-    return Teacher(identifier, backbone, F.normalize(torch.randn(3, 4), dim=-1), temperature)
+    return Teacher(identifier, backbone, F.normalize(torch.randn(3, 4), dim=-1), temperature, levels)
 
 
 def test_probabilities_are_the_softmax_of_half_squared_distances(identifier):
@@ -47,6 +47,16 @@ def test_of_shorter_targets_it_says_the_same_of_the_levels_that_they_have(identi
     captions, targets = torch.tensor([2, 0]), teacher.tokens(torch.tensor([[1, 4], [3, 0]]))
     (first,), (expected, _) = (teacher.distributions(captions, given) for given in (targets[:, :1], targets))
     assert torch.equal(first.tokens, expected.tokens) and torch.equal(first.probabilities, expected.probabilities)
+
+
+def test_of_the_first_levels_alone_it_says_the_same(identifier):
+    captions, codes = torch.tensor([2, 0]), torch.tensor([[1, 4], [3, 0]])
+    whole, some = teacher_of(identifier, 0.3), teacher_of(identifier, 0.3, levels=1)
+    targets = whole.tokens(codes)
+    assert torch.equal(some.tokens(codes[:, :1]), targets[:, :1])
+    (first,), (expected, _) = (one.distributions(captions, targets) for one in (some, whole))
+    assert torch.equal(first.tokens, expected.tokens) and torch.equal(first.probabilities, expected.probabilities)
+    assert some.write(captions).shape == (2, 1)
 
 
 def test_a_sure_teacher_writes_the_captions_own_codes(identifier):

@@ -65,15 +65,15 @@ class ResidualCoder:
     def code_probabilities(
         self, quantizer: ResidualQuantizer, latent: Tensor, codes: Tensor, temperature: float
     ) -> list[Tensor]:
-        """softmax_k −‖r_m − e_k‖² / 2τ, with the residual r_m that `codes` leave at level m. For the extra symbol: its
-        frequency."""
+        """softmax_k −‖r_m − e_k‖² / 2τ, with the residual r_m that `codes` leave at level m, for the levels that
+        these have. For the extra symbol: its frequency."""
         residual, levels = latent, []
-        for level in range(self.num_levels):
+        for level in range(min(self.num_levels, codes.shape[1])):
             book = quantizer.book(level)
             nearness = -0.5 * distances(residual, book)  # −½‖r − e‖² without ‖r‖², which is the same for all k
             levels.append((nearness / temperature).softmax(-1))
             residual = residual - book[codes[:, level].to(latent.device)]
-        if len(self.vokens.sizes) > self.num_levels:
+        if codes.shape[1] > self.num_levels:
             levels.append(self.collisions.extra_probabilities().to(latent.device).expand(len(latent), -1))
         return levels
 

@@ -67,7 +67,7 @@ def train_backbone(
     teacher = None
     if needs_teacher:
         assert train.text_features is not None
-        teacher = Teacher(identifier, backbone, train.text_features, words.teacher_temperature)
+        teacher = Teacher(identifier, backbone, train.text_features, words.teacher_temperature, None)
     examples = Examples(train.captions, targets, tokens, index.trie, teacher, train.features)
     with tempfile.TemporaryDirectory() as folder:
         fit_generator(backbone, examples, losses, words, None, context(Path(folder)))
