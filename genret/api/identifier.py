@@ -133,7 +133,7 @@ class Identifier(Component, ABC):
     def code_probabilities(self, features: Tensor, codes: Tensor, temperature: float) -> list[Tensor] | None:
         """Soft assignment of these vectors to the codes of each level: the dense teacher of a generator.
 
-        features (B, D) unit rows, codes (B, n) of all levels or the first n, whose first m - 1 columns are the prefix of
+        features (B, D) unit rows, codes (B, n) of all or the first n levels; the first m - 1 columns are the prefix of
         level m. Lower temperatures give sharper distributions. Returns at least n tensors (B, K), rows summing to 1, or
         None for schemes without distances.
         """
