@@ -21,6 +21,7 @@ from bench.models import Model, RandomScores, model, queries
 from genret.decode.trie import Trie
 from genret_starter.concepts import base_of
 from genret_starter.renderings import available
+from tests.threads import torch_threads
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -28,10 +29,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from genret.cli.failures import friendly
 from genret.cli.state import State
 from genret.plugin.loading import load_plugins
 from genret.settings import Settings
+from tests.threads import torch_threads
 
 COLOURS = ("red", "green", "blue", "yellow", "black")
 SHAPES = ("square", "circle", "line", "cross")
@@ -154,10 +155,8 @@ def fails(answer: Answer, code: int, *said: str) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from genret.testing.encoder import COLOURS, SHAPES, draw
+from tests.threads import torch_threads
 
 WORDS = ["a", "in", *COLOURS, *SHAPES]
 SPLITS = ("train", "test", "train", "dev", "train")
@@ -19,10 +20,8 @@ SPLITS = ("train", "test", "train", "dev", "train")
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 # ------------------------------------------------------------------------------------------------ weights

@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from genret.toolbox import cores
+from tests.threads import torch_threads
 
 
 @pytest.fixture
 def four_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(4):
+        yield
 
 
 @pytest.mark.parametrize(("rows", "parts"), [(0, 1), (1, 1), (7, 1), (8, 2), (15, 3), (16, 4), (1000, 4)])

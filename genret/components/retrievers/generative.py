@@ -135,7 +135,7 @@ class GenerativeRetriever(CatalogRetriever):
 
         def beams_of(rows: Ints, width: int) -> Beams:
             there = None if leaves is None else LeafSets.of([leaves[row] for row in rows])
-            some = QueryBatch([batch.texts[row] for row in rows], lambda _: batch.vectors[torch.from_numpy(rows)])
+            some = QueryBatch([batch.texts[row] for row in rows], lambda _: batch.vectors_of(rows))
             return self.beams(some, index.trie, width, there)
 
         def search(rows: Ints, width: int) -> Ranked:

@@ -3,10 +3,10 @@
 import threading
 
 import pytest
-import torch
 
 from genret.components.retrievers import generative
 from genret.testing.world.run import watched_run
+from tests.threads import torch_threads
 
 QUERIES = [f"a {size} {color} square" for size in ("red", "small", "large", "dark") for color in ("red", "blue", "x")]
 
@@ -19,24 +19,27 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(3):
+        yield
 
 
 @pytest.mark.parametrize("written_levels", [None, 1])  # 1: the last level leaves ties between identifiers
 def test_parts_find_what_each_query_finds_alone(run, threads, monkeypatch, written_levels):
     used, search = set(), generative.beam_search
+    meeting = threading.Barrier(3, timeout=30)
 
     def watched(*args, **kwargs):
-        used.add(threading.current_thread().name)
+        thread = threading.current_thread()
+        if thread not in used:
+            used.add(thread)
+            if thread is not threading.main_thread():
+                meeting.wait()  # no part is done before all have begun
         return search(*args, **kwargs)
 
     monkeypatch.setattr(generative, "beam_search", watched)
     monkeypatch.setattr(run.retriever, "written_levels", written_levels)
     found = run.retriever.search(QUERIES, 6)
-    assert len(used) >= 2 and threading.current_thread().name not in used
+    assert len(used) == 3 and threading.current_thread() not in used
     for query, result in zip(QUERIES, found, strict=True):
         (alone,) = run.retriever.search([query], 6)
         assert result.query == query
