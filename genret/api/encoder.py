@@ -78,6 +78,11 @@ class Encoder(Component, ABC):
         """(B, D_text) → (B, D), unit rows."""
         return _unit(features)
 
+    def project_captions(self, features: Tensor) -> Tensor:
+        """(B, D_text) → (B, D), unit rows, of training captions: what identifier and teacher learn from. An encoder
+        may know more of these than search compares with."""
+        return self.project_texts(features)
+
     def save(self, folder: Path) -> None:
         """Writes what `fit` learned (safetensors, JSON)."""
 

@@ -20,6 +20,7 @@ def register_datasets(register: Register) -> None:
 @hookimpl
 def register_encoders(register: Register) -> None:
     register("paired", "genret.components.encoders.paired:PairedEncoder")
+    register("two-space", "genret.components.encoders.second.two_space:TwoSpaceEncoder")
     register("open-clip", "genret.components.encoders.open_clip:OpenCLIPEncoder")
     register("clip", "genret.components.encoders.hf_clip:CLIPEncoder")
     register("run", "genret.components.encoders.earlier.run:RunEncoder")
@@ -34,6 +35,7 @@ def register_weights(register: RegisterWeights) -> None:
 def register_identifiers(register: Register) -> None:
     register("rq", "genret.components.identifiers.rq:RQIdentifier")
     register("residual-kmeans", "genret.components.identifiers.residual_kmeans:ResidualKMeansIdentifier")
+    register("two-space", "genret.components.identifiers.two_space:TwoSpaceIdentifier")
     register("structured", "genret.components.identifiers.structured:StructuredIdentifier")
     register("numeric", "genret.components.identifiers.numeric:NumericIdentifier")
     register("string", "genret.components.identifiers.string:StringIdentifier")

@@ -155,9 +155,9 @@ def _open(dataset: Dataset, record: Record) -> Image.Image:
 def text_vectors(
     encoder: Encoder, texts: Sequence[str], cache_dir: Path, device: torch.device, progress: Progress
 ) -> Tensor:
-    """Any texts → (T, D) in the shared space."""
+    """Any captions → (T, D) in the shared space."""
     with FeatureCache.of_tower(cache_dir, tower_key(encoder, "text")) as cache:
-        return _project(encode_texts(encoder, texts, cache, progress=progress), encoder.project_texts, device)
+        return _project(encode_texts(encoder, texts, cache, progress=progress), encoder.project_captions, device)
 
 
 def _project(features: Tensor, head: Callable[[Tensor], Tensor], device: torch.device) -> Tensor:
@@ -174,6 +174,6 @@ def corpus_of(split: Split, encoder: Encoder, device: torch.device) -> Corpus:
         views[:, 0].contiguous(),
         views if views.shape[1] > 1 else None,
         split.captions,
-        _project(split.texts, encoder.project_texts, device) if split.captions else None,
+        _project(split.texts, encoder.project_captions, device) if split.captions else None,
         split.owners,
     )

@@ -1,7 +1,7 @@
 """A decoder that knows what its codes stand for: its logits begin as a residual quantizer's own soft choice.
 
-The frozen reader's states become a vector u in the space of the code vectors. After the codes k₁ … k_{m-1}, code k of
-level m gets
+The frozen reader's states become a vector u in the space of the code vectors, of learned length (without a fixed length,
+distillation finds its direction ten times slower). After the codes k₁ … k_{m-1}, code k of level m gets
 
     s_m · [(u − Σ_{j<m} e_{k_j}) · e_k − ½ ‖e_k‖²] + g_m · (the language model's logit)
 
@@ -37,6 +37,7 @@ class CodeHead(nn.Module):
         self.linear = nn.Linear(width, vectors.shape[1])
         layers = [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, vectors.shape[1])]
         self.mlp = nn.Sequential(*layers)
+        self.log_length = nn.Parameter(torch.zeros(()))
         self.log_scale = nn.Parameter(torch.zeros(num_levels))
         self.gate = nn.Parameter(torch.zeros(num_levels))
 
@@ -61,7 +62,7 @@ class CodeHead(nn.Module):
         with torch.autocast(states.device.type, enabled=False):
             real = mask[..., None].float()
             pooled = self.norm((states.float() * real).sum(1) / real.sum(1).clamp_min(1))
-            return self.linear(pooled) + self.mlp(pooled)
+            return F.normalize(self.linear(pooled) + self.mlp(pooled), dim=-1) * self.log_length.exp()
 
     def left(self, read: Tensor, tokens: Tensor) -> Tensor:
         """What is left of u (B, D) before each token of (B, b, L), -1 pads → (B, b, L, D)"""

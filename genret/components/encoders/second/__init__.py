@@ -1,0 +1,1 @@
+"""A second space beside the one that search compares in, for a language model that reads by another text tower."""

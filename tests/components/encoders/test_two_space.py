@@ -1,0 +1,88 @@
+"""two-space against two `paired` encoders that are fitted apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from genret.api import FitContext, Pairs, Silent
+from genret.components.encoders.paired import PairedEncoder
+from genret.components.encoders.second.two_space import TwoSpaceEncoder
+
+OPTIONS: dict[str, Any] = {
+    "dim": 16,
+    "hidden": 32,
+    "train": {"epochs": 3, "batch_size": 64, "patience": 0},
+}
+
+
+def pairs(count: int, seed: int) -> Pairs:
+    generator = torch.Generator().manual_seed(seed)
+    images, owners = torch.randn(count, 1, 24, generator=generator), torch.arange(count).repeat(2)
+    return Pairs(images, torch.randn(2 * count, 20 + 12, generator=generator), owners)
+
+
+def context(folder: Path) -> FitContext:
+    return FitContext(0, torch.device("cpu"), folder, Silent().progress, lambda row: None)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text towers of 20 and 12 numbers, by their options, which no weights are read for."""
+    width = {"first": 20, "second": 12}
+    monkeypatch.setattr(
+        PairedEncoder, "text_features", lambda self, texts: torch.ones(len(texts), width[self.config.text.model])
+    )
+
+
+@pytest.fixture
+def encoder(narrow: None, tmp_path: Path) -> TwoSpaceEncoder:
+    texts = {"text": {"type": "sentence", "model": "first"}, "reader": {"type": "sentence", "model": "second"}}
+    made = TwoSpaceEncoder(TwoSpaceEncoder.Config(**OPTIONS, **texts))
+    made.fit(pairs(100, 1), pairs(30, 2), context(tmp_path))
+    return made
+
+
+def test_its_spaces_are_those_of_two_encoders(encoder: TwoSpaceEncoder, tmp_path: Path) -> None:
+    train, dev = pairs(100, 1), pairs(30, 2)
+    images, texts = dev.images[:, 0], dev.texts
+    alone = []
+    for name, columns in (("first", slice(20)), ("second", slice(20, None))):
+        one = PairedEncoder(PairedEncoder.Config(**OPTIONS, text={"type": "sentence", "model": name}))
+        one.fit(*(part._replace(texts=part.texts[:, columns].contiguous()) for part in (train, dev)), context(tmp_path))
+        alone.append((one.project_images(images), one.project_texts(texts[:, columns])))
+    (z, t), (z2, t2) = alone
+    query = encoder.project_texts(texts)
+    torch.testing.assert_close(encoder.project_images(images), torch.cat([z, z2], 1) / 2**0.5)
+    torch.testing.assert_close(encoder.project_captions(texts), torch.cat([t, t2], 1) / 2**0.5)
+    torch.testing.assert_close(query, torch.cat([t, torch.zeros_like(t)], 1))
+    torch.testing.assert_close(query @ encoder.project_images(images).T, t @ z.T / 2**0.5)  # what search compares
+    assert encoder.text_features(["a", "b"]).shape == (2, 32)
+
+
+def test_saved_and_loaded_it_is_the_same(encoder: TwoSpaceEncoder, tmp_path: Path) -> None:
+    dev = pairs(30, 2)
+    encoder.save(tmp_path / "saved")
+    other = TwoSpaceEncoder(encoder.config)
+    other.load(tmp_path / "saved")
+    for name, given in (("images", dev.images[:, 0]), ("texts", dev.texts), ("captions", dev.texts)):
+        project = f"project_{name}"
+        assert torch.equal(getattr(other, project)(given), getattr(encoder, project)(given))
+
+
+def test_the_keys_of_both_text_towers_count(sentence_folder: Path, bert_folder: Path) -> None:
+    def key(reader: Path) -> str:
+        towers = {"text": {"type": "sentence", "model": str(sentence_folder)}}
+        config = TwoSpaceEncoder.Config(**towers, reader={"type": "sentence", "model": str(reader)})
+        return TwoSpaceEncoder(config).tower_key("text")
+
+    assert key(sentence_folder) != key(bert_folder)
+
+
+def test_fine_tuning_is_refused() -> None:
+    with pytest.raises(ValidationError, match="set `finetune` to null"):
+        TwoSpaceEncoder.Config(finetune={"epochs": 1})
