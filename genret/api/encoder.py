@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from genret.api.component import Component
 from genret.api.context import FitContext
@@ -25,6 +25,8 @@ class Encoder(Component, ABC):
 
     kind = "encoder"
 
+    num_spaces: ClassVar[int] = 1
+    """Of how many spaces vectors have a part, side by side; queries are compared in the first."""
     num_views: int = 1
     """Augmented views taken of each *training* image; view 0 is the original image."""
 

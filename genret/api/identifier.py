@@ -103,6 +103,8 @@ class Identifier(Component, ABC):
     """What `identify` does with images that `fit` never saw."""
     uses_tokenizer_losses: ClassVar[bool] = False
     """Whether `fit` minimizes the losses of stage `tokenizer`; otherwise they are noted as unused."""
+    num_spaces: ClassVar[int] = 1
+    """How many spaces the vectors must have a part of (`Encoder.num_spaces`)."""
     has_teacher: ClassVar[bool] = False
     """Whether `code_probabilities` answers."""
     has_code_vectors: ClassVar[bool] = False

@@ -71,6 +71,8 @@ def invalid(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str,
             ("backbone", "copy_code_vectors"),
             f"identifier {recipe.identifier.type} has no code vectors to copy; set it to auto or false",
         )
+    if identifier.num_spaces > registries.encoder.get(recipe.encoder.type).num_spaces:
+        yield ("encoder",), f"identifier {recipe.identifier.type} needs vectors of several spaces, like two-space's"
     if recipe.train.epochs == 0:
         return
     stages = {name: registries.loss.get(name).stage for name in recipe.loss}

@@ -19,6 +19,8 @@ SLOTS = {
     "rerank": "reranker",
 }
 """Keys that hold one component, with its kind."""
+ORDER = "retriever dataset texts protocol pseudo_queries encoder identifier backbone loss train search rerank".split()
+"""Of a recipe's keys, where it is written out."""
 PARTS = ("identifier", "backbone", "loss")
 """Keys that only some retrievers need."""
 
@@ -166,20 +168,8 @@ class Recipe(PlainOptions):
         slots = {key: _plain_slot(getattr(self, key)) for key in SLOTS}
         plain = self.model_dump(mode="json", include=set(PlainOptions.model_fields))
         losses = {name: config.model_dump(mode="json") for name, config in self.loss.items()}
-        return {
-            "retriever": slots["retriever"],
-            "dataset": slots["dataset"],
-            "texts": slots["texts"],
-            "protocol": plain["protocol"],
-            "pseudo_queries": plain["pseudo_queries"],
-            "encoder": slots["encoder"],
-            "identifier": slots["identifier"],
-            "backbone": slots["backbone"],
-            "loss": losses,
-            "train": plain["train"],
-            "search": plain["search"],
-            "rerank": slots["rerank"],
-        }
+        parts = slots | plain | {"loss": losses}
+        return {key: parts[key] for key in ORDER}
 
     def dump_yaml(self) -> str:
         return dump(self.canonical())

@@ -37,8 +37,9 @@ def test_every_identifier_and_backbone_validates_by_one_word(
 ) -> None:
     for kind in ("identifier", "backbone"):
         for name in registries.of(kind):
-            recipe = swapped(f"{kind}={name}")
             cls = registries.of(kind).get(name)
+            both = ["encoder=two-space"] if name == "two-space" else []  # each is made for the other
+            recipe = swapped(*both, f"{kind}={name}")
             idle = unused_losses(recipe, registries)
             if kind == "identifier":
                 assert ("recon" in idle) == (not cls.uses_tokenizer_losses), name
@@ -90,6 +91,7 @@ def test_a_tokenizer_that_is_not_trained(swapped: Callable[..., Recipe], registr
             ("identifier=numeric", "loss.token.weight=0", "loss.rank.weight=0"),
             "distill has no effect, identifier numeric cannot code vectors softly; give loss.token a weight above 0",
         ),
+        (("identifier=two-space",), "identifier two-space needs vectors of several spaces"),
         (
             ("loss.token.weight=0", "loss.rank.weight=0", "loss.distill.weight=0"),
             "the generator has nothing to learn from: give one of",

@@ -52,7 +52,7 @@ OPTIONS: dict[str, Any] = {
     "encoder two-space": {
         "image": EYES,
         "text": {"type": "sentence", "model": "{sentence_folder}", "bf16": False},
-        "reader": {"type": "sentence", "model": "{bert_folder}", "bf16": False},
+        "reader": {"type": "sentence", "model": "{sentence_folder}", "bf16": False},
         "train": HEADS,
     },
     "identifier residual-kmeans": SIZES,

@@ -19,12 +19,13 @@ from genret.api import Additive, Corpus, FitContext, Loss
 from genret.components.identifiers.residual import ResidualCoder
 from genret.components.identifiers.residual_kmeans import ResidualKMeansIdentifier
 from genret.components.quantize.rq import ResidualQuantizer
-from genret.errors import GenretError
 from genret.toolbox.codes.rows import kmeans_rows
 
 
 class TwoSpaceIdentifier(ResidualKMeansIdentifier):
     """Residual k-means of z′, to be written (`train.written_levels`), before that of z, for guidance."""
+
+    num_spaces = 2
 
     class Config(ResidualKMeansIdentifier.Config):
         num_levels: int = Field(32, ge=1, le=32)
@@ -51,9 +52,7 @@ class TwoSpaceIdentifier(ResidualKMeansIdentifier):
         c = self.config
         torch.manual_seed(context.seed)
         rows = kmeans_rows(train, c.fit_texts, context)
-        half, odd = divmod(rows.shape[1], 2)
-        if odd:
-            raise GenretError("identifier two-space needs vectors of two spaces; set encoder.type to two-space")
+        half = rows.shape[1] // 2
         quantizer = self._quantizer(2 * half).to(context.device)
         books = torch.zeros_like(quantizer.codebooks)
         read, compared = slice(half, None), slice(half)

@@ -88,7 +88,7 @@ def test_what_is_saved_needs_no_earlier_run(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"options": {"encoder": {"type": "world"}}}, "of a plugin"),
+        ({"options": {"encoder": {"type": "world"}}}, "cannot be taken over"),
         ({"options": {"encoder": {"type": "paired", "dimm": 3}}}, "cannot be used"),
         ({"options": {}}, "does not say which encoder"),
         ([], "does not say which encoder"),

@@ -74,13 +74,12 @@ def test_saved_and_loaded_it_is_the_same(encoder: TwoSpaceEncoder, tmp_path: Pat
         assert torch.equal(getattr(other, project)(given), getattr(encoder, project)(given))
 
 
-def test_the_keys_of_both_text_towers_count(sentence_folder: Path, bert_folder: Path) -> None:
-    def key(reader: Path) -> str:
-        towers = {"text": {"type": "sentence", "model": str(sentence_folder)}}
-        config = TwoSpaceEncoder.Config(**towers, reader={"type": "sentence", "model": str(reader)})
+def test_the_keys_of_both_text_towers_count(bert_folder: Path, clip_folder: Path) -> None:
+    def key(**reader: str) -> str:
+        config = TwoSpaceEncoder.Config(text={"type": "sentence", "model": str(bert_folder)}, reader=reader)
         return TwoSpaceEncoder(config).tower_key("text")
 
-    assert key(sentence_folder) != key(bert_folder)
+    assert key(type="sentence", model=str(bert_folder)) != key(type="clip", model=str(clip_folder))
 
 
 def test_fine_tuning_is_refused() -> None:

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from genret.api import Corpus, FitContext
 from genret.components.identifiers.residual_kmeans import ResidualKMeansIdentifier
 from genret.components.identifiers.two_space import TwoSpaceIdentifier
-from genret.errors import GenretError
 
 HALF = 0.5**0.5
 
@@ -73,8 +72,6 @@ def test_guidance_sees_the_compared_space_alone(identifier, spaces):
     assert identifier.additive(images).target[:, :8].allclose(images[:, :8])  # a picture as the query
 
 
-def test_what_it_needs(spaces):
-    with pytest.raises(GenretError, match="encoder.type to two-space"):
-        fitted(TwoSpaceIdentifier({"codebook_size": 4, "num_levels": 1, "reader_levels": 1}), spaces[0][:, :7])
+def test_one_codebook_for_two_spaces_is_refused():
     with pytest.raises(ValidationError, match="cannot share a codebook"):
         TwoSpaceIdentifier.Config(shared_codebook=True)

@@ -88,8 +88,8 @@ class RunEncoder(Encoder):
             kind = str(options.get("type"))
             if kind not in KINDS:
                 raise GenretError(
-                    f"encoder.run: the run '{self.config.run}' has the encoder '{kind}' of a plugin, which cannot be "
-                    "taken over; name that encoder in the recipe"
+                    f"encoder.run: the run '{self.config.run}' has the encoder '{kind}', which cannot be taken over; "
+                    "name that encoder in the recipe"
                 )
             plain = {name: value for name, value in options.items() if name != "type"}
             try:

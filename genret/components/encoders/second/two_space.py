@@ -33,6 +33,8 @@ READER = "reader"
 class TwoSpaceEncoder(Encoder):
     """Two `paired` encoders over the same images. Vectors are twice as wide as `dim`."""
 
+    num_spaces = 2
+
     class Config(PairedEncoder.Config):
         reader: Annotated[SentenceText | CLIPText | OpenCLIPText, Field(discriminator="type")] = SentenceText()
         """The text tower of the second space, which no query is compared in: that of `backbone.encoder`."""
