@@ -44,12 +44,13 @@ class SoftTarget(NamedTuple):
 class GeneratorBatch(NamedTuple):
     """The input of a loss of stage `generator` (paper 3.2)."""
 
-    logits: Tensor | None
-    """(B, L, V) teacher-forced; None in steps whose losses all compare candidates (`needs_candidates`)"""
+    logits: Sequence[Tensor] | None
+    """Per position (B, C_l), teacher-forced: of the tokens `columns[l]`, in their order, or of all V. None in steps
+    whose losses all compare candidates (`needs_candidates`)"""
     targets: Tensor
     """(B, L) tokens of the positive identifier, -1 pads"""
     columns: Sequence[Tensor | None]
-    """Per position, the tokens over which probabilities are normalized (None: the whole vocabulary)."""
+    """Per position (C_l,), sorted, the tokens over which probabilities are normalized (None: the whole vocabulary)."""
     candidate_scores: Tensor | None = None
     """(B, b) log-probability sums of beam-searched identifiers, -inf where there is none; only if a loss needs them."""
     positive: Tensor | None = None

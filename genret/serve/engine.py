@@ -112,7 +112,8 @@ class Engine:
     # ---------------------------------------------------------------------------------------------------- the thread
     def _work(self) -> None:
         try:
-            self.run.retriever.search(["a picture"], 1)  # loads the weights and the index
+            # loads the weights and the index, and takes the memory that a full step needs
+            self.run.retriever.search(["a picture"] * self.options.max_batch, 1)
             self.ready = True
         except Exception as error:
             self.failed = f"the run cannot be searched: {error}"

@@ -205,9 +205,17 @@ def check_scores(checked: Checked, backbone: Backbone, targets: Tensor, logits: 
             bool((found.detach()[sequences < 0] == 0).all()),
             "score() is not 0 at pads (-1); mask them with masked_fill",
         )
+        with checked.doing("level_logits() was called"):
+            levels = backbone.level_logits(QUERIES, targets, columns)
         for position, wanted in enumerate(columns):
             target = targets[:, position]
             here = logits[:, position].float()
+            there = target >= 0
+            asked = (here if wanted is None else here[:, wanted])[there]
+            checked.expect(
+                same(levels[position].detach().float()[there], asked, TOLERANCE),
+                f"level_logits() at position {position} are not logits() of the tokens columns[{position}], in their order",
+            )
             if wanted is not None:
                 masked = torch.full_like(here, -torch.inf)
                 masked[:, wanted] = here[:, wanted]

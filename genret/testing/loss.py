@@ -100,7 +100,14 @@ def _generator_world() -> LossWorld:
     scores[0, -1] = -torch.inf
     teacher = [SoftTarget(column, rows(B, K).softmax(-1)) for column in columns if column is not None]
     batch = GeneratorBatch(
-        rows(B, L, V), targets, columns, scores, torch.arange(B) % 3, teacher, rows(B, L, V), -rows(B).square() - 1
+        [rows(B, V if own is None else K) for own in columns],
+        targets,
+        columns,
+        scores,
+        torch.arange(B) % 3,
+        teacher,
+        rows(B, L, V),
+        -rows(B).square() - 1,
     )
     needs = (
         Need(
@@ -162,7 +169,10 @@ def check_pads(checked: Checked, term: Loss, world: LossWorld) -> None:
         table = getattr(batch, field)
         if table is None:
             continue
-        changed = torch.where(pads[..., None], table.flip(-1), table)
+        columns = table if isinstance(table, list) else table.unbind(1)
+        changed: Any = [torch.where(pad[:, None], own.flip(-1), own) for pad, own in zip(pads.T, columns, strict=True)]
+        if isinstance(table, Tensor):
+            changed = torch.stack(changed, dim=1)
         checked.expect(
             same(term(batch._replace(**{field: changed})), term(batch)),
             f"its value changes with {field} where targets are -1; leave pads out (cross_entropy: ignore_index=-1)",
@@ -172,7 +182,11 @@ def check_pads(checked: Checked, term: Loss, world: LossWorld) -> None:
 def check_half(checked: Checked, term: Loss, world: LossWorld) -> None:
     """On GPUs the model computes in bfloat16."""
     batch = world.given(term)
-    half = {name: getattr(batch, name).bfloat16() for name in world.learnt if getattr(batch, name) is not None}
+    given = {name: getattr(batch, name) for name in world.learnt if getattr(batch, name) is not None}
+    half = {
+        name: [part.bfloat16() for part in value] if isinstance(value, list) else value.bfloat16()
+        for name, value in given.items()
+    }
     with checked.doing("it was called with logits in bfloat16"):
         value = term(batch._replace(**half))
     checked.tensor(value, "its value on bfloat16 logits", ())

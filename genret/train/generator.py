@@ -93,7 +93,7 @@ def fit_generator(
         active = {name: loss for name, loss in losses.items() if compare or not loss.needs_candidates}
         batch = GeneratorBatch(None, target, columns)
         if any(not loss.needs_candidates for loss in active.values()):
-            batch = batch._replace(logits=backbone.logits(queries, target))
+            batch = batch._replace(logits=backbone.level_logits(queries, target, columns))
         if examples.teacher is not None and any(loss.needs_teacher for loss in active.values()):
             batch = batch._replace(teacher=examples.teacher.distributions(indices, target))
         if any(loss.needs_candidates for loss in active.values()):

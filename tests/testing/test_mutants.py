@@ -463,6 +463,12 @@ class LoadsForTraining(ExampleBackbone):
         self.module.train()
 
 
+@mutant(testing.check_backbone, "level_logits() at position 0 are not logits()")
+class TakesThemBackwards(ExampleBackbone):
+    def level_logits(self, *asked: Any) -> Any:
+        return [own.flip(-1) for own in super().level_logits(*asked)]
+
+
 @mutant(testing.check_backbone, "feature_logits() answers, but reads_features is False")
 class ReadsInSecret(ExampleBackbone):
     def feature_logits(self, features: Any, targets: Any) -> Any:
@@ -484,7 +490,7 @@ class NoStage(ExampleLoss):
 @mutant(testing.check_loss, "its value has the shape (6,); return ()")
 class PerExample(ExampleLoss):
     def __call__(self, batch: Any) -> Any:
-        return batch.logits.mean((1, 2))
+        return torch.stack([own.mean(1) for own in batch.logits]).mean(0)
 
 
 @mutant(testing.check_loss, "its value holds numbers that are not finite")
@@ -515,13 +521,13 @@ class Dices(ExampleLoss):
 @mutant(testing.check_loss, "where targets are -1; leave pads out")
 class LearnsPads(ExampleLoss):
     def __call__(self, batch: Any) -> Any:
-        return super().__call__(batch) + batch.logits[:, :, 0].square().mean()
+        return super().__call__(batch) + sum(own[:, 0].square().mean() for own in batch.logits)
 
 
 @mutant(testing.check_loss, "compute in float32")
 class Coarse(ExampleLoss):
     def __call__(self, batch: Any) -> Any:
-        return super().__call__(batch).to(batch.logits.dtype)
+        return super().__call__(batch).to(batch.logits[0].dtype)
 
 
 @mutant(testing.check_loss, "has no gradient; compute it from the batch")
@@ -556,8 +562,8 @@ class Flattens(ExampleLoss):
     """Everything shall be alike."""
 
     def __call__(self, batch: Any) -> Any:
-        there = (batch.targets >= 0)[..., None]
-        return 1e4 * (batch.logits.float() * there).square().mean()
+        there = (batch.targets >= 0).T[..., None]
+        return 1e4 * sum((own.float() * here).square().mean() for own, here in zip(batch.logits, there, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ encoders

@@ -171,6 +171,12 @@ class LlamaBackbone(Backbone):
     def logits(self, queries: Sequence[str], targets: Tensor) -> Tensor:
         return self._head(self._read(queries, targets[:, None])[:, 0], None)
 
+    def level_logits(
+        self, queries: Sequence[str], targets: Tensor, columns: Sequence[Tensor | None]
+    ) -> Sequence[Tensor]:
+        hidden = self._read(queries, targets[:, None])[:, 0]
+        return [self._head(here, own) for here, own in zip(hidden.unbind(1), columns, strict=True)]
+
     def score(self, queries: Sequence[str], sequences: Tensor, columns: Sequence[Tensor | None]) -> Tensor:
         return sequence_log_probs(self._read(queries, sequences), sequences, columns, self._head)
 

@@ -191,6 +191,12 @@ class T5Backbone(Backbone):
     def logits(self, queries: Sequence[str], targets: Tensor) -> Tensor:
         return self._forced(self._read(queries), targets)
 
+    def level_logits(
+        self, queries: Sequence[str], targets: Tensor, columns: Sequence[Tensor | None]
+    ) -> Sequence[Tensor]:
+        hidden = self._decoded(self._read(queries), targets[:, None])[:, 0]
+        return [self._head(here, own) for here, own in zip(hidden.unbind(1), columns, strict=True)]
+
     def feature_logits(self, features: Tensor, targets: Tensor) -> Tensor:
         return self._forced(self._look(features), targets)
 

@@ -35,7 +35,9 @@ class MemorizeLoss(TokenLoss):
     def __call__(self, batch: GeneratorBatch) -> Tensor:
         assert batch.image_logits is not None, "needs_image_logits promises them"
         targets = batch.targets if batch.image_targets is None else batch.image_targets
-        return _cross_entropy(batch.image_logits, targets, batch.columns, self.config.label_smoothing)
+        logits = zip(batch.image_logits.unbind(1), batch.columns, strict=True)
+        own = [here if columns is None else here[:, columns] for here, columns in logits]
+        return _cross_entropy(own, targets, batch.columns, self.config.label_smoothing)
 
 
 class ReverseLoss(Loss):
@@ -83,24 +85,25 @@ class DistillLoss(Loss):
     def __call__(self, batch: GeneratorBatch) -> Tensor:
         assert batch.teacher, "needs_teacher promises it"
         assert batch.logits is not None, "only losses that compare candidates go without"
-        total = batch.logits.new_zeros((), dtype=torch.float32)
+        total = batch.targets.new_zeros((), dtype=torch.float32)
         for position, soft in enumerate(batch.teacher):
             columns = batch.columns[position]
-            logits = batch.logits[:, position].float()
-            log_probs = (logits if columns is None else logits[:, columns]).log_softmax(-1)
+            log_probs = batch.logits[position].float().log_softmax(-1)
             places = soft.tokens if columns is None else torch.searchsorted(columns, soft.tokens)
             there = batch.targets[:, position] >= 0  # shorter identifiers have ended
             total = total - (there * (soft.probabilities * log_probs[:, places]).sum(-1)).mean()
         return total
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor, columns: Sequence[Tensor | None], smoothing: float) -> Tensor:
-    """logits (B, L, V), targets (B, L), -1 pads → the mean over examples of the sum over positions."""
-    total = logits.new_zeros((), dtype=torch.float32)
-    for position, wanted in enumerate(columns):
-        target, here = targets[:, position], logits[:, position].float()
+def _cross_entropy(
+    logits: Sequence[Tensor], targets: Tensor, columns: Sequence[Tensor | None], smoothing: float
+) -> Tensor:
+    """logits of `columns` at each position, targets (B, L), -1 pads → the mean over examples of the sum over positions."""
+    total = targets.new_zeros((), dtype=torch.float32)
+    for position, (here, wanted) in enumerate(zip(logits, columns, strict=True)):
+        target = targets[:, position]
         if wanted is not None:
-            here = here[:, wanted]
             target = torch.where(target < 0, target, torch.searchsorted(wanted, target.clamp_min(0)))
-        total = total + F.cross_entropy(here, target, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
+        own = F.cross_entropy(here.float(), target, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
+        total = total + own
     return total / len(targets)

@@ -19,12 +19,12 @@ class ExampleLoss(genret.Loss):
 
     def __call__(self, batch: genret.GeneratorBatch):
         assert batch.logits is not None
-        total = batch.logits.new_zeros((), dtype=torch.float32)
+        total = batch.targets.new_zeros((), dtype=torch.float32)
         for position, columns in enumerate(batch.columns):
             target = batch.targets[:, position]  # (B,), -1 after the end of shorter identifiers
-            logits = batch.logits[:, position].float()  # (B, V)
-            right = logits.gather(1, target.clamp_min(0)[:, None])
-            negatives = logits if columns is None else logits[:, columns]  # (B, C), the positive included
-            hinge = (self.config.margin - right + negatives).clamp_min(0).max(1).values - self.config.margin
+            logits = batch.logits[position].float()  # (B, C), of the tokens `columns` or of all
+            place = target.clamp_min(0) if columns is None else torch.searchsorted(columns, target.clamp_min(0))
+            right = logits.gather(1, place[:, None])
+            hinge = (self.config.margin - right + logits).clamp_min(0).max(1).values - self.config.margin
             total = total + (hinge.clamp_min(0) * (target >= 0)).mean()
         return total

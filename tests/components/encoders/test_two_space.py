@@ -64,6 +64,18 @@ def test_its_spaces_are_those_of_two_encoders(encoder: TwoSpaceEncoder, tmp_path
     assert encoder.text_features(["a", "b"]).shape == (2, 32)
 
 
+def test_an_interrupted_fit_goes_on_with_each_spaces_own_heads(
+    narrow: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("genret.kit.checkpoint.SECONDS", 0.0)  # a checkpoint at every chance
+    texts = {"text": {"type": "sentence", "model": "first"}, "reader": {"type": "sentence", "model": "second"}}
+    first, again = (TwoSpaceEncoder(TwoSpaceEncoder.Config(**OPTIONS, **texts)) for _ in range(2))
+    for encoder in (first, again):
+        encoder.fit(pairs(100, 1), pairs(30, 2), context(tmp_path))
+    given = pairs(30, 2).texts
+    assert torch.equal(first.project_captions(given), again.project_captions(given))
+
+
 def test_saved_and_loaded_it_is_the_same(encoder: TwoSpaceEncoder, tmp_path: Path) -> None:
     dev = pairs(30, 2)
     encoder.save(tmp_path / "saved")

@@ -24,6 +24,11 @@ def batch() -> TokenizerBatch:
     )
 
 
+def of(logits: torch.Tensor, columns: list[torch.Tensor | None]) -> list[torch.Tensor]:
+    """(B, L, V) → per position the logits of its columns, as a batch has them"""
+    return [logits[:, place] if own is None else logits[:, place, own] for place, own in enumerate(columns)]
+
+
 def squared(a: torch.Tensor, b: torch.Tensor) -> float:
     return sum((x - y) ** 2 for x, y in zip(a.tolist(), b.tolist(), strict=True))
 
@@ -113,7 +118,7 @@ def test_token_loss_follows_equation_7(smoothing):
             log_probs = {name: float(logits[row, position, name]) - log_sum for name in names}
             even = sum(log_probs.values()) / len(log_probs)
             expected -= (1 - smoothing) * log_probs[target] + smoothing * even
-    loss = TokenLoss(TokenLoss.Config(label_smoothing=smoothing))(GeneratorBatch(logits, targets, columns))
+    loss = TokenLoss(TokenLoss.Config(label_smoothing=smoothing))(GeneratorBatch(of(logits, columns), targets, columns))
     assert float(loss) == pytest.approx(expected / 2, rel=1e-5)
 
 
@@ -141,5 +146,5 @@ def test_distill_loss_is_the_cross_entropy_against_the_teacher(whole):
             log_sum = math.log(sum(math.exp(float(logits[row, position, name])) for name in names))
             for token, p in zip(soft.tokens.tolist(), soft.probabilities[row].tolist(), strict=True):
                 expected -= p * (float(logits[row, position, token]) - log_sum)
-    batch = GeneratorBatch(logits, torch.zeros(2, 2), columns, teacher=teacher)
+    batch = GeneratorBatch(of(logits, columns), torch.zeros(2, 2), columns, teacher=teacher)
     assert float(DistillLoss()(batch)) == pytest.approx(expected / 2, rel=1e-5)

@@ -75,9 +75,10 @@ class TwoSpaceEncoder(Encoder):
     # ------------------------------------------------------------------------------------------------ heads
     def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
         width = self.compared.text_features(["a"]).shape[1]
-        for encoder, columns in ((self.compared, slice(width)), (self.read, slice(width, None))):
+        apart = context._replace(checkpoint_dir=context.checkpoint_dir / READER)
+        for encoder, columns, own in ((self.compared, slice(width), context), (self.read, slice(width, None), apart)):
             parts = (pairs._replace(texts=pairs.texts[:, columns].contiguous()) for pairs in (train, dev))
-            encoder.fit(*parts, context)
+            encoder.fit(*parts, own)
 
     def project_images(self, features: Tensor) -> Tensor:
         return _side_by_side(self.compared.project_images(features), self.read.project_images(features))
