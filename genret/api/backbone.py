@@ -56,11 +56,11 @@ class Backbone(Component, ABC):
     def logits(self, queries: Sequence[str], targets: Tensor) -> Tensor:
         """Teacher forcing, differentiable: targets (B, L), -1 pads → (B, L, V)."""
 
-    def level_logits(
-        self, queries: Sequence[str], targets: Tensor, columns: Sequence[Tensor | None]
-    ) -> Sequence[Tensor]:
-        """`logits` of the tokens `columns[l]` alone at position l (None: all), (B, C_l) each. A model that computes only
-        these trains faster; the default picks them."""
+    def level_logits(self, queries: Sequence[str], targets: Tensor, columns: Sequence[Tensor | None]) -> list[Tensor]:
+        """`logits` of the tokens `columns[l]` alone at position l (None: all), (B, C_l) each.
+
+        A model that computes only these trains faster; the default picks them.
+        """
         logits = self.logits(queries, targets).unbind(1)
         return [here if own is None else here[:, own] for here, own in zip(logits, columns, strict=True)]
 

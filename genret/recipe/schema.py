@@ -19,7 +19,7 @@ SLOTS = {
     "rerank": "reranker",
 }
 """Keys that hold one component, with its kind."""
-ORDER = "retriever dataset texts protocol pseudo_queries encoder identifier backbone loss train search rerank".split()
+ORDER = "retriever dataset texts protocol pseudo_queries encoder identifier backbone loss train search rerank"
 """Of a recipe's keys, where it is written out."""
 PARTS = ("identifier", "backbone", "loss")
 """Keys that only some retrievers need."""
@@ -169,7 +169,7 @@ class Recipe(PlainOptions):
         plain = self.model_dump(mode="json", include=set(PlainOptions.model_fields))
         losses = {name: config.model_dump(mode="json") for name, config in self.loss.items()}
         parts = slots | plain | {"loss": losses}
-        return {key: parts[key] for key in ORDER}
+        return {key: parts[key] for key in ORDER.split()}
 
     def dump_yaml(self) -> str:
         return dump(self.canonical())

@@ -214,7 +214,7 @@ def check_scores(checked: Checked, backbone: Backbone, targets: Tensor, logits: 
             asked = (here if wanted is None else here[:, wanted])[there]
             checked.expect(
                 same(levels[position].detach().float()[there], asked, TOLERANCE),
-                f"level_logits() at position {position} are not logits() of the tokens columns[{position}], in their order",
+                f"level_logits() at position {position} are not logits() of columns[{position}], in their order",
             )
             if wanted is not None:
                 masked = torch.full_like(here, -torch.inf)

@@ -1,7 +1,7 @@
 """A decoder that knows what its codes stand for: its logits begin as a residual quantizer's own soft choice.
 
-The frozen reader's states become a vector u in the space of the code vectors, of learned length (without a fixed length,
-distillation finds its direction ten times slower). After the codes k₁ … k_{m-1}, code k of level m gets
+The frozen reader's states become a vector u in the space of the code vectors, of learned length (where its length is
+free, distillation is slow to find its direction). After the codes k₁ … k_{m-1}, code k of level m gets
 
     s_m · [(u − Σ_{j<m} e_{k_j}) · e_k − ½ ‖e_k‖²] + g_m · (the language model's logit)
 

@@ -171,9 +171,7 @@ class LlamaBackbone(Backbone):
     def logits(self, queries: Sequence[str], targets: Tensor) -> Tensor:
         return self._head(self._read(queries, targets[:, None])[:, 0], None)
 
-    def level_logits(
-        self, queries: Sequence[str], targets: Tensor, columns: Sequence[Tensor | None]
-    ) -> Sequence[Tensor]:
+    def level_logits(self, queries: Sequence[str], targets: Tensor, columns: Sequence[Tensor | None]) -> list[Tensor]:
         hidden = self._read(queries, targets[:, None])[:, 0]
         return [self._head(here, own) for here, own in zip(hidden.unbind(1), columns, strict=True)]
 

@@ -191,9 +191,7 @@ class T5Backbone(Backbone):
     def logits(self, queries: Sequence[str], targets: Tensor) -> Tensor:
         return self._forced(self._read(queries), targets)
 
-    def level_logits(
-        self, queries: Sequence[str], targets: Tensor, columns: Sequence[Tensor | None]
-    ) -> Sequence[Tensor]:
+    def level_logits(self, queries: Sequence[str], targets: Tensor, columns: Sequence[Tensor | None]) -> list[Tensor]:
         hidden = self._decoded(self._read(queries), targets[:, None])[:, 0]
         return [self._head(here, own) for here, own in zip(hidden.unbind(1), columns, strict=True)]
 

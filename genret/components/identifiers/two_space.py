@@ -70,7 +70,8 @@ class TwoSpaceIdentifier(ResidualKMeansIdentifier):
     def additive(self, features: Tensor) -> Additive:
         """Of the compared space alone. A query's vector is there twice as long, squared, as an image's."""
         found = super().additive(features)
-        books = [torch.zeros_like(book) if d < self.config.reader_levels else book for d, book in enumerate(found.books)]
+        read = self.config.reader_levels
+        books = [torch.zeros_like(book) for book in found.books[:read]] + list(found.books[read:])
         target = found.target.clone()
         half = target.shape[1] // 2
         target[:, :half] = F.normalize(target[:, :half], dim=1) * 0.5**0.5

@@ -98,7 +98,7 @@ class DistillLoss(Loss):
 def _cross_entropy(
     logits: Sequence[Tensor], targets: Tensor, columns: Sequence[Tensor | None], smoothing: float
 ) -> Tensor:
-    """logits of `columns` at each position, targets (B, L), -1 pads → the mean over examples of the sum over positions."""
+    """logits of `columns` per position, targets (B, L), -1 pads → the mean over examples of the sum over positions."""
     total = targets.new_zeros((), dtype=torch.float32)
     for position, (here, wanted) in enumerate(zip(logits, columns, strict=True)):
         target = targets[:, position]

@@ -77,8 +77,8 @@ class TwoSpaceEncoder(Encoder):
         width = self.compared.text_features(["a"]).shape[1]
         apart = context._replace(checkpoint_dir=context.checkpoint_dir / READER)
         for encoder, columns, own in ((self.compared, slice(width), context), (self.read, slice(width, None), apart)):
-            parts = (pairs._replace(texts=pairs.texts[:, columns].contiguous()) for pairs in (train, dev))
-            encoder.fit(*parts, own)
+            texts, dev_texts = (pairs.texts[:, columns].contiguous() for pairs in (train, dev))
+            encoder.fit(train._replace(texts=texts), dev._replace(texts=dev_texts), own)
 
     def project_images(self, features: Tensor) -> Tensor:
         return _side_by_side(self.compared.project_images(features), self.read.project_images(features))
