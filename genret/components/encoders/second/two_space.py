@@ -51,7 +51,7 @@ class TwoSpaceEncoder(Encoder):
         self.compared = PairedEncoder(PairedEncoder.Config.model_validate(options), **resources)
         options["text"] = self.config.reader.model_dump()
         self.read = PairedEncoder(PairedEncoder.Config.model_validate(options), **resources)
-        self.read.image = self.compared.image
+        self.image = self.read.image = self.compared.image
         self.num_views = self.compared.num_views
 
     # ------------------------------------------------------------------------------------------------ towers
