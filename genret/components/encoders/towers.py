@@ -20,6 +20,7 @@ from genret.api import Config
 from genret.components.encoders.preprocess import Preprocess
 from genret.errors import GenretError
 from genret.kit.device import autocast, native_bf16
+from genret.toolbox.cores import num_parts, side_by_side
 
 MOST_TOKENS = 8192
 MOST_IMAGES = 4096
@@ -125,9 +126,20 @@ class ImageTower(Tower):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 → (B, D) float32 on the CPU."""
-        with torch.inference_mode(), self.mixed_precision():
-            parts = self.inputs(pixels).split(self.at_a_time)
-            return torch.cat([self.forward(part).float() for part in parts]).cpu().clone()
+        return self._encoded(pixels, lambda part: part)
+
+    def _encoded(self, items: Any, pixels: Callable[[Any], Tensor]) -> Tensor:
+        """B items → (B, D). On a CPU each core prepares and encodes some of them."""
+        _ = self.module  # loaded once
+        share = max(1, -(-len(items) // num_parts(len(items), self.device)))
+
+        def some(start: int) -> Tensor:
+            stop, size = min(start + share, len(items)), self.at_a_time
+            with torch.inference_mode(), self.mixed_precision():
+                parts = (items[place : min(place + size, stop)] for place in range(start, max(stop, start + 1), size))
+                return torch.cat([self.forward(self.inputs(pixels(part))).float() for part in parts]).cpu()
+
+        return torch.cat(side_by_side(some, range(0, max(1, len(items)), share))).clone()
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 → normalized pixels, on the tower's device."""
@@ -153,7 +165,7 @@ class ImageTower(Tower):
 
     def features(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images → (B, D) float32 on the CPU."""
-        return self.encode(self.preprocess.pixels(images))
+        return self._encoded(images, self.preprocess.pixels)
 
 
 class TextTower(Tower):
