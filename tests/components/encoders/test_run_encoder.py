@@ -14,6 +14,7 @@ from PIL import Image
 from genret.api import FitContext, Pairs, Silent
 from genret.components.encoders.earlier.run import RunEncoder, runs_folder
 from genret.components.encoders.paired import PairedEncoder
+from genret.components.encoders.second.two_space import TwoSpaceEncoder
 from genret.errors import GenretError
 
 EYES = {"type": "timm", "model": "test_resnet", "pretrained": False, "image_size": 32, "bf16": False}
@@ -54,6 +55,19 @@ def test_it_is_the_earlier_encoder(tmp_path: Path) -> None:
         assert one.tower_key("image") == encoder.tower_key("image"), "cached vectors of images serve both"
     picture = [Image.new("RGB", (32, 32), "red")]
     assert by_name.image_features(picture).shape == encoder.image_features(picture).shape
+
+
+def test_of_two_spaces_it_is_the_compared_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PairedEncoder, "text_features", lambda self, texts: torch.ones(len(texts), 5))
+    both = TwoSpaceEncoder(TwoSpaceEncoder.Config(**options()))
+    pairs = Pairs(torch.randn(6, 1, 12), torch.randn(6, 5 + 5), torch.arange(6))
+    both.fit(pairs, pairs, FitContext(0, torch.device("cpu"), tmp_path, Silent().progress, lambda row: None))
+    both.save(tmp_path / "run" / "encoder")
+    plain = {"type": "two-space", **both.config.model_dump(mode="json")}
+    (tmp_path / "run" / "encoder" / "stage.json").write_text(json.dumps({"options": {"encoder": plain}}))
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    texts = torch.randn(4, 5)
+    assert torch.equal(taken(tmp_path / "run").project_texts(texts), both.compared.project_texts(texts))
 
 
 def test_the_key_follows_the_heads_and_not_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

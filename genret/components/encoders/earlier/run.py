@@ -25,7 +25,12 @@ from genret.errors import GenretError, one_line
 from genret.kit.files import read_json, write_json
 from genret.toolbox.weights import fingerprint
 
-KINDS: dict[str, type[Encoder]] = {"paired": PairedEncoder, "open-clip": OpenCLIPEncoder, "clip": CLIPEncoder}
+KINDS: dict[str, type[Encoder]] = {
+    "paired": PairedEncoder,
+    "two-space": PairedEncoder,  # the space that search compares in, alone
+    "open-clip": OpenCLIPEncoder,
+    "clip": CLIPEncoder,
+}
 SOURCE = "source.json"
 """What the copied files belong to: `{"encoder": {"type", ...}}`."""
 WEIGHTS = ("heads.safetensors", "heads.json", "towers.safetensors", "towers.json")
@@ -91,7 +96,7 @@ class RunEncoder(Encoder):
                     f"encoder.run: the run '{self.config.run}' has the encoder '{kind}', which cannot be taken over; "
                     "name that encoder in the recipe"
                 )
-            plain = {name: value for name, value in options.items() if name != "type"}
+            plain = {name: value for name, value in options.items() if name not in ("type", "reader")}
             try:
                 config = KINDS[kind].Config.model_validate_json(json.dumps(plain))
             except ValidationError as error:
