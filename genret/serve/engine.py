@@ -7,6 +7,7 @@ it would get alone. The queue is bounded, and a query that is cancelled before i
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import math
 import time
 from collections import deque
@@ -26,6 +27,8 @@ from genret.serve.metrics import Metrics
 from genret.serve.options import ServeOptions
 
 EVERYTHING = Restriction()
+TIDY_SECONDS = 5.0
+"""Between two times that the memory of past steps is given back."""
 WEIGHT = 0.2
 """How much the latest step counts in the average time of a query."""
 
@@ -121,6 +124,7 @@ class Engine:
         if isinstance(self.run.retriever, CatalogRetriever):
             with suppress(GenretError):  # the first query with a tie needs it, and would wait for seconds
                 self.run.retriever.text_vectors(["a picture"])
+        tidied = time.monotonic()
         while (batch := self._next()) is not None:
             begun = [job for job in batch if job.future.set_running_or_notify_cancel()]
             self.metrics.dropped.inc(len(batch) - len(begun))
@@ -131,6 +135,9 @@ class Engine:
                 self.metrics.batch.observe(len(begun))
                 self.metrics.step.observe(took)
                 self._seconds += WEIGHT * (took / len(begun) - self._seconds)
+            if time.monotonic() - tidied > TIDY_SECONDS:
+                give_back_memory()
+                tidied = time.monotonic()
 
     def _next(self) -> list[Job] | None:
         """The oldest job and those that fit to it, after waiting a little for more; None at the end."""
@@ -180,3 +187,10 @@ class Engine:
             restrict=[job.restrict for job in jobs],
             min_confidence=first.min_confidence,
         )
+
+
+def give_back_memory() -> None:
+    """Glibc keeps what is freed, in a heap for each of many threads, and with it a server grows for minutes."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
 
@@ -11,7 +14,7 @@ import pytest
 
 from genret.api import Restriction, SearchResult
 from genret.errors import UsageError
-from genret.serve.engine import Engine, Job
+from genret.serve.engine import Engine, Job, give_back_memory
 from genret.serve.errors import Refused
 from genret.serve.metrics import Metrics
 from genret.serve.options import ServeOptions
@@ -177,3 +180,27 @@ def test_what_waits_at_the_end_is_cancelled(model):
     model.open.set()
     engine.stop()
     assert waiting.cancelled()
+
+
+def test_memory_is_given_back_between_steps_and_not_at_each(engine, monkeypatch):
+    given, clock = [], [0.0]
+    monkeypatch.setattr("genret.serve.engine.give_back_memory", lambda: given.append(clock[0]))
+    monkeypatch.setattr("genret.serve.engine.time.monotonic", lambda: clock[0])
+    for at in (1.0, 1e6, 1e6 + 1, 1e6 + 100):
+        clock[0] = at
+        engine.submit([Job(query="q")])[0].result(10)
+    engine.submit([Job(query="after")])[0].result(10)  # what follows a step is over when the next one begins
+    assert given == [1e6, 1e6 + 100]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_what_was_freed_goes_back_to_the_system():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    pieces = [bytes(2000) for _ in range(50_000)]
+    kept = pieces[::500]  # so that the heap cannot shrink by itself
+    del pieces
+    before = resident()
+    give_back_memory()
+    assert before - resident() > 60 * 2**20 and len(kept) == 100
