@@ -52,7 +52,7 @@ def write_bundle(run: Run, folder: Path, what: What, ui: Ui) -> Manifest:
     for stage in STAGES:
         if (run.folder / stage).is_dir():
             _copy_models(run.folder / stage, folder / stage)
-            for file in (folder / stage).glob("*.json"):
+            for file in (folder / stage).rglob("*.json"):
                 _mapped(file, file, tidy)
     for name in KEPT:
         if (source := run.folder / f"{name}.json").is_file():

@@ -33,7 +33,7 @@ _PLAIN = r"(?:safetensors|json|txt|model)"
 ALLOWED = re.compile(
     rf"""
       recipe\.yaml | metrics\.jsonl | {CARD} | {PICTURE} | {MANIFEST} | (?:{"|".join(KEPT)})\.json
-    | (?:{"|".join(STAGES)})/{_NAME}\.{_PLAIN}
+    | (?:{"|".join(STAGES)})/(?:{_NAME}/)?{_NAME}\.{_PLAIN}
     | weights/\d{{1,3}}/(?:{_NAME}/)?{_NAME}\.{_PLAIN}
     | evaluations/{_NAME}\.safetensors
     | catalog/\d{{6}}\.(?:json|safetensors)

@@ -118,7 +118,7 @@ def _finish(folder: Path, target: Path) -> int:
         raise GenretError(f"recipe.yaml is no recipe ({error})") from None
     write_text(recipe, plain_yaml.dump(each_string(value, placed)))
     for stage in STAGES:
-        for file in (folder / stage).glob("*.json"):
+        for file in (folder / stage).rglob("*.json"):
             if (changed := each_string(before := read_json(file), placed)) != before:
                 write_json(file, changed)
     images = import_catalog(folder / FOLDER, folder)

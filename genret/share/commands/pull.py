@@ -43,6 +43,6 @@ def pull(
             pictures = "" if done.thumbnails or not done.images else " Their pictures are not in the bundle."
             at = f" at {done.revision}" if done.revision else ""
             ui.result(
-                f"{done.run} is ready ({done.source}{at}). It searches {done.images:,} images.{pictures}\n"
+                f"{done.run} is ready ({done.source}{at}). It holds {done.images:,} images.{pictures}\n"
                 f'Next:  genret search "what one shows" --run {done.run.name}'
             )

@@ -1,0 +1,74 @@
+"""Two spaces through the program: trained, evaluated, searched, added to, and carried elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from genret.plugin.loading import load_plugins
+from genret.run import Run
+from genret.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Any) -> tuple[Path, dict[str, Any]]:
+    text = f'{{type: sentence, model: "{tiny.text}", bf16: false}}'
+    options = [
+        "encoder={type: two-space, image: {type: timm, model: test_resnet, pretrained: false, image_size: 32, bf16: false}, "
+        f"text: {text}, reader: {text}, dim: 16, hidden: 16, train: {{epochs: 4, batch_size: 16}}}}",
+        "identifier={type: two-space, codebook_size: 4, num_levels: 3, reader_levels: 2, encode_beam: 2}",
+        f"backbone.encoder={tiny.text}",
+        "backbone.num_layers=0",
+        "backbone.code_head=16",
+        "loss.distill.weight=1",
+        "train.written_levels=2",
+        "train.epochs=1",
+        "search.guidance=20",
+    ]
+    sets = [word for option in options for word in ("--set", option)]
+    run = tiny.root / "two-space"
+    answer = tiny.genret("train", tiny.recipe, *sets, "--run", run, "--json")
+    return run, answer.document["evaluation"]
+
+
+def test_queries_are_compared_in_the_first_space_alone(tiny: Any, trained: tuple[Path, dict[str, Any]]) -> None:
+    run, found = trained
+    assert found["drowned_out"] is not None and found["written_levels"] == 2
+    assert len(found["identifier"]["perplexity"]) == 2 + 3
+    settings = Settings(home=tiny.home, device="cpu", num_threads=1)
+    encoder: Any = Run(run, load_plugins((), settings).registries, settings).retriever.encoder
+    texts = encoder.text_features(["a red square on grey", "some orange ground with a line, blue"])
+    images = encoder.project_images(torch.randn(8, encoder.compared.heads.image.mean.shape[0]))
+    queries, width = encoder.project_texts(texts), texts.shape[1] // 2
+    alone = encoder.compared.project_texts(texts[:, :width])
+    torch.testing.assert_close(queries @ images.T, alone @ images[:, :16].T)
+    assert bool((images[:, 16:].norm(dim=1) > 0.7).all()), "images have a part of both"
+
+
+def test_a_run_is_searched_and_added_to_where_it_is_carried(
+    tiny: Any, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    run, _ = trained
+    before = tiny.search("--run", run)
+    assert len(before) == 8
+    assert tiny.genret("push", run, tmp_path / "bundle").code == 0
+    assert tiny.genret("pull", tmp_path / "bundle", "--run", "pulled", home=tmp_path / "home").code == 0
+    assert tiny.search("--run", "pulled", home=tmp_path / "home") == before
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    (tmp_path / "mine").mkdir()
+    shutil.copy(tiny.data / "01.png", tmp_path / "mine" / "again.png")
+    assert tiny.genret("index", tmp_path / "mine", "--run", copy, "--json").document["added"] == 1
+    hits = tiny.genret("search", "a red cross", "-k", 50, "--run", copy, "--json").document["hits"]
+    named = {hit["image_id"]: hit["identifier"] for hit in hits}
+    again, first = named[str(tmp_path / "mine" / "again.png")], named["01.png"]
+    assert len(again) == 5 and again[:2] == first[:2], "the same picture has the same written codes"
+
+
+def test_one_without_the_other_is_refused(tiny: Any, failed: Callable[..., None], tmp_path: Path) -> None:
+    answer = tiny.genret("train", tiny.recipe, "--set", "identifier=two-space", "--run", tmp_path / "run")
+    failed(answer, 2, "identifier two-space needs vectors of several spaces")
