@@ -18,9 +18,10 @@ from genret.settings import Settings
 @pytest.fixture(scope="module")
 def trained(tiny: Any) -> tuple[Path, dict[str, Any]]:
     text = f'{{type: sentence, model: "{tiny.text}", bf16: false}}'
+    image = "{type: timm, model: test_resnet, pretrained: false, image_size: 32, bf16: false}"
+    train = "{epochs: 4, batch_size: 16}"
     options = [
-        "encoder={type: two-space, image: {type: timm, model: test_resnet, pretrained: false, image_size: 32, bf16: false}, "
-        f"text: {text}, reader: {text}, dim: 16, hidden: 16, train: {{epochs: 4, batch_size: 16}}}}",
+        f"encoder={{type: two-space, image: {image}, text: {text}, reader: {text}, dim: 16, hidden: 16, train: {train}}}",
         "identifier={type: two-space, codebook_size: 4, num_levels: 3, reader_levels: 2, encode_beam: 2}",
         f"backbone.encoder={tiny.text}",
         "backbone.num_layers=0",
