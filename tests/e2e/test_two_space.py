@@ -21,7 +21,7 @@ def trained(tiny: Any) -> tuple[Path, dict[str, Any]]:
     image = "{type: timm, model: test_resnet, pretrained: false, image_size: 32, bf16: false}"
     train = "{epochs: 4, batch_size: 16}"
     options = [
-        f"encoder={{type: two-space, image: {image}, text: {text}, reader: {text}, dim: 16, hidden: 16, train: {train}}}",
+        f"encoder={{type: two-space, image: {image}, text: {text}, reader: {text}, dim: 16, train: {train}}}",
         "identifier={type: two-space, codebook_size: 4, num_levels: 3, reader_levels: 2, encode_beam: 2}",
         f"backbone.encoder={tiny.text}",
         "backbone.num_layers=0",
