@@ -131,15 +131,14 @@ class ImageTower(Tower):
     def _encoded(self, items: Any, pixels: Callable[[Any], Tensor]) -> Tensor:
         """B items → (B, D). On a CPU each core prepares and encodes some of them."""
         _ = self.module  # loaded once
-        share = max(1, -(-len(items) // num_parts(len(items), self.device)))
+        share = -(-len(items) // num_parts(len(items), self.device))
 
-        def some(start: int) -> Tensor:
-            stop, size = min(start + share, len(items)), self.at_a_time
+        def some(own: Any) -> Tensor:
             with torch.inference_mode(), self.mixed_precision():
-                parts = (items[place : min(place + size, stop)] for place in range(start, max(stop, start + 1), size))
-                return torch.cat([self.forward(self.inputs(pixels(part))).float() for part in parts]).cpu()
+                parts = (self.inputs(pixels(part)) for part in _pieces(own, self.at_a_time))
+                return torch.cat([self.forward(part).float() for part in parts]).cpu()
 
-        return torch.cat(side_by_side(some, range(0, max(1, len(items)), share))).clone()
+        return torch.cat(side_by_side(some, _pieces(items, share))).clone()
 
     def inputs(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) in 0..1 → normalized pixels, on the tower's device."""
@@ -194,3 +193,8 @@ def most_tokens(settings: Any, tokenizer: Any, said: int | None = None) -> int:
         positions -= settings.pad_token_id + 1
     limits = [said, tokenizer.model_max_length, positions, MOST_TOKENS]
     return min(limit for limit in limits if isinstance(limit, int) and limit > 0)
+
+
+def _pieces(items: Any, size: int) -> list[Any]:
+    """At most `size` of them each, in order; of none, one without any."""
+    return [items[start : start + size] for start in range(0, max(1, len(items)), max(1, size))]
