@@ -77,12 +77,15 @@ class Encoder(Component, ABC):
         return _unit(features)
 
     def project_texts(self, features: Tensor) -> Tensor:
-        """(B, D_text) → (B, D), unit rows."""
+        """(B, D_text), or (B, D_query) of `query_features` → (B, D), unit rows."""
         return _unit(features)
 
+    def query_features(self, texts: Sequence[str]) -> Tensor:
+        """(B, D_query) what `project_texts` needs of a query. An encoder may know more of captions than is compared."""
+        return self.text_features(texts)
+
     def project_captions(self, features: Tensor) -> Tensor:
-        """(B, D_text) → (B, D), unit rows, of training captions: what identifier and teacher learn from. An encoder
-        may know more of these than search compares with."""
+        """(B, D_text) → (B, D), unit rows, of training captions: what identifier and teacher learn from."""
         return self.project_texts(features)
 
     def save(self, folder: Path) -> None:

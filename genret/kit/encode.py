@@ -194,4 +194,4 @@ def _bar(progress: Progress | None, label: str, total: int) -> AbstractContextMa
 @torch.no_grad()
 def text_vectors(encoder: Encoder, device: torch.device, texts: Sequence[str]) -> Tensor:
     """Texts → (B, D) unit rows of the shared space, on the CPU. `device`: where the encoder's heads are."""
-    return encoder.project_texts(encoder.text_features(texts).to(device)).float().cpu()
+    return encoder.project_texts(encoder.query_features(texts).to(device)).float().cpu()

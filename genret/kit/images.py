@@ -250,8 +250,7 @@ def _upright(rgb: Image.Image, source: Image.Image) -> Image.Image:
 def _guess(data: bytes, name: str) -> str:
     """What the bytes seem to be instead, or what the name says."""
     if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
-        has_reader = "HEIF" in extras()
-        return "it is a damaged HEIC photograph" if has_reader else f"it is a HEIC photograph; {CONVERT['.heic']}"
+        return "it is a damaged HEIC picture" if "HEIF" in extras() else f"it is a HEIC picture; {CONVERT['.heic']}"
     if data[:2] == b"\xff\x0a" or data[4:8] == b"JXL ":
         return f"it is a JPEG XL picture; {CONVERT['.jxl']}"
     if data[:1024].lstrip()[:5].lower() in (b"<?xml", b"<svg ", b"<svg>"):

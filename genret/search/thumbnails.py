@@ -25,10 +25,9 @@ class Thumbnails:
 
     def save(self, sha256: str, picture: Image.Image) -> None:
         path = self.path(sha256)
-        if path.exists():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, thumbnail(picture))  # two processes may add the same image at once
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, thumbnail(picture))  # two processes may add the same image at once
 
     def open(self, sha256: str) -> Image.Image:
         """The thumbnail; `BadImage` if there is none."""

@@ -59,9 +59,10 @@ def public_weights(recipe: Recipe) -> list[tuple[str, str | None]]:
     def found(value: Any) -> Iterator[tuple[str, str | None]]:
         if isinstance(value, dict):
             for key in ("model", "pretrained", "weights", "encoder"):
-                name = value.get(key)
-                if isinstance(name, str) and not name.startswith(("/", "~", ".")) and not Path(name).exists():
-                    yield name, value.get("revision")
+                names = value.get(key)
+                for name in names if isinstance(names, list) else [names]:
+                    if isinstance(name, str) and not name.startswith(("/", "~", ".")) and not Path(name).exists():
+                        yield name, value.get("revision")
             for inner in value.values():
                 yield from found(inner)
 

@@ -168,7 +168,7 @@ def test_heic_needs_a_package(monkeypatch):
         decode_image(data[:200], "x")
     monkeypatch.setattr(images, "extras", frozenset)
     assert not images.is_image_name("a.heic") and "pip install 'genret[heif]'" in images.unreadable("a.heic")
-    with pytest.raises(BadImage, match=r"HEIC photograph; pip install 'genret\[heif\]', or convert to JPEG"):
+    with pytest.raises(BadImage, match=r"HEIC picture; pip install 'genret\[heif\]', or convert to JPEG"):
         decode_image(data, "x")
 
 

@@ -24,7 +24,7 @@ from genret.components.backbones import t5_decoder, t5_model
 from genret.components.backbones.code_head import CodeHead
 from genret.components.backbones.kernels import linear, rows_of
 from genret.components.backbones.t5_model import Projection
-from genret.components.backbones.text_encoder import TOKENIZING, TextEncoder
+from genret.components.backbones.text_encoder import TOKENIZING, TextEncoders
 from genret.components.backbones.tokenizers import train_tokenizer
 from genret.components.backbones.vocabulary import Vocabulary, grow, sequence_log_probs, untied, wants_copy
 from genret.errors import GenretError, UsageError, one_line
@@ -42,9 +42,9 @@ class T5Backbone(Backbone):
         """Name on the model hub, local folder or registered weights; null builds a small T5 from the options below."""
         revision: str | None = None
         """Commit of a hub model, so that a recipe always loads the same weights."""
-        encoder: str | None = None
+        encoder: str | list[str] | None = None
         """Pretrained text encoder that replaces T5's own: hub name, local folder or registered weights such as
-        starter:minilm; null: T5's own."""
+        starter:minilm; several of them read side by side; null: T5's own."""
         train_encoder: bool = False
         """Whether that encoder is trained too, which needs a small `train.lr`; otherwise it is frozen."""
         d_model: int = Field(256, ge=8)
@@ -73,6 +73,8 @@ class T5Backbone(Backbone):
         def _agrees(self) -> Self:
             if self.encoder is not None and self.model is not None:
                 raise ValueError("`encoder` reads for a T5 that is built here; set it or `model` to null")
+            if self.encoder == []:
+                raise ValueError("`encoder` names nothing; name a text encoder, or set it to null")
             if self.encoder is None and self.train_encoder:
                 raise ValueError("`train_encoder` is true, but there is no `encoder` to train; name one")
             if self.encoder is None and self.model is None and self.num_layers == 0:
@@ -93,7 +95,7 @@ class T5Backbone(Backbone):
         self.module: Any = None  # ModuleDict: t5, the projections and, if trained, the encoder
         self.tokenizer: Any = None  # decodes texts, and encodes them unless there is an encoder
         self.vocabulary: Any = None
-        self._encoder: TextEncoder | None = None
+        self._encoder: TextEncoders | None = None
 
     @property
     def t5(self) -> Any:
@@ -122,7 +124,8 @@ class T5Backbone(Backbone):
             self.vocabulary.copy_code_vectors(t5, code_vectors)
         self.module = nn.ModuleDict({"t5": t5})
         if c.encoder is not None:
-            self._attach(model_folder(self.resolve_weights(c.encoder), c.revision))
+            names = [c.encoder] if isinstance(c.encoder, str) else c.encoder
+            self._attach([model_folder(self.resolve_weights(name), c.revision) for name in names])
             assert self._encoder is not None
             self._encoder.remember(texts)
             self.module["from_encoder"] = Projection(self._encoder.width, t5.model_dim, scale)
@@ -131,9 +134,9 @@ class T5Backbone(Backbone):
         if feature_width:
             self.module["from_image"] = Projection(feature_width, t5.model_dim, scale)
 
-    def _attach(self, folder: Path) -> None:
-        """Loads the text encoder. A frozen one is outside `module`: not trained, checkpointed or copied."""
-        self._encoder = TextEncoder(folder, self.config.max_query_tokens, self.config.train_encoder)
+    def _attach(self, folders: Sequence[Path]) -> None:
+        """Loads the text encoders. Frozen ones are outside `module`: not trained, checkpointed or copied."""
+        self._encoder = TextEncoders(folders, self.config.max_query_tokens, self.config.train_encoder)
         if self._encoder.trainable:
             self.module["encoder"] = self._encoder.model
 
@@ -240,7 +243,7 @@ class T5Backbone(Backbone):
 
     # ------------------------------------------------------------------------------------------------ decoding
     def reads(self, query: str) -> bool:
-        return reads(self.tokenizer if self._encoder is None else self._encoder.tokenizer, query)
+        return reads(self.tokenizer, query) if self._encoder is None else self._encoder.reads(query)
 
     def prefill(self, queries: Sequence[str]) -> t5_decoder.DecoderState:
         return self._read(queries)
@@ -265,7 +268,7 @@ class T5Backbone(Backbone):
         self.t5.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if self._encoder is not None:  # frozen or not, so that a run can be copied elsewhere
-            self._encoder.save(folder / "encoder")
+            self._encoder.save(folder)
         for name in self._projections():
             save_file(self.module[name].state_dict(), folder / f"{name}.safetensors")
         if "codes" in self.module:
@@ -287,7 +290,7 @@ class T5Backbone(Backbone):
             for name in facts.get("projections", ()):
                 self.module[name] = Projection.load(folder / f"{name}.safetensors")
             if "from_encoder" in self.module:
-                self._attach(folder / "encoder")
+                self._attach(TextEncoders.saved(folder))
             if (folder / "codes.json").exists():
                 self.module["codes"] = CodeHead.load(*stored(folder, "codes"))
         except (

@@ -1,24 +1,26 @@
-"""A pretrained text encoder for a backbone's queries: MiniLM, BERT or any other model of transformers.
+"""Pretrained text encoders for a backbone's queries: MiniLM, BERT or any other model of transformers.
 
-It gives one state per token. A frozen encoder depends on the text alone, so the states of the training captions are
+They give one state per token. A frozen encoder depends on the text alone, so the states of the training captions are
 computed once and looked up in later epochs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer
 
 from genret.errors import GenretError
 from genret.kit.device import autocast
 from genret.toolbox.plain import Bert
-from genret.toolbox.weights import check_loaded, has_weights, loading
+from genret.toolbox.weights import check_loaded, has_weights, loading, reads
 
 MOST_BYTES = 1 << 30
 """Memory for cached states: 100,000 captions of 13 pieces at MiniLM's width."""
@@ -102,6 +104,9 @@ class TextEncoder:
             states[fresh, : computed.states.shape[1]] = computed.states
         return States(states.float() * mask[:, :, None], mask)
 
+    def reads(self, text: str) -> bool:
+        return reads(self.tokenizer, text)
+
     def save(self, folder: Path) -> None:
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -141,6 +146,54 @@ class TextEncoder:
                 flat[ends[row] - lengths[row] : ends[row]] = state[real]
         place = {text: row for row, text in enumerate(self._wanted[:count])}
         return _Memory(place, (ends - lengths)[:count].to(device), lengths[:count].to(device), flat)
+
+
+class TextEncoders:
+    """Reads a text by several encoders: all states of the first, then those of the next, each in columns of its own.
+
+    For E encoders of widths W₁ … W_E: states (B, S₁ + … + S_E, W₁ + … + W_E), 0 in the columns of the others. So one
+    linear map of the states is one of each encoder's.
+    """
+
+    def __init__(self, folders: Sequence[Path], max_tokens: int, trainable: bool = False):
+        self.parts = [TextEncoder(folder, max_tokens, trainable) for folder in folders]
+        self.width = sum(part.width for part in self.parts)
+        self.trainable = trainable
+        self.model = nn.ModuleList(part.model for part in self.parts)
+
+    def reads(self, text: str) -> bool:
+        return any(part.reads(text) for part in self.parts)
+
+    def remember(self, texts: Iterable[str]) -> None:
+        texts = list(texts)
+        for part in self.parts:
+            part.remember(texts)
+
+    def __call__(self, texts: Sequence[str], device: torch.device) -> States:
+        if len(self.parts) == 1:
+            return self.parts[0](texts, device)
+        found, before, placed = [part(texts, device) for part in self.parts], 0, []
+        for states, _ in found:
+            width = states.shape[2]
+            # of one size, whatever the models' own scales are
+            placed.append(F.pad(F.layer_norm(states, (width,)), (before, self.width - before - width)))
+            before += width
+        mask = torch.cat([mask for _, mask in found], dim=1)
+        return States(torch.cat(placed, dim=1) * mask[:, :, None], mask)
+
+    def save(self, folder: Path) -> None:
+        """Into `folder`/encoder, `folder`/encoder-2 and so on, which `saved` finds again."""
+        for part, place in zip(self.parts, _places(folder), strict=False):
+            part.save(place)
+
+    @staticmethod
+    def saved(folder: Path) -> list[Path]:
+        return list(itertools.takewhile(Path.is_dir, _places(folder)))
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    yield folder / "encoder"
+    yield from (folder / f"encoder-{number}" for number in itertools.count(2))
 
 
 def _opened(settings: Any, folder: Path) -> Any:

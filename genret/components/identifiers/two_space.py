@@ -49,23 +49,15 @@ class TwoSpaceIdentifier(ResidualKMeansIdentifier):
         return int(self.config.reader_levels + self.config.num_levels)
 
     def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:
-        c = self.config
         torch.manual_seed(context.seed)
-        rows = kmeans_rows(train, c.fit_texts, context)
-        half = rows.shape[1] // 2
-        quantizer = self._quantizer(2 * half).to(context.device)
-        books = torch.zeros_like(quantizer.codebooks)
-        read, compared = slice(half, None), slice(half)
-        for levels, columns in ((slice(c.reader_levels), read), (slice(c.reader_levels, None), compared)):
-            alone = ResidualQuantizer(half, len(books[levels]), c.codebook_size).to(context.device)
-            alone.init_kmeans(rows[:, columns], c.kmeans_iters, torch.Generator().manual_seed(context.seed))
-            books[levels, :, columns] = alone.codebooks
-        quantizer.codebooks.copy_(books)
+        rows = kmeans_rows(train, self.config.fit_texts, context)
+        quantizer = self._quantizer(rows.shape[1]).to(context.device)
+        quantizer.init_kmeans(rows, self.config.kmeans_iters, torch.Generator().manual_seed(context.seed))
         self.quantizer = quantizer.eval()
         self.coder.settle_fit(quantizer, train.image_ids, train.features)
 
     def _quantizer(self, width: int) -> ResidualQuantizer:
-        return ResidualQuantizer(width, self._total, self.config.codebook_size)
+        return _TwoQuantizers(width, self.config.reader_levels, self.config.num_levels, self.config.codebook_size)
 
     def additive(self, features: Tensor) -> Additive:
         """Of the compared space alone. A query's vector is there twice as long, squared, as an image's."""
@@ -77,3 +69,33 @@ class TwoSpaceIdentifier(ResidualKMeansIdentifier):
         target[:, :half] = F.normalize(target[:, :half], dim=1) * 0.5**0.5
         target[:, half:] = 0
         return Additive(target, books)
+
+
+class _TwoQuantizers(ResidualQuantizer):
+    """Quantizes either half of its vectors alone, which takes half the time. `codebooks` are 0 in the other half."""
+
+    def __init__(self, width: int, reader_levels: int, num_levels: int, codebook_size: int):
+        super().__init__(width, reader_levels + num_levels, codebook_size)
+        half = width // 2
+        self.read = ResidualQuantizer(half, reader_levels, codebook_size)
+        self.compared = ResidualQuantizer(half, num_levels, codebook_size)
+        self.halves = (
+            (self.read, slice(reader_levels), slice(half, None)),
+            (self.compared, slice(reader_levels, None), slice(half)),
+        )
+        """Each with its levels and columns"""
+
+    def init_kmeans(self, x: Tensor, iters: int, generator: torch.Generator) -> None:
+        self.codebooks.zero_()
+        for alone, levels, columns in self.halves:
+            # the same clusters as if there were no other half
+            alone.init_kmeans(x[:, columns], iters, torch.Generator().manual_seed(generator.initial_seed()))
+            self.codebooks[levels, :, columns] = alone.codebooks
+
+    @torch.no_grad()
+    def encode(self, z: Tensor, beam: int = 1) -> Tensor:
+        codes = []
+        for alone, levels, columns in self.halves:
+            alone.codebooks = self.codebooks[levels, :, columns]
+            codes.append(alone.encode(z[:, columns], beam))
+        return torch.cat(codes, dim=1)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, CLIPConfig, CLIPModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPConfig, CLIPModel
 
 from genret.api import FitContext, Identifiers, LoopOptions, Silent, Vokens
 from genret.components.backbones import text_encoder
 from genret.components.backbones.t5 import T5Backbone
-from genret.components.backbones.text_encoder import TextEncoder
+from genret.components.backbones.text_encoder import TextEncoder, TextEncoders
 from genret.errors import GenretError
 from genret.kit import loop
 
@@ -125,16 +125,17 @@ def test_training_leaves_a_frozen_encoder_alone(bert_folder, tmp_path):
     untouched = built(bert_folder).module["from_encoder"]
     assert not torch.equal(untouched[0].weight, backbone.module["from_encoder"][0].weight)
     before = AutoModel.from_pretrained(bert_folder).state_dict()
-    after = backbone._encoder.model.state_dict()
+    (part,) = backbone._encoder.parts
+    after = part.model.state_dict()
     assert {key for key in before if not key.startswith("pooler.")} == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in after)
-    assert not backbone._encoder.model.training
+    assert not part.model.training
     assert not any(key.startswith("encoder.") for key in backbone.module.state_dict())
 
 
 def test_training_moves_an_encoder_that_is_trained_along(bert_folder, tmp_path):
     backbone = trained(bert_folder, tmp_path, train_encoder=True)
-    before, after = AutoModel.from_pretrained(bert_folder), backbone._encoder.model
+    before, after = AutoModel.from_pretrained(bert_folder), backbone._encoder.parts[0].model
     assert not torch.equal(before.embeddings.word_embeddings.weight, after.embeddings.word_embeddings.weight)
     backbone.save(tmp_path / "saved")
     again = T5Backbone(backbone.config)
@@ -156,6 +157,52 @@ def test_a_saved_run_needs_no_other_folder(bert_folder, tmp_path):
         again.load(tmp_path / "saved", VOKENS)
 
 
+@pytest.fixture(scope="module")
+def wider_folder(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model, wider and with states of another size, that reads by the same word pieces."""
+    folder: Path = tmp_path_factory.mktemp("wider")
+    config = AutoConfig.from_pretrained(bert_folder)
+    config.hidden_size *= 2
+    torch.manual_seed(5)
+    model = AutoModel.from_config(config).eval()
+    with torch.no_grad():
+        model.encoder.layer[-1].output.LayerNorm.weight.mul_(0.1)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bert_folder).save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def test_several_read_side_by_side(bert_folder, wider_folder):
+    both = TextEncoders([bert_folder, wider_folder], 64)
+    both.remember(CAPTIONS)
+    states, mask = both(QUERIES, CPU)
+    (one, real), (two, _) = own_states(bert_folder, QUERIES), own_states(wider_folder, QUERIES)
+    width, pieces = one.shape[2], one.shape[1]
+    assert both.width == 3 * width and states.shape == (len(QUERIES), 2 * pieces, 3 * width)
+    assert torch.equal(mask, torch.cat([real, real], dim=1))
+    for own, here in ((one, states[:, :pieces, :width]), (two, states[:, pieces:, width:])):
+        close = {"rtol": 2**-5, "atol": 2**-5}
+        expected = (own - own.mean(-1, keepdim=True)) / own.std(-1, keepdim=True, correction=0)
+        torch.testing.assert_close(here, (expected * real[:, :, None]).nan_to_num(), **close)
+    assert not states[:, :pieces, width:].any() and not states[:, pieces:, :width].any()
+    projection = torch.nn.Linear(3 * width, 8)
+    weight, bias = projection.weight, projection.bias
+    apart = [states[:, :pieces, :width] @ weight[:, :width].T, states[:, pieces:, width:] @ weight[:, width:].T]
+    torch.testing.assert_close(projection(states), torch.cat(apart, dim=1) + bias)
+
+
+def test_several_are_saved_and_found_again(bert_folder, wider_folder, tmp_path):
+    backbone = built(bert_folder, encoder=[str(bert_folder), str(wider_folder)])
+    backbone.save(tmp_path)
+    assert TextEncoders.saved(tmp_path) == [tmp_path / "encoder", tmp_path / "encoder-2"]
+    again = T5Backbone(T5Backbone.Config(**SMALL, encoder=["gone", "gone, too"], num_layers=1))
+    again.load(tmp_path, VOKENS)
+    tokens = targets(backbone, len(QUERIES))
+    torch.testing.assert_close(again.logits(QUERIES, tokens), backbone.logits(QUERIES, tokens), rtol=1e-2, atol=1e-2)
+    assert again.reads("dog") and not again.reads("犬")
+
+
 def test_only_texts_need_words(bert_folder):
     codes = built(bert_folder)
     assert codes.vocab_size == 3 + VOKENS.num_symbols
@@ -169,6 +216,7 @@ def test_only_texts_need_words(bert_folder):
     ("options", "words"),
     [
         ({"model": "some/t5"}, "set it or `model` to null"),
+        ({"encoder": []}, "`encoder` names nothing"),
         ({"encoder": None, "train_encoder": True}, "no `encoder` to train"),
         ({"encoder": None, "num_layers": 0}, "nothing reads the query"),
     ],

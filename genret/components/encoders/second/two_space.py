@@ -1,8 +1,8 @@
 """One image tower, two text towers, two pairs of heads: a space that search compares in, and one to be written.
 
 What a language model learns of the space that its query is compared in anyway, the comparison says better. So its codes
-come from a second space, that of the text tower which reads for it (`identifier: {type: two-space}`): it errs in other
-places, and adds what it knows. Not in the paper; figures: docs/results.md.
+come from a second space (`identifier: {type: two-space}`), whose captions are read by a further text tower beside the
+first: it errs in other places, and adds what it knows. Not in the paper; figures: docs/results.md.
 
     image         (z, z′) / √2
     query         (t, 0): search compares with z alone
@@ -26,7 +26,7 @@ from genret.components.encoders.open_clip import OpenCLIPText
 from genret.components.encoders.paired import PairedEncoder
 from genret.components.encoders.sentence import SentenceText
 
-READER = "reader"
+READER = "read"
 """Folder of the second space's heads, in that of the first one's."""
 
 
@@ -37,7 +37,7 @@ class TwoSpaceEncoder(Encoder):
 
     class Config(PairedEncoder.Config):
         reader: Annotated[SentenceText | CLIPText | OpenCLIPText, Field(discriminator="type")] = SentenceText()
-        """The text tower of the second space, which no query is compared in: that of `backbone.encoder`."""
+        """A further text tower for the second space, in which no query is compared; `backbone.encoder` names both."""
 
         @model_validator(mode="after")
         def _is_frozen(self) -> Self:
@@ -69,16 +69,19 @@ class TwoSpaceEncoder(Encoder):
         """(B, W + W′) the vectors of both text towers."""
         return torch.cat([self.compared.text_features(texts), self.read.text_features(texts)], dim=1)
 
+    def query_features(self, texts: Sequence[str]) -> Tensor:
+        """(B, W): the other tower has no part in what search compares."""
+        return self.compared.text_features(texts)
+
     def reads(self, query: str) -> bool:
         return self.compared.reads(query)
 
     # ------------------------------------------------------------------------------------------------ heads
     def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
         width = self.compared.text_features(["a"]).shape[1]
-        apart = context._replace(checkpoint_dir=context.checkpoint_dir / READER)
-        for encoder, columns, own in ((self.compared, slice(width), context), (self.read, slice(width, None), apart)):
-            texts, dev_texts = (pairs.texts[:, columns].contiguous() for pairs in (train, dev))
-            encoder.fit(train._replace(texts=texts), dev._replace(texts=dev_texts), own)
+        first, first_dev = (pairs._replace(texts=pairs.texts[:, :width].contiguous()) for pairs in (train, dev))
+        self.compared.fit(first, first_dev, context)
+        self.read.fit(train, dev, context._replace(checkpoint_dir=context.checkpoint_dir / READER))
 
     def project_images(self, features: Tensor) -> Tensor:
         return _side_by_side(self.compared.project_images(features), self.read.project_images(features))
@@ -88,8 +91,8 @@ class TwoSpaceEncoder(Encoder):
         return torch.cat([vectors, torch.zeros_like(vectors)], dim=1)
 
     def project_captions(self, features: Tensor) -> Tensor:
-        first, second = features.tensor_split([self._width], dim=1)
-        return _side_by_side(self.compared.project_texts(first), self.read.project_texts(second))
+        first = self.compared.project_texts(features[:, : self._width])
+        return _side_by_side(first, self.read.project_texts(features))
 
     @property
     def _width(self) -> int:
