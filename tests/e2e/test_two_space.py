@@ -23,7 +23,7 @@ def trained(tiny: Any) -> tuple[Path, dict[str, Any]]:
     options = [
         f"encoder={{type: two-space, image: {image}, text: {text}, reader: {text}, dim: 16, train: {train}}}",
         "identifier={type: two-space, codebook_size: 4, num_levels: 3, reader_levels: 2, encode_beam: 2}",
-        f"backbone.encoder={tiny.text}",
+        f"backbone.encoder=[{tiny.text}, {tiny.text}]",
         "backbone.num_layers=0",
         "backbone.code_head=16",
         "loss.distill.weight=1",

@@ -7,7 +7,6 @@ compared codes; the first ones say nothing to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -15,11 +14,10 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from genret.api import Additive, Corpus, FitContext, Loss
+from genret.api import Additive
 from genret.components.identifiers.residual import ResidualCoder
 from genret.components.identifiers.residual_kmeans import ResidualKMeansIdentifier
 from genret.components.quantize.rq import ResidualQuantizer
-from genret.toolbox.codes.rows import kmeans_rows
 
 
 class TwoSpaceIdentifier(ResidualKMeansIdentifier):
@@ -42,19 +40,7 @@ class TwoSpaceIdentifier(ResidualKMeansIdentifier):
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)
         c = self.config
-        self.coder = ResidualCoder(self._total, c.codebook_size, False, c.encode_beam, c)
-
-    @property
-    def _total(self) -> int:
-        return int(self.config.reader_levels + self.config.num_levels)
-
-    def fit(self, train: Corpus, losses: Mapping[str, Loss], context: FitContext) -> None:
-        torch.manual_seed(context.seed)
-        rows = kmeans_rows(train, self.config.fit_texts, context)
-        quantizer = self._quantizer(rows.shape[1]).to(context.device)
-        quantizer.init_kmeans(rows, self.config.kmeans_iters, torch.Generator().manual_seed(context.seed))
-        self.quantizer = quantizer.eval()
-        self.coder.settle_fit(quantizer, train.image_ids, train.features)
+        self.coder = ResidualCoder(c.reader_levels + c.num_levels, c.codebook_size, False, c.encode_beam, c)
 
     def _quantizer(self, width: int) -> ResidualQuantizer:
         return _TwoQuantizers(width, self.config.reader_levels, self.config.num_levels, self.config.codebook_size)
