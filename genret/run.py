@@ -221,6 +221,7 @@ class Run:
             "split": split,
             "remark": chance_level(self.recipe, self.registries),
             "guidance": self.recipe.guidance,
+            "self_guidance": self.recipe.self_guidance,
             "written_levels": self.recipe.written_levels,
         }
         name = self.dataset.test_split if split == "test" else split

@@ -26,6 +26,8 @@ class Backbone(Component, ABC):
 
     reads_features: ClassVar[bool] = False
     """Whether `feature_logits` and `caption_log_probs` are implemented."""
+    has_query_vectors: ClassVar[bool] = False
+    """Whether `query_vectors` is implemented."""
     is_concurrent: ClassVar[bool] = False
     """Whether `prefill` and `step` may run in several threads at once, each with a state of its own."""
     module: torch.nn.Module
@@ -71,6 +73,11 @@ class Backbone(Component, ABC):
     @abstractmethod
     def prefill(self, queries: Sequence[str]) -> Any:
         """Encodes B queries once and returns the state that `step` continues from."""
+
+    def query_vectors(self, state: Any) -> Tensor:
+        """The state of `prefill`, before any step → (B, D_code) what the model reads each query as: what the vectors of
+        the codes that it will write should add up to (`Identifier.code_vectors`). For self-guidance."""
+        raise NotImplementedError("a backbone with has_query_vectors must implement this")
 
     @abstractmethod
     def step(self, state: Any, symbols: Tensor | None, parents: Tensor | None, columns: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from genret.api import Query, Restriction
 from genret.cli.options import user_path
 from genret.errors import UnknownName, UsageError
-from genret.kit.text import query_words
+from genret.toolbox.words import query_words
 
 _TEXT, _IDS, _COUNT = "a text", "a list of image ids", "a number from 1"
 _WORDS = "a list of texts"

@@ -104,8 +104,8 @@ def search(
     """
     from genret.api import Query, Restriction
     from genret.commands.queries import QueryLine, ids, read_queries
-    from genret.kit.text import query_words
     from genret.share.gallery import Gallery
+    from genret.toolbox.words import query_words
 
     state = state_of(context)
     if min_score is not None and math.isnan(min_score):

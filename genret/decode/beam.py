@@ -13,7 +13,7 @@ depths the beams are in the trie's order, so that "first" means the lowest leaf 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,6 +66,7 @@ def beam_search(
     guide: Guide | None = None,
     written_levels: int | None = None,
     observe: Callable[[Tensor, Tensor, Tensor], None] | None = None,
+    state: Any = None,
 ) -> Beams:
     """Searches the most probable identifiers under the model; exact if `num_beams` covers the trie.
 
@@ -77,6 +78,7 @@ def beam_search(
     `written_levels`: how many tokens the model scores; later ones get log-probability 0. None: all.
     `observe`: called at every depth with all candidates before pruning, (B, w, c) each: their nodes, -1 for none, sums
     of log-probabilities, and these plus guidance.
+    `state`: that of the model's `prefill` for these queries, if it was called before.
     """
     assert num_beams >= 1
     assert allowed is None or len(allowed.starts) in (1, len(queries))
@@ -92,7 +94,7 @@ def beam_search(
     choices = [choose(trie, d, score, level_tokens) for d in range(trie.depth)]
     allowed = None if allowed is None else allowed.to(device)
 
-    state = model.prefill(queries)
+    state = model.prefill(queries) if state is None else state
     symbols = parents = None
     broken = torch.zeros((), dtype=torch.bool, device=device)
     prefixes: list[Prefixes] = []

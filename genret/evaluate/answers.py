@@ -25,8 +25,7 @@ def own_image(asked: QuerySet, ranked: Ranked | None, two_tower: Ints, num_beams
     """`searched` and `two_tower`, each with all `Scores`. ranked: the results of the search; None: the dense search
     itself, whose ranks are two_tower (Q,)."""
     relevant = Relevant.of(asked.relevant)
-    dense = scores_of(two_tower, relevant)
-    return _both(dense if ranked is None else _searched(ranked, relevant, num_beams), dense)
+    return _both(ranked, relevant, scores_of(two_tower, relevant), num_beams)
 
 
 def same_caption(asked: QuerySet, ranked: Ranked | None, num_beams: int | None) -> Measures | None:
@@ -35,9 +34,8 @@ def same_caption(asked: QuerySet, ranked: Ranked | None, num_beams: int | None) 
     shared = int((relevant.counts > 1).sum())
     if not shared:
         return None
-    ranks = dense_ranks_of_pairs(asked, relevant)
-    dense = scores_of(ranks, relevant)
-    return {"queries": shared} | _both(dense if ranked is None else _searched(ranked, relevant, num_beams), dense)
+    dense = scores_of(dense_ranks_of_pairs(asked, relevant), relevant)
+    return {"queries": shared} | _both(ranked, relevant, dense, num_beams)
 
 
 def dense_ranks_of_pairs(asked: QuerySet, relevant: Relevant) -> Ints:
@@ -46,9 +44,6 @@ def dense_ranks_of_pairs(asked: QuerySet, relevant: Relevant) -> Ints:
     return dense_ranks(queries, asked.features, relevant.rows)
 
 
-def _searched(ranked: Ranked, relevant: Relevant, num_beams: int | None) -> Scores:
-    return scores_of(pair_ranks(ranked.images, relevant), relevant, num_beams=num_beams)
-
-
-def _both(searched: Scores, two_tower: Scores) -> Measures:
-    return {"searched": searched.as_json(), "two_tower": two_tower.as_json()}
+def _both(ranked: Ranked | None, relevant: Relevant, dense: Scores, num_beams: int | None) -> Measures:
+    own = None if ranked is None else scores_of(pair_ranks(ranked.images, relevant), relevant, num_beams=num_beams)
+    return {"searched": (own or dense).as_json(), "two_tower": dense.as_json()}

@@ -46,6 +46,8 @@ class Evaluation:
     """The same, where every image with the same caption is relevant; None if no two images share one"""
     guidance: float | None = None
     """Weight of the query's own vector in the beam search; None if the language model searches alone"""
+    self_guidance: float | None = None
+    """Weight of the vector that the language model reads the query as, likewise"""
     drowned_out: dict[str, Any] | None = None
     """All `Scores` of the same search by the query's own vector alone, and its `first_stage`; None without guidance"""
     written_levels: int | None = None

@@ -88,9 +88,7 @@ def evaluate(
     """
     asked = query_set(retriever, split, features_dir, ui.progress)
     two_tower = dense_ranks(asked.query_features, asked.features, asked.relevant)
-    widths: list[int | None] = list(num_beams) or [retriever.num_beams]
-    if not retriever.has_beams:
-        widths = [None]
+    widths: list[int | None] = (list(num_beams) or [retriever.num_beams]) if retriever.has_beams else [None]
     facts = about | {
         "split": about.get("split", split),
         "num_queries": len(asked.queries),

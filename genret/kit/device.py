@@ -14,20 +14,15 @@ def native_bf16(device: torch.device) -> bool:
     """Whether bfloat16 products are native on `device`, and so faster than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        return "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
-    return False
+    cpu = Path("/proc/cpuinfo")
+    flags = cpu.read_text(errors="replace") if device.type == "cpu" and cpu.exists() else ""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def autocast(device: torch.device, bf16: bool | str) -> torch.autocast:
     """The mixed-precision context for an option `bf16: auto | true | false`."""
     enabled = native_bf16(device) if bf16 == "auto" else bool(bf16)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def _cpu_flags() -> str:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def device_of(settings: Settings) -> torch.device:

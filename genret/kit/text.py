@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 
-from genret.errors import UsageError
-
 _TURNS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 """Characters that change the writing direction, so that text reads differently from what it is."""
 _BREAKS = "\n\r\t\v\f\x85\u2028\u2029"
@@ -29,12 +27,3 @@ def _shown(character: str, keep_lines: bool) -> str:
     if character in _BREAKS:
         return " "
     return "" if character in _TURNS or unicodedata.category(character) in ("Cc", "Cs") else character
-
-
-def query_words(query: str, what: str) -> str:
-    """Words that can be searched for; `UsageError` if there are none."""
-    # a command line may hold bytes that are no text; they must not break the answer's encoding
-    query = query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    if not query.strip():
-        raise UsageError(f"{what} is empty; say in words what the picture shows")
-    return query

@@ -71,6 +71,9 @@ def invalid(recipe: Recipe, registries: Registries) -> Iterator[tuple[tuple[str,
             ("backbone", "copy_code_vectors"),
             f"identifier {recipe.identifier.type} has no code vectors to copy; set it to auto or false",
         )
+    options, can_read = recipe.backbone.options, registries.backbone.get(recipe.backbone.type).has_query_vectors
+    if recipe.search.self_guidance and not (can_read and getattr(options, "code_head", True)):
+        yield ("search", "self_guidance"), "needs a backbone that reads a query as a vector; set backbone.code_head"
     if identifier.num_spaces > registries.encoder.get(recipe.encoder.type).num_spaces:
         yield ("encoder",), f"identifier {recipe.identifier.type} needs vectors of several spaces, like two-space's"
     if recipe.train.epochs == 0:

@@ -93,6 +93,9 @@ class SearchOptions(Config):
     guidance: float = Field(0.0, ge=0)
     """Weight γ of the query's own vector in the beam search: log p − γ/2 ‖z − ẑ‖², ẑ the mean of the vectors below a
     prefix, if code vectors add up (`rq`, `residual-kmeans`); 0: the language model alone."""
+    self_guidance: float = Field(0.0, ge=0)
+    """Weight γ′ of the same by the vector that the language model itself reads the query as (`backbone.code_head`), so
+    that a beam sees where its codes lead; it compares the codes that it writes."""
     batch_size: int = Field(64, ge=1)
     """Number of queries searched at a time."""
 
@@ -122,10 +125,10 @@ class PlainOptions(Config):
 
     def unguided(self) -> tuple[Self, list[str]]:
         """These without what needs code vectors that add up, and the names of the options that were given."""
-        lost = {"search.guidance": self.search.guidance, "train.written_levels": self.train.written_levels}
-        train = self.train.model_copy(update={"written_levels": None})
-        plain = {"train": train, "search": self.search.model_copy(update={"guidance": 0.0})}
-        return self.model_copy(update=plain), [name for name, value in lost.items() if value]
+        off: dict[str, Any] = {"search": {"guidance": 0.0, "self_guidance": 0.0}, "train": {"written_levels": None}}
+        plain = {part: getattr(self, part).model_copy(update=none) for part, none in off.items()}
+        lost = [f"{part}.{name}" for part, none in off.items() for name in none if getattr(getattr(self, part), name)]
+        return self.model_copy(update=plain), lost
 
 
 class Recipe(PlainOptions):
@@ -157,6 +160,11 @@ class Recipe(PlainOptions):
     def guidance(self) -> float | None:
         """Weight of the query's own vector in the beam search; None if there is no such vector or no beam search."""
         return (self.search.guidance or None) if self.retriever.has_beams else None
+
+    @property
+    def self_guidance(self) -> float | None:
+        """Weight of the vector that the language model reads the query as; None if it has none or no beam search."""
+        return (self.search.self_guidance or None) if self.retriever.has_beams else None
 
     @property
     def written_levels(self) -> int | None:

@@ -90,6 +90,8 @@ def _how(found: Evaluation) -> str:
     how = []
     if found.guidance:
         how.append(f"the query's own vector adds to the beams' scores, guidance {found.guidance:g}")
+    if found.self_guidance:
+        how.append(f"so does the vector that the language model reads it as, self-guidance {found.self_guidance:g}")
     if found.written_levels:
         how.append(f"levels that the language model writes: {found.written_levels}")
     return f"\ngenerated: {'; '.join(how)}" if how else ""

@@ -87,6 +87,7 @@ def check_scheme(
         )
         check_independence(checked, first, targets, logits)
         check_steps(checked, first, targets, logits)
+        check_query_vectors(checked, first)
     check_scores(checked, first, targets, logits)
     check_files(checked, first, made(backbone, options), scheme, targets, logits)
     check_features(checked, first, targets)
@@ -279,4 +280,25 @@ def check_features(checked: Checked, backbone: Backbone, targets: Tensor) -> Non
     checked.expect(
         said.requires_grad and bool((said <= 0).all()),
         "caption_log_probs() has no gradient, or is above 0; return log-probability sums",
+    )
+
+
+def check_query_vectors(checked: Checked, backbone: Backbone) -> None:
+    """Checks `has_query_vectors` against behaviour; an option may turn them off."""
+    try:
+        vectors = backbone.query_vectors(backbone.prefill(QUERIES))
+    except (NotImplementedError, GenretError) as error:
+        checked.expect(
+            not (backbone.has_query_vectors and isinstance(error, NotImplementedError)),
+            "has_query_vectors is True, but query_vectors() is not implemented; set it to False",
+        )
+        return
+    except Exception:
+        checked.fail("query_vectors() fails; give it the state of prefill(), or leave it out")
+    checked.expect(
+        backbone.has_query_vectors, "query_vectors() answers, but has_query_vectors is False; set it to True"
+    )
+    checked.tensor(vectors, "query_vectors()", (len(QUERIES), "D_code"))
+    checked.expect(
+        not same(vectors[0], vectors[1], TOLERANCE), "query_vectors() are alike for unlike queries; read the words"
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from genret.api import Identifiers, QueryBatch
 from genret.plugin.loading import load_plugins
 from genret.run import Run
 from genret.settings import Settings
@@ -51,6 +52,62 @@ def test_queries_are_compared_in_the_first_space_alone(tiny: Any, trained: tuple
     assert bool((images[:, 16:].norm(dim=1) > 0.7).all()), "images have a part of both"
 
 
+def of_leaves(run: Run, query: str, gamma: float, own: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The guidance of every identifier by the retriever, and by both distances written out."""
+    retriever: Any = run.retriever
+    retriever.options, retriever._points = (
+        retriever.options.model_copy(update={"guidance": gamma, "self_guidance": own}),
+        None,
+    )
+    with retriever.catalog.snapshot() as snapshot:
+        rows = snapshot.read_identifiers(searchable=True)
+        index = retriever.index_at(snapshot)
+    batch, trie = QueryBatch([query], retriever.text_vectors), index.trie
+    found = retriever.guidance.begin(batch, trie)[1].of_leaves(torch.arange(trie.num_leaves)[None])[0]
+    codes = torch.from_numpy(rows.codes).long().unique(dim=0)
+    leaves = {tuple(row): leaf for leaf, row in enumerate(trie.tokens_of(torch.arange(trie.num_leaves)).tolist())}
+    tokens = retriever.backbone.tokens(Identifiers(torch.arange(len(codes)), codes))
+    found = found[[leaves[tuple(row)] for row in tokens.tolist()]]
+    vectors = retriever.identifier.code_vectors().view(5, 4, 32)
+    points = torch.stack([vectors[level][codes[:, level]] for level in range(5)], dim=1)  # (U, 5, 32)
+    z = torch.nn.functional.normalize(batch.vectors[0, :16], dim=0) * 0.5**0.5
+    states, mask = retriever.backbone._encoder([query], torch.device("cpu"))
+    u = retriever.backbone.module["codes"].read(states, mask)[0]
+    wanted = gamma * (points.sum(1)[:, :16] - z).square().sum(1) + own * (points[:, :2].sum(1) - u).square().sum(1)
+    return found, -0.5 * wanted
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("gamma", "own"), [(20.0, 0.0), (20.0, 30.0), (0.0, 30.0)])
+def test_guidance_by_the_query_and_by_what_the_model_reads(
+    tiny: Any, trained: tuple[Path, dict[str, Any]], gamma: float, own: float
+) -> None:
+    settings = Settings(home=tiny.home, device="cpu", num_threads=1)
+    with Run(trained[0], load_plugins((), settings).registries, settings) as run:
+        found, wanted = of_leaves(run, "a red cross", gamma, own)
+        torch.testing.assert_close(found, wanted)
+        assert len(run.search("a red cross", 5).hits) == 5
+
+
+@torch.no_grad()
+def test_neither_vector_has_a_part_in_the_others_search(tiny: Any, trained: tuple[Path, dict[str, Any]]) -> None:
+    settings = Settings(home=tiny.home, device="cpu", num_threads=1)
+    with Run(trained[0], load_plugins((), settings).registries, settings) as run:
+        retriever: Any = run.retriever
+        plain = retriever.drowned_out().search(["a red cross"], 8)[0].hits
+        retriever.options = retriever.options.model_copy(update={"self_guidance": 30.0})
+        assert retriever.drowned_out().search(["a red cross"], 8)[0].hits == plain, "what the model reads is not heard"
+        retriever.options = retriever.options.model_copy(update={"guidance": 0.0})
+        assert retriever.drowned_out() is None and not retriever.wants_vectors
+
+        def refuse(_: Any) -> Any:
+            raise AssertionError("no vector of the query from outside is asked for")
+
+        with retriever.catalog.snapshot() as snapshot:
+            beams = retriever.beams(QueryBatch(["a red cross"], refuse), retriever.index_at(snapshot).trie, 4)
+        assert bool((beams.leaves >= 0).all())
+
+
 def test_a_run_is_searched_and_added_to_where_it_is_carried(
     tiny: Any, trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -73,3 +130,8 @@ def test_a_run_is_searched_and_added_to_where_it_is_carried(
 def test_one_without_the_other_is_refused(tiny: Any, failed: Callable[..., None], tmp_path: Path) -> None:
     answer = tiny.genret("train", tiny.recipe, "--set", "identifier=two-space", "--run", tmp_path / "run")
     failed(answer, 2, "identifier two-space needs vectors of several spaces")
+
+
+def test_self_guidance_needs_a_model_that_reads_vectors(tiny: Any, failed: Callable[..., None], tmp_path: Path) -> None:
+    sets = ("--set", "search.self_guidance=10", "--run", tmp_path / "run")
+    failed(tiny.genret("train", tiny.recipe, *sets), 2, "search.self_guidance: needs a backbone that reads a query as")

@@ -475,6 +475,25 @@ class ReadsInSecret(ExampleBackbone):
         return self._forced(torch.zeros(len(targets), self.config.width), targets)
 
 
+@mutant(testing.check_backbone, "has_query_vectors is True, but query_vectors() is not implemented")
+class SaysItReadsVectors(ExampleBackbone):
+    has_query_vectors = True
+
+
+@mutant(testing.check_backbone, "query_vectors() answers, but has_query_vectors is False")
+class ReadsVectorsInSecret(ExampleBackbone):
+    def query_vectors(self, state: Any) -> Any:
+        return torch.eye(6)
+
+
+@mutant(testing.check_backbone, "query_vectors() are alike for unlike queries")
+class ReadsOneVector(ExampleBackbone):
+    has_query_vectors = True
+
+    def query_vectors(self, state: Any) -> Any:
+        return torch.ones(len(testing.backbone.QUERIES), 3)
+
+
 @mutant(testing.check_backbone, "Check that gradients reach every weight and that the queries' words do")
 class Deaf(ExampleBackbone):
     def _read(self, queries: Any) -> Any:

@@ -88,6 +88,7 @@ class T5Backbone(Backbone):
             return self
 
     reads_features = True
+    has_query_vectors = True
     is_concurrent = True
 
     def __init__(self, config: Any = None, **resources: Any):
@@ -247,6 +248,11 @@ class T5Backbone(Backbone):
 
     def prefill(self, queries: Sequence[str]) -> t5_decoder.DecoderState:
         return self._read(queries)
+
+    def query_vectors(self, state: t5_decoder.DecoderState) -> Tensor:
+        if state.left is None:
+            raise UsageError("search.self_guidance needs a generator that was trained with backbone.code_head")
+        return state.left[:, 0]
 
     def step(
         self, state: t5_decoder.DecoderState, symbols: Tensor | None, parents: Tensor | None, columns: Tensor | None

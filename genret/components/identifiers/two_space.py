@@ -47,14 +47,9 @@ class TwoSpaceIdentifier(ResidualKMeansIdentifier):
 
     def additive(self, features: Tensor) -> Additive:
         """Of the compared space alone. A query's vector is there twice as long, squared, as an image's."""
-        found = super().additive(features)
-        read = self.config.reader_levels
-        books = [torch.zeros_like(book) for book in found.books[:read]] + list(found.books[read:])
-        target = found.target.clone()
+        target, books = super().additive(features)
         half = target.shape[1] // 2
-        target[:, :half] = F.normalize(target[:, :half], dim=1) * 0.5**0.5
-        target[:, half:] = 0
-        return Additive(target, books)
+        return Additive(F.normalize(target[:, :half], dim=1) * 0.5**0.5, [book[:, :half] for book in books])
 
 
 class _TwoQuantizers(ResidualQuantizer):

@@ -75,7 +75,7 @@ def explain_in(
     k: int,
 ) -> Explanation:
     """The search of one query among the images of `index`; `key`: the image asked for."""
-    gamma = float(retriever.options.guidance) if retriever.guided else 0.0
+    gamma = float(retriever.options.guidance + retriever.options.self_guidance)
     nothing = Explanation(batch.texts[0], num_beams, gamma, [], [])
     if index is None:
         return nothing if key is None else nothing._replace(lost_at="no identifier")

@@ -25,7 +25,7 @@ class ExplainedPrefix(NamedTuple):
     log_prob: float
     """The language model's log-probability of these symbols; nearer to 0 is better"""
     guidance: float
-    """γ times minus half the squared distance to the mean of the identifiers below, at most 0; 0 without guidance"""
+    """Minus half the squared distances to the mean of the identifiers below, by their weights; 0 without guidance"""
     num_images: int
     """Images below"""
     image_ids: list[str]
@@ -57,7 +57,7 @@ class Explanation(NamedTuple):
     num_beams: int
     """How wide the search was"""
     guidance: float
-    """γ, the weight of the query's own vector; 0: the language model alone"""
+    """The weights of guidance and self-guidance together; 0: log-probabilities alone"""
     levels: list[ExplainedLevel]
     """Empty if there is nothing to search"""
     hits: list[Hit]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,7 @@ from genret.components.retrievers import enlarged, explain, signals, trace
 from genret.components.retrievers.by_name import by_name
 from genret.components.retrievers.ceiling import ceiling_of
 from genret.components.retrievers.explanation import Explanation
-from genret.components.retrievers.guidance.guide import FlatGuide
-from genret.components.retrievers.guidance.means import Points
-from genret.components.retrievers.guidance.points_cache import points_of
+from genret.components.retrievers.guidance.terms import Guidance
 from genret.components.retrievers.live_trie import LiveTrie
 from genret.components.retrievers.restricted import fewer_than, leaves_for_each, num_images, only_allowed
 from genret.components.retrievers.spelling import as_identifiers, by_image, strip_padding, symbols, tokenization_key
@@ -62,11 +59,10 @@ class GenerativeRetriever(CatalogRetriever):
         # identifiers are tokenized by this run's models, so each run and catalog has its own cache
         spelling = tokenization_key(self.backbone, self.identifier.vokens, self.end_symbol)
         key = content_hash(f"{self.catalog.uid} {self.catalog.run_id} {spelling}".encode())[:20]
-        self._cache_folder = None if resources.folder is None else resources.folder / "trie"
-        cache = None if self._cache_folder is None else TrieCache(self._cache_folder, key, self.backbone.vocab_size)
+        self.cache_folder = None if resources.folder is None else resources.folder / "trie"
+        cache = None if self.cache_folder is None else TrieCache(self.cache_folder, key, self.backbone.vocab_size)
         self._live = LiveTrie(self.tokenized, self.device, cache)
-        self._points: Points | None = None
-        self._adding = Lock()
+        self.guidance = Guidance(self)
 
     def tokenized(self, rows: IdentifierRows) -> Tensor:
         """R rows of the catalog → (R, L) tokens, -1 after the end."""
@@ -86,27 +82,14 @@ class GenerativeRetriever(CatalogRetriever):
     def wants_vectors(self) -> bool:
         return self.guided or super().wants_vectors
 
-    def guide(self, query_features: Tensor, trie: Trie, allowed: LeafSets | None = None) -> FlatGuide | None:
-        """(B, D) the queries' vectors → the guidance added to beam scores in `trie`; None without guidance."""
-        sums = self.identifier.additive(query_features) if self.guided else None
-        if sums is None:
-            return None
-        # beams are on the language model's device, identifiers are computed on the scheme's device
-        with self._adding:
-            known = self._points  # for the last trie searched with guidance
-            if known is None or known.trie is not trie:
-                tokens = [self.backbone.level_tokens(level) for level in range(len(sums.books))]
-                books = [book.to(self.device) for book in sums.books]
-                known = self._points = points_of(self._cache_folder, trie, books, tokens, known)
-        return FlatGuide(sums.target.to(self.device), known, self.options.guidance, allowed)
-
+    @torch.no_grad()
     def beams(
         self, batch: QueryBatch, trie: Trie, num_beams: int, allowed: LeafSets | None = None, observe: Any = None
     ) -> Beams:
         """The recipe's beam search in `trie`."""
-        guide = self.guide(batch.vectors, trie, allowed) if self.guided else None
-        score, written = self.options.score, self.written_levels
-        return beam_search(self.backbone, batch.texts, trie, num_beams, score, (), allowed, guide, written, observe)
+        state, guide = self.guidance.begin(batch, trie, allowed)
+        options = (self.options.score, (), allowed, guide, self.written_levels, observe, state)
+        return beam_search(self.backbone, batch.texts, trie, num_beams, *options)
 
     # ----------------------------------------------------------------------------------------------------- searching
     def similarity(self, batch: QueryBatch, rows: Ints, snapshot: Snapshot) -> Callable[[Ints, Ints], Floats32]:
@@ -236,6 +219,7 @@ class GenerativeRetriever(CatalogRetriever):
             return None
         other = copy(self)
         other.written_levels = 0
+        other.guidance = Guidance(other)
         return other
 
     def signals(self, ranked: Ranked) -> Floats:

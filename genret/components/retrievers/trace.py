@@ -109,7 +109,7 @@ def forced_scores(
             right = leaves[start : start + size].to(trie.device)
             tokens = trie.tokens_of(right)
             scores = backbone.score(some.texts, tokens[:, :, :written], columns[:written]).sum(-1)
-            guide = retriever.guide(some.vectors, trie)
+            _, guide = retriever.guidance.begin(some, trie)
             if guide is not None:
                 scores = scores + guide.of_leaves(right)
             best.append(scores.masked_fill(right < 0, -torch.inf).amax(1).float().cpu().numpy())

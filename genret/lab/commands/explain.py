@@ -41,7 +41,7 @@ def explain(
       genret explain "red heart" --image "❤ Noto" --num-beams 5
       genret explain "red heart" --json
     """
-    from genret.kit.text import query_words
+    from genret.toolbox.words import query_words
 
     state = state_of(context)
     words = query_words(" ".join(query), "the query")

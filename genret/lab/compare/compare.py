@@ -59,6 +59,7 @@ class Contestant(NamedTuple):
             "encoder": name_of(recipe.encoder),
             "num_beams": first.num_beams,
             "guidance": recipe.guidance,
+            "self_guidance": recipe.self_guidance,
             "rerank": None if recipe.rerank is None else name_of(recipe.rerank),
             "figures": {name: figure and figure.as_json() for name, figure in self.figures.items()},
             "median_rank": median_of(self.outcomes),
@@ -240,6 +241,7 @@ def _figure_table(found: Comparison) -> Table:
 def _search_of(facts: dict[str, Any]) -> str:
     """Beams, guidance (γ) and reranker."""
     guidance = f", guidance {facts['guidance']:g}" if facts["guidance"] else ""
+    guidance += f", self-guidance {facts['self_guidance']:g}" if facts["self_guidance"] else ""
     return str(facts["num_beams"] or "–") + guidance + (f", rerank {facts['rerank']}" if facts["rerank"] else "")
 
 

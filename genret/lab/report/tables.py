@@ -18,7 +18,8 @@ from genret.lab.report.vokens import NamedImages, code_counts
 SHOWN_BY_NAME = {
     "protocol", "concepts", "split", "num_queries", "num_images", "num_beams", "recall", "identifier_recall",
     "by_num_beams", "two_tower", "ceiling", "reranked", "ledger", "identifier", "remark", "first_stage",
-    "measures", "shared_captions", "confidence", "leakage", "guidance", "drowned_out", "written_levels",
+    "measures", "shared_captions", "confidence", "leakage", "guidance", "self_guidance", "drowned_out",
+    "written_levels",
 }  # fmt: skip
 """Known keys of an evaluation; others are shown as tables under their own names."""
 

@@ -52,6 +52,8 @@ def system_of(stored: StoredRun) -> str:
             how += f", {plural(stored.num_beams, 'beam')} wide"
         if recipe.guidance:
             how += f", with the query's own vector added to the beams' scores (guidance {recipe.guidance:g})"
+        if recipe.self_guidance:
+            how += f", and the distance to what it reads itself (self-guidance {recipe.self_guidance:g})"
     return how + (f", and a reranker after it ({recipe.rerank.type})" if recipe.rerank is not None else "")
 
 
@@ -69,6 +71,8 @@ def facts_of(stored: StoredRun) -> list[tuple[str, str]]:
     ]
     if recipe.guidance:
         facts.insert(-1, ("guidance", f"{recipe.guidance:g}"))
+    if recipe.self_guidance:
+        facts.insert(-1, ("self-guidance", f"{recipe.self_guidance:g}"))
     if recipe.written_levels:
         facts.insert(-1, ("levels written", str(recipe.written_levels)))
     if evaluation.get("concepts"):

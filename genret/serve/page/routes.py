@@ -12,7 +12,6 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from genret.errors import GenretError, UsageError
-from genret.kit.text import query_words
 from genret.lab.explain.side_by_side import side_by_side
 from genret.serve.errors import Refused, refusal_of
 from genret.serve.page import html
@@ -21,6 +20,7 @@ from genret.serve.replies import image_reply, search_replies, thumb
 from genret.serve.routes.explain import explained
 from genret.serve.routes.search import search_one, search_picture, unless_gone
 from genret.serve.schemas import MAX_BEAMS, MAX_K, MAX_QUERY, SearchReply, SearchRequest
+from genret.toolbox.words import query_words
 
 router = APIRouter(include_in_schema=False)
 PER_PAGE = 24

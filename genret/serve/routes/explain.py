@@ -10,11 +10,11 @@ from starlette.concurrency import run_in_threadpool
 
 from genret.api import SearchResult
 from genret.components.retrievers.explanation import Explanation
-from genret.kit.text import query_words
 from genret.serve.errors import documented
 from genret.serve.replies import search_replies
 from genret.serve.routes.search import unless_gone
 from genret.serve.schemas import MAX_K, HitReply, NumBeams, Opaque, Strict, Words
+from genret.toolbox.words import query_words
 
 router = APIRouter(tags=["search"])
 ERRORS = documented(400, 404, 422, 429, 503)

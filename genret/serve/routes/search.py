@@ -12,7 +12,6 @@ from starlette.concurrency import run_in_threadpool
 from genret.api import Query as PictureQuery
 from genret.api import Restriction, SearchResult
 from genret.kit.images import decode_image
-from genret.kit.text import query_words
 from genret.pictures.queries import search
 from genret.run import Run
 from genret.serve.engine import Job
@@ -28,6 +27,7 @@ from genret.serve.schemas import (
     Where,
     has_words,
 )
+from genret.toolbox.words import query_words
 
 router = APIRouter(tags=["search"])
 ERRORS = documented(400, 404, 422, 429, 503)

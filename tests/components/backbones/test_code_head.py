@@ -78,6 +78,16 @@ def test_an_untrained_search_finds_what_the_distances_find(backbone):
         assert beams.scores[row, :10].tolist() == pytest.approx([sums[leaf] for leaf in best[:10]], abs=1e-4)
 
 
+@torch.no_grad()
+def test_what_it_reads_is_told_before_the_first_step(backbone, bert_folder):
+    read = backbone.module["codes"].read(*backbone._encoder(CAPTIONS, torch.device("cpu")))
+    torch.testing.assert_close(backbone.query_vectors(backbone.prefill(CAPTIONS)), read)
+    plain = T5Backbone(T5Backbone.Config(**SMALL, encoder=str(bert_folder)))
+    plain.build(VOKENS, None, CAPTIONS, seed=0)
+    with pytest.raises(UsageError, match=r"trained with backbone\.code_head"):
+        plain.query_vectors(plain.prefill(CAPTIONS))
+
+
 def test_steps_equal_teacher_forcing_with_the_decoder_let_in(backbone):
     """The decoder's own logits take part as the gates open; beams swap places on the way."""
     with torch.no_grad():
