@@ -96,7 +96,7 @@ class RunEncoder(Encoder):
                     f"encoder.run: the run '{self.config.run}' has the encoder '{kind}', which cannot be taken over; "
                     "name that encoder in the recipe"
                 )
-            plain = {name: value for name, value in options.items() if name not in ("type", "reader")}
+            plain = {name: value for name, value in options.items() if name not in ("type", "reader", "reader_image")}
             try:
                 config = KINDS[kind].Config.model_validate_json(json.dumps(plain))
             except ValidationError as error:

@@ -1,8 +1,9 @@
-"""One image tower, two text towers, two pairs of heads: a space that search compares in, and one to be written.
+"""Two pairs of heads over one or two image towers and two text towers: a space to compare in, and one to be written.
 
 What a language model learns of the space that its query is compared in anyway, the comparison says better. So its codes
 come from a second space (`identifier: {type: two-space}`), whose captions are read by a further text tower beside the
-first: it errs in other places, and adds what it knows. Not in the paper; figures: docs/results.md.
+first, and whose images may be seen by another image tower: they err in other places, and add what they know. Not in the
+paper; figures: docs/results.md.
 
     image         (z, z′) / √2
     query         (t, 0): search compares with z alone
@@ -22,10 +23,14 @@ from torch import Tensor
 
 from genret.api import Encoder, FitContext, Pairs
 from genret.components.encoders.hf_clip import CLIPText
-from genret.components.encoders.open_clip import OpenCLIPText
+from genret.components.encoders.hf_vision import HuggingFaceImage
+from genret.components.encoders.open_clip import OpenCLIPImage, OpenCLIPText
 from genret.components.encoders.paired import PairedEncoder
 from genret.components.encoders.sentence import SentenceText
+from genret.components.encoders.timm_tower import TimmImage
 
+AnyImage = Annotated[TimmImage | HuggingFaceImage | OpenCLIPImage, Field(discriminator="type")]
+BLANK = Image.new("RGB", (32, 32))
 READER = "read"
 """Folder of the second space's heads, in that of the first one's."""
 
@@ -38,6 +43,8 @@ class TwoSpaceEncoder(Encoder):
     class Config(PairedEncoder.Config):
         reader: Annotated[SentenceText | CLIPText | OpenCLIPText, Field(discriminator="type")] = SentenceText()
         """A further text tower for the second space, in which no query is compared; `backbone.encoder` names both."""
+        reader_image: AnyImage | None = None
+        """Image tower of the second space; null: that of the first. Indexing an image runs both."""
 
         @model_validator(mode="after")
         def _is_frozen(self) -> Self:
@@ -47,23 +54,30 @@ class TwoSpaceEncoder(Encoder):
 
     def __init__(self, config: Any = None, **resources: Any):
         super().__init__(config, **resources)
-        options = self.config.model_dump(exclude={"reader"})
+        options = self.config.model_dump(exclude={"reader", "reader_image"})
         self.compared = PairedEncoder(PairedEncoder.Config.model_validate(options), **resources)
         options["text"] = self.config.reader.model_dump()
+        self.sees_twice = self.config.reader_image is not None
+        if self.config.reader_image is not None:
+            options["image"] = self.config.reader_image.model_dump()
         self.read = PairedEncoder(PairedEncoder.Config.model_validate(options), **resources)
-        self.image = self.read.image = self.compared.image
+        self.image = self.compared.image
+        if not self.sees_twice:
+            self.read.image = self.image
         self.num_views = self.compared.num_views
 
     # ------------------------------------------------------------------------------------------------ towers
     def tower_key(self, modality: Literal["image", "text"]) -> str:
         key = self.compared.tower_key(modality)
-        return key if modality == "image" else f"{key} {self.read.tower_key(modality)}"
+        return f"{key} {self.read.tower_key(modality)}" if modality == "text" or self.sees_twice else key
 
     def view_key(self, view: int) -> str:
         return self.compared.view_key(view)
 
     def image_features(self, images: Sequence[Image.Image], view: int = 0) -> Tensor:
-        return self.compared.image_features(images, view)
+        """(B, V), or (B, V + V′) the vectors of both image towers."""
+        features = self.compared.image_features(images, view)
+        return torch.cat([features, self.read.image_features(images, view)], dim=1) if self.sees_twice else features
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """(B, W + W′) the vectors of both text towers."""
@@ -78,27 +92,32 @@ class TwoSpaceEncoder(Encoder):
 
     # ------------------------------------------------------------------------------------------------ heads
     def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
-        width = self.compared.text_features(["a"]).shape[1]
-        first, first_dev = (pairs._replace(texts=pairs.texts[:, :width].contiguous()) for pairs in (train, dev))
+        words = self.compared.text_features(["a"]).shape[1]
+        views = self.compared.image_features([BLANK]).shape[1] if self.sees_twice else None
+        first, first_dev = (_part(pairs, slice(views), slice(words)) for pairs in (train, dev))
         self.compared.fit(first, first_dev, context)
-        self.read.fit(train, dev, context._replace(checkpoint_dir=context.checkpoint_dir / READER))
+        second, second_dev = (_part(pairs, slice(views or 0, None), slice(None)) for pairs in (train, dev))
+        self.read.fit(second, second_dev, context._replace(checkpoint_dir=context.checkpoint_dir / READER))
 
     def project_images(self, features: Tensor) -> Tensor:
-        return _side_by_side(self.compared.project_images(features), self.read.project_images(features))
+        width = self._width("image")
+        second = features[:, width:] if self.sees_twice else features
+        return _side_by_side(self.compared.project_images(features[:, :width]), self.read.project_images(second))
 
     def project_texts(self, features: Tensor) -> Tensor:
-        vectors = self.compared.project_texts(features[:, : self._width])
+        vectors = self.compared.project_texts(features[:, : self._width("text")])
         return torch.cat([vectors, torch.zeros_like(vectors)], dim=1)
 
     def project_captions(self, features: Tensor) -> Tensor:
-        first = self.compared.project_texts(features[:, : self._width])
+        first = self.compared.project_texts(features[:, : self._width("text")])
         return _side_by_side(first, self.read.project_texts(features))
 
-    @property
-    def _width(self) -> int:
-        """W of the vectors that queries are compared by."""
+    def _width(self, modality: Literal["image", "text"]) -> int:
+        """Width of the vectors that the compared space is made of."""
         heads = self.compared.heads
-        return 0 if heads is None else len(heads.text.mean)  # without heads, projecting says so
+        if heads is None:
+            return 0  # projecting says that there are none
+        return len((heads.image if modality == "image" else heads.text).mean)
 
     # ------------------------------------------------------------------------------------------------ disk
     def save(self, folder: Path) -> None:
@@ -112,6 +131,11 @@ class TwoSpaceEncoder(Encoder):
     def to(self, device: torch.device) -> None:
         self.compared.to(device)
         self.read.to(device)
+
+
+def _part(pairs: Pairs, images: slice, texts: slice) -> Pairs:
+    """Some columns of the vectors."""
+    return pairs._replace(images=pairs.images[..., images].contiguous(), texts=pairs.texts[:, texts].contiguous())
 
 
 def _side_by_side(first: Tensor, second: Tensor) -> Tensor:
