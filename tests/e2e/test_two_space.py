@@ -20,9 +20,11 @@ from genret.settings import Settings
 def trained(tiny: Any) -> tuple[Path, dict[str, Any]]:
     text = f'{{type: sentence, model: "{tiny.text}", bf16: false}}'
     image = "{type: timm, model: test_resnet, pretrained: false, image_size: 32, bf16: false}"
+    other = image.replace("32", "48")
     train = "{epochs: 4, batch_size: 16}"
     options = [
-        f"encoder={{type: two-space, image: {image}, text: {text}, reader: {text}, dim: 16, train: {train}}}",
+        f"encoder={{type: two-space, image: {image}, text: {text}, reader: {text}, reader_image: {other}, dim: 16, "
+        f"train: {train}}}",
         "identifier={type: two-space, codebook_size: 4, num_levels: 3, reader_levels: 2, encode_beam: 2}",
         f"backbone.encoder=[{tiny.text}, {tiny.text}]",
         "backbone.num_layers=0",
@@ -45,7 +47,8 @@ def test_queries_are_compared_in_the_first_space_alone(tiny: Any, trained: tuple
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
     encoder: Any = Run(run, load_plugins((), settings).registries, settings).retriever.encoder
     texts = encoder.text_features(["a red square on grey", "some orange ground with a line, blue"])
-    images = encoder.project_images(torch.randn(8, encoder.compared.heads.image.mean.shape[0]))
+    seen = sum(one.heads.image.mean.shape[0] for one in (encoder.compared, encoder.read))
+    images = encoder.project_images(torch.randn(8, seen))
     queries, width = encoder.project_texts(texts), texts.shape[1] // 2
     alone = encoder.compared.project_texts(texts[:, :width])
     torch.testing.assert_close(queries @ images.T, alone @ images[:, :16].T)
