@@ -96,6 +96,9 @@ class SearchOptions(Config):
     self_guidance: float = Field(0.0, ge=0)
     """Weight γ′ of the same by the vector that the language model itself reads the query as (`backbone.code_head`), so
     that a beam sees where its codes lead; it compares the codes that it writes."""
+    length_weight: float = Field(1.0, gt=0, le=1)
+    """Weight β of the length of ẑ in guidance, which compares z · ẑ − β/2 ‖ẑ‖²: 1 is the distance; less where a short ẑ
+    says only that an image was hard to code."""
     batch_size: int = Field(64, ge=1)
     """Number of queries searched at a time."""
 

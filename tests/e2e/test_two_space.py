@@ -55,13 +55,11 @@ def test_queries_are_compared_in_the_first_space_alone(tiny: Any, trained: tuple
     assert bool((images[:, 16:].norm(dim=1) > 0.7).all()), "images have a part of both"
 
 
-def of_leaves(run: Run, query: str, gamma: float, own: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The guidance of every identifier by the retriever, and by both distances written out."""
+def of_leaves(run: Run, query: str, gamma: float, own: float, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The guidance of every identifier by the retriever, and by both comparisons written out."""
     retriever: Any = run.retriever
-    retriever.options, retriever._points = (
-        retriever.options.model_copy(update={"guidance": gamma, "self_guidance": own}),
-        None,
-    )
+    changed = {"guidance": gamma, "self_guidance": own, "length_weight": beta}
+    retriever.options = retriever.options.model_copy(update=changed)
     with retriever.catalog.snapshot() as snapshot:
         rows = snapshot.read_identifiers(searchable=True)
         index = retriever.index_at(snapshot)
@@ -76,18 +74,23 @@ def of_leaves(run: Run, query: str, gamma: float, own: float) -> tuple[torch.Ten
     z = torch.nn.functional.normalize(batch.vectors[0, :16], dim=0) * 0.5**0.5
     states, mask = retriever.backbone._encoder([query], torch.device("cpu"))
     u = retriever.backbone.module["codes"].read(states, mask)[0]
-    wanted = gamma * (points.sum(1)[:, :16] - z).square().sum(1) + own * (points[:, :2].sum(1) - u).square().sum(1)
-    return found, -0.5 * wanted
+    wanted = torch.zeros(len(codes))
+    for weight, target, point in ((gamma, z, points.sum(1)[:, :16]), (own, u, points[:, :2].sum(1))):
+        near = point @ target - beta / 2 * point.square().sum(1)
+        wanted += weight * (near - target.square().sum() / 2 / beta)
+    return found, wanted
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("gamma", "own"), [(20.0, 0.0), (20.0, 30.0), (0.0, 30.0)])
+@pytest.mark.parametrize(
+    ("gamma", "own", "beta"), [(20.0, 0.0, 1.0), (20.0, 30.0, 1.0), (0.0, 30.0, 1.0), (20.0, 30.0, 0.5)]
+)
 def test_guidance_by_the_query_and_by_what_the_model_reads(
-    tiny: Any, trained: tuple[Path, dict[str, Any]], gamma: float, own: float
+    tiny: Any, trained: tuple[Path, dict[str, Any]], gamma: float, own: float, beta: float
 ) -> None:
     settings = Settings(home=tiny.home, device="cpu", num_threads=1)
     with Run(trained[0], load_plugins((), settings).registries, settings) as run:
-        found, wanted = of_leaves(run, "a red cross", gamma, own)
+        found, wanted = of_leaves(run, "a red cross", gamma, own, beta)
         torch.testing.assert_close(found, wanted)
         assert len(run.search("a red cross", 5).hits) == 5
 

@@ -201,7 +201,8 @@ class GenerativeRetriever(CatalogRetriever):
             rows = torch.arange(len(identifiers.owners))
             first = torch.full((len(keys),), len(rows)).scatter_reduce(0, identifiers.owners, rows, "amin")
             features = snapshot.features_of(keys)
-            ceiling = ceiling_of(self.identifier, identifiers.codes[first], features, self.guided)
+            own, length_weight = identifiers.codes[first], self.options.length_weight
+            ceiling = ceiling_of(self.identifier, own, features, self.guided, length_weight)
         buckets = index.leaf_images.sizes(np.arange(index.trie.num_leaves))
         sizes = self.identifier.vokens.sizes
         levels = [] if identifiers.codes is None else usage_statistics(identifiers.codes, sizes)

@@ -2,7 +2,8 @@
 
 Each term has a target and vectors of codes that should add up to it. Side by side they are one: a term of weight γ′
 beside one of weight γ has its numbers multiplied by √(γ′ / γ), so that γ times the squared distance of all counts each
-by its own weight.
+by its own weight. With `search.length_weight` β the vectors of codes are multiplied by √β and the targets divided by
+it: −½ ‖z / √β − √β ẑ‖² orders images as z · ẑ − β/2 ‖ẑ‖² does.
 
     B queries   M levels   K codes   S code vectors   D width of a term   W widths of all
 """
@@ -58,10 +59,11 @@ class Guidance:
         with self._adding:
             known = self._points
             if known is None or known.trie is not trie:
-                books = [book.to(device) for book in _books(terms)]
+                books = [book.to(device) for book in _books(terms, retriever.options.length_weight)]
                 tokens = [retriever.backbone.level_tokens(level) for level in range(len(books))]
                 known = self._points = points_of(retriever.cache_folder, trie, books, tokens, known)
-        return state, FlatGuide(_target(terms, device), known, terms[0].weight, allowed)
+        target = _target(terms, retriever.options.length_weight, device)
+        return state, FlatGuide(target, known, terms[0].weight, allowed)
 
 
 def _terms(retriever: GenerativeRetriever, batch: QueryBatch, state: Any) -> Iterator[Term]:
@@ -85,14 +87,16 @@ def written_vectors(retriever: GenerativeRetriever) -> list[Tensor]:
     return [own if m < count else torch.zeros_like(own) for m, own in enumerate(rows)]
 
 
-def _target(terms: Sequence[Term], device: torch.device) -> Tensor:
+def _target(terms: Sequence[Term], length_weight: float, device: torch.device) -> Tensor:
     """(B, W)"""
-    return torch.cat([_scale(term, terms) * term.target.to(device) for term in terms], dim=1)
+    scales = [_scale(term, terms) * length_weight**-0.5 for term in terms]
+    return torch.cat([scale * term.target.to(device) for scale, term in zip(scales, terms, strict=True)], dim=1)
 
 
-def _books(terms: Sequence[Term]) -> list[Tensor]:
+def _books(terms: Sequence[Term], length_weight: float) -> list[Tensor]:
     """Per level (K, W)"""
-    scales, levels = [_scale(term, terms) for term in terms], zip(*(term.books() for term in terms), strict=True)
+    scales = [_scale(term, terms) * length_weight**0.5 for term in terms]
+    levels = zip(*(term.books() for term in terms), strict=True)
     return [torch.cat([s * own.cpu() for s, own in zip(scales, level, strict=True)], dim=1) for level in levels]
 
 
