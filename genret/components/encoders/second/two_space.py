@@ -31,6 +31,7 @@ from genret.components.encoders.timm_tower import TimmImage
 
 AnyImage = Annotated[TimmImage | HuggingFaceImage | OpenCLIPImage, Field(discriminator="type")]
 BLANK = Image.new("RGB", (32, 32))
+"""Tells how many numbers a tower gives."""
 READER = "read"
 """Folder of the second space's heads, in that of the first one's."""
 
@@ -49,7 +50,7 @@ class TwoSpaceEncoder(Encoder):
         @model_validator(mode="after")
         def _is_frozen(self) -> Self:
             if self.finetune is not None:
-                raise ValueError("two spaces share one frozen image tower; set `finetune` to null")
+                raise ValueError("the towers of two spaces stay frozen; set `finetune` to null")
             return self
 
     def __init__(self, config: Any = None, **resources: Any):
@@ -58,7 +59,7 @@ class TwoSpaceEncoder(Encoder):
         self.compared = PairedEncoder(PairedEncoder.Config.model_validate(options), **resources)
         options["text"] = self.config.reader.model_dump()
         self.sees_twice = self.config.reader_image is not None
-        if self.config.reader_image is not None:
+        if self.sees_twice:
             options["image"] = self.config.reader_image.model_dump()
         self.read = PairedEncoder(PairedEncoder.Config.model_validate(options), **resources)
         self.image = self.compared.image
@@ -93,10 +94,10 @@ class TwoSpaceEncoder(Encoder):
     # ------------------------------------------------------------------------------------------------ heads
     def fit(self, train: Pairs, dev: Pairs, context: FitContext) -> None:
         words = self.compared.text_features(["a"]).shape[1]
-        views = self.compared.image_features([BLANK]).shape[1] if self.sees_twice else None
-        first, first_dev = (_part(pairs, slice(views), slice(words)) for pairs in (train, dev))
+        seen = self.compared.image_features([BLANK]).shape[1] if self.sees_twice else None
+        first, first_dev = (_part(pairs, slice(seen), slice(words)) for pairs in (train, dev))
         self.compared.fit(first, first_dev, context)
-        second, second_dev = (_part(pairs, slice(views or 0, None), slice(None)) for pairs in (train, dev))
+        second, second_dev = (_part(pairs, slice(seen or 0, None), slice(None)) for pairs in (train, dev))
         self.read.fit(second, second_dev, context._replace(checkpoint_dir=context.checkpoint_dir / READER))
 
     def project_images(self, features: Tensor) -> Tensor:
