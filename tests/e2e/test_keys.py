@@ -18,7 +18,9 @@ from genret.train.stages import run_stages
 from tests.e2e import dice
 
 STAGES = {"towers", "encoder", "identifier", "targets", "generator", "retriever"}
-OTHERWISE: dict[str, object] = {"num_beams": 11, "score": "trie", "guidance": 3.0, "batch_size": 5}
+OTHERWISE: dict[str, object] = {
+    "num_beams": 11, "score": "trie", "guidance": 3.0, "self_guidance": 3.0, "length_weight": 0.3, "batch_size": 5,
+}  # fmt: skip
 """Each option, other than the recipe has it."""
 
 
@@ -30,6 +32,7 @@ def keys(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     registries = load_plugins([dice.__file__], settings).registries
     finetune = "encoder.finetune={epochs: 1, batch_size: 8, last_layers: 1, bf16: false}"
     everything = ["retriever=learner", finetune, "train.epochs=1", "train.dev_beams=10", "encoder.views=1"]
+    everything += [f"backbone.encoder={tiny.text}", "backbone.code_head=8"]
 
     def keys(*overrides: str) -> dict[str, str]:
         run = root / f"run {overrides}"
